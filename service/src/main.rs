@@ -1,0 +1,2 @@
+//! The web protection service.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Approov web SDK.

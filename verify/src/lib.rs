@@ -1,0 +1,1 @@
+//! Checks of Approov tokens and DPoP proofs.
