@@ -133,8 +133,9 @@ async fn attest(State(service): State<Arc<Service>>, request: Request) -> Respon
     let now = Moment::now();
     let live = service.live();
     let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
+    let asks = matches!(*request.method(), Method::GET | Method::POST);
     let mut response = match *request.method() {
-        Method::OPTIONS => preflight(),
+        Method::OPTIONS => preflight(&live, origin.as_deref()),
         Method::GET => nonce_request(&service, &live, &request, now),
         Method::POST => attest_request(&service, &live, request, now).await,
         _ => {
@@ -151,21 +152,23 @@ async fn attest(State(service): State<Arc<Service>>, request: Request) -> Respon
         headers.insert(header::DATE, date);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(nonce) = live.issue_nonce(now, service.store.epoch())
+    if asks
+        && let Ok(nonce) = live.issue_nonce(now, service.store.epoch())
         && let Ok(nonce) = HeaderValue::from_str(&nonce)
-        && (headers.contains_key(header::CONTENT_TYPE)
-            || response.status() == StatusCode::NO_CONTENT)
-        && !response
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_MAX_AGE)
     {
-        response.headers_mut().insert(DPOP_NONCE, nonce);
+        headers.insert(DPOP_NONCE, nonce);
     }
     cross_origin(&live, origin.as_deref(), response.headers_mut());
     response
 }
 
-fn preflight() -> Response {
+fn preflight(live: &Live, origin: Option<&str>) -> Response {
+    if let Some(origin) = origin.filter(|origin| !live.some_account_allows(origin)) {
+        return refused(
+            &Refusal::new(Code::OriginNotAllowed, origin),
+            Trace::default(),
+        );
+    }
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();
     headers.insert(

@@ -48,13 +48,13 @@ const MOST_USED: usize = 100_000;
 struct Used(Mutex<HashSet<String>>);
 
 impl Used {
-    /// Whether this is the token's first use.
-    fn first(&self, token: &str) -> bool {
+    /// Whether this is the token's first use at this service.
+    fn first(&self, service: &str, token: &str) -> bool {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if used.len() >= MOST_USED {
             used.clear();
         }
-        used.insert(token.to_owned())
+        used.insert(format!("{service}:{token}"))
     }
 }
 
@@ -224,7 +224,7 @@ async fn hcaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
     let Some(token) = Token::parse(&response) else {
         return refused(&["invalid-input-response"]);
     };
-    if !used.first(&response) {
+    if !used.first("hcaptcha", &response) {
         return refused(&["already-seen-response"]);
     }
     match token.outcome {
@@ -256,7 +256,7 @@ async fn recaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
     let Some(token) = Token::parse(&response) else {
         return refused(&["invalid-input-response"]);
     };
-    if !used.first(&response) {
+    if !used.first("recaptcha", &response) {
         return refused(&["timeout-or-duplicate"]);
     }
     let pass = |score: f64| {
