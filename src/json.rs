@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,13 +68,32 @@ pub fn string_literal(text: &str) -> String {
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+        AtDepth(0).deserialize(deserializer)
     }
 }
 
-struct JsonVisitor;
+/// Values nest at most this deep, so that a hostile answer cannot exhaust the stack.
+const DEEPEST: u8 = 16;
 
-impl<'de> Visitor<'de> for JsonVisitor {
+/// Reads a value at some depth of nesting.
+#[derive(Clone, Copy)]
+struct AtDepth(u8);
+
+impl AtDepth {
+    fn deeper<E: Error>(self) -> Result<AtDepth, E> {
+        if self.0 < DEEPEST { Ok(AtDepth(self.0.saturating_add(1))) } else { Err(E::custom("nested too deeply")) }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for AtDepth {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AtDepth {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,7 +108,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Bool(value))
     }
 
-    #[allow(clippy::cast_precision_loss)] // JSON numbers are doubles; integers beyond 2^53 lose digits in JSON.parse as well
+    #[allow(clippy::cast_precision_loss)] // JSON numbers are doubles; JSON.parse loses the same digits
     fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
         Ok(Json::Number(value as f64))
     }
@@ -112,17 +131,19 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+        let deeper = self.deeper()?;
         let mut array = Vec::new();
-        while let Some(item) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(deeper)? {
             array.push(item);
         }
         Ok(Json::Array(array))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Json, A::Error> {
+        let deeper = self.deeper()?;
         let mut object = BTreeMap::new();
-        while let Some((name, value)) = members.next_entry()? {
-            object.insert(name, value);
+        while let Some(name) = members.next_key()? {
+            object.insert(name, members.next_value_seed(deeper)?);
         }
         Ok(Json::Object(object))
     }
@@ -156,5 +177,12 @@ mod tests {
             ])
         );
         assert_eq!(members["b"].kind(), "an object");
+    }
+
+    #[test]
+    fn hostile_nesting_is_refused() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(serde_json::from_str::<Json>(&nested(16)).is_ok());
+        assert!(serde_json::from_str::<Json>(&nested(17)).is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! compiled and tested natively.
 
 #[cfg(target_arch = "wasm32")]
-mod browser;
+pub mod browser;
 
 pub mod driver;
 
