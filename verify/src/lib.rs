@@ -1,1 +1,25 @@
-//! Checks of Approov tokens and DPoP proofs.
+//! Checks of Approov tokens and DPoP proofs, for backends.
+//!
+//! Dependencies between the rooms point one way, from the top of this list to its end:
+//!
+//! | room | concept |
+//! |---|---|
+//! | [`dpop`] | a DPoP proof (RFC 9449) and what a request demands of it |
+//! | [`jws`] | compact JSON Web Signatures (RFC 7515) |
+//! | [`jwk`] | public keys and their thumbprints (RFC 7517, RFC 7638) |
+//! | [`secret`] | shared secrets |
+//! | [`replay`] | remembering what may be used once |
+//! | [`uri`] | URLs compared by normalisation (RFC 3986) |
+//! | [`time`] | points in time as values |
+//!
+//! Nothing here reads a clock: `now` is an argument everywhere.
+
+pub mod dpop;
+mod encoding;
+mod json;
+pub mod jwk;
+pub mod jws;
+pub mod replay;
+pub mod secret;
+pub mod time;
+pub mod uri;
