@@ -85,7 +85,7 @@ describe('the npm package', () => {
         WebAssembly.compile = WebAssembly.instantiate = WebAssembly.Module = () => { throw new Error('import compiled something') }
         const sdk = await import(${JSON.stringify(pathToFileURL(join(unpacked.path, file)).href)})
         const added = Reflect.ownKeys(globalThis).filter((key) => !before.has(key))
-        console.log(JSON.stringify({ exported: Object.keys(sdk).sort(), added, active: process.getActiveResourcesInfo().filter((kind) => !/Pipe|TTY|FSReq/.test(kind)) }))`
+        console.log(JSON.stringify({ exported: Object.keys(sdk).sort(), added, active: process.getActiveResourcesInfo().filter((kind) => !/Pipe|TTY|FSReq|CloseReq/.test(kind)) }))`
       const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], { timeout: 10_000 })
       assert.deepEqual(JSON.parse(stdout), {
         exported: ['Approov', 'ApproovError', 'ApproovFetchError', 'ApproovServiceError', 'ApproovSessionError'],
@@ -96,7 +96,8 @@ describe('the npm package', () => {
   }
 
   test('would be published as it is', async () => {
-    const { stderr } = await promisify(execFile)('npm', ['publish', '--dry-run', '--offline', '--tag', 'latest'], { cwd: unpacked.path })
-    assert.doesNotMatch(stderr, /npm error|npm warn publish/i)
+    const { stderr } = await promisify(execFile)('npm', ['publish', '--dry-run', '--offline'], { cwd: unpacked.path })
+    const complaints = stderr.split('\n').filter((line) => /npm (error|warn publish)/.test(line) && !line.includes('to be logged in'))
+    assert.deepEqual(complaints, [])
   })
 })
