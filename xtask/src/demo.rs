@@ -75,7 +75,7 @@ pub(crate) fn serve(project: &Project) -> Result<ExitCode> {
 
 /// Drives the demo once for each check service, with a passing and a failing check.
 pub(crate) fn check(project: &Project) -> Result<ExitCode> {
-    tools::ensure_debian_tools(CHROMIUM)?;
+    tools::ensure_engines(&[&CHROMIUM])?;
     package::build(project)?;
     let servers = Servers::build(project)?;
     let mut command = Command::new("node");

@@ -49,8 +49,8 @@ const COPIED: &[(&str, &str)] = &[
     ("LICENSE-APACHE", "LICENSE-APACHE"),
 ];
 
-/// What wasm-opt does. The features are those that rustc's target has by default, which every engine with
-/// `BigInt` values in WebAssembly understands.
+/// What wasm-opt does. The features are those that rustc's target has by default, which every current
+/// engine understands.
 const WASM_OPT: &[&str] = &[
     "-Oz",
     "--enable-bulk-memory",
@@ -129,7 +129,7 @@ fn compile(project: &Project, directory: &Path) -> Result<Glue> {
         ])
         .arg(directory)
         .arg(&project.root)
-        .env("PATH", tools::path_with(&[&WASM_BINDGEN, &WASM_PACK])?))?;
+        .env("PATH", tools::path()?))?;
     let optimised = directory.join("approov_bg.optimised.wasm");
     run(Command::new(project.npm_program("wasm-opt"))
         .args(WASM_OPT)

@@ -11,7 +11,7 @@ use crate::demo::Servers;
 use crate::package;
 use crate::process::run_watched;
 use crate::project::Project;
-use crate::tools::{self, CHROMIUM, DebianTool, WASM_BINDGEN, WASM_PACK};
+use crate::tools::{self, CHROMIUM, WASM_BINDGEN};
 
 /// A part of the tests that can be asked for by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,13 +50,6 @@ impl Part {
             .into_iter()
             .filter(|part| names.is_empty() || names.contains(&part.name()))
             .collect())
-    }
-
-    fn debian_tools(self) -> &'static [DebianTool] {
-        match self {
-            Self::Unit | Self::Package => &[],
-            Self::Web | Self::E2e => CHROMIUM,
-        }
     }
 }
 
@@ -98,7 +91,6 @@ pub(crate) fn install_everything(project: &Project) -> Result<()> {
 
 fn install(project: &Project, parts: &[Part]) -> Result<()> {
     for part in parts {
-        tools::ensure_debian_tools(part.debian_tools())?;
         match part {
             Part::Unit => {
                 tools::ensure_rust_components(project)?;
@@ -106,9 +98,14 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
             }
             Part::Web => {
                 tools::ensure_wasm_target(project)?;
+                tools::ensure_engines(&[&CHROMIUM])?;
                 tools::ensure_cargo_tools(&[&WASM_BINDGEN])?;
             }
-            Part::E2e | Part::Package => package::install_tools(project)?,
+            Part::E2e => {
+                tools::ensure_engines(&tools::chosen_engines()?)?;
+                package::install_tools(project)?;
+            }
+            Part::Package => package::install_tools(project)?,
         }
     }
     Ok(())
@@ -179,7 +176,7 @@ fn web(project: &Project, tally: &mut Tally) -> Result<()> {
                 "wasm32-unknown-unknown",
                 "--no-fail-fast",
             ])
-            .env("PATH", tools::path_with(&[&WASM_BINDGEN, &WASM_PACK])?)
+            .env("PATH", tools::path()?)
             .env("CHROMEDRIVER", driver)
             .env("WASM_BINDGEN_TEST_TIMEOUT", "120"),
         tally,
@@ -202,6 +199,13 @@ fn node_tests(
         .current_dir(project.tests())
         .env("APPROOV_PACKAGE", project.dist())
         .env("APPROOV_TARBALL", project.tarball());
+    let engines: Vec<&str> = tools::chosen_engines()?
+        .iter()
+        .map(|engine| engine.name)
+        .collect();
+    command
+        .env("APPROOV_ENGINES", engines.join(","))
+        .env("PATH", tools::path()?);
     if let Some(servers) = servers {
         servers.announce_to(&mut command);
     }

@@ -33,22 +33,106 @@ pub(crate) const WASM_PACK: CargoTool = CargoTool {
 };
 
 /// A program from a Debian package.
-pub(crate) struct DebianTool {
+struct DebianTool {
     program: &'static str,
     package: &'static str,
 }
 
-/// The browser and its driver for tests.
-pub(crate) const CHROMIUM: &[DebianTool] = &[
-    DebianTool {
-        program: "chromium",
-        package: "chromium",
+/// geckodriver is not packaged by Debian.
+const GECKODRIVER: CargoTool = CargoTool {
+    package: "geckodriver",
+    version: "0.37.1",
+    programs: &["geckodriver"],
+};
+
+/// A browser engine that the tests run in, and what it takes to drive it.
+pub(crate) struct Engine {
+    /// The name that `APPROOV_ENGINES` and the test harness know.
+    pub(crate) name: &'static str,
+    debian: &'static [DebianTool],
+    cargo: &'static [&'static CargoTool],
+}
+
+/// The engine that the demo's check uses.
+pub(crate) const CHROMIUM: Engine = Engine {
+    name: "chromium",
+    debian: &[
+        DebianTool {
+            program: "chromium",
+            package: "chromium",
+        },
+        DebianTool {
+            program: "chromedriver",
+            package: "chromium-driver",
+        },
+    ],
+    cargo: &[],
+};
+
+const ENGINES: &[Engine] = &[
+    CHROMIUM,
+    Engine {
+        name: "firefox",
+        debian: &[DebianTool {
+            program: "firefox",
+            package: "firefox-esr",
+        }],
+        cargo: &[&GECKODRIVER],
     },
-    DebianTool {
-        program: "chromedriver",
-        package: "chromium-driver",
+    Engine {
+        name: "webkit",
+        debian: &[
+            DebianTool {
+                program: "WebKitWebDriver",
+                package: "webkit2gtk-driver",
+            },
+            DebianTool {
+                program: "Xvfb",
+                package: "xvfb",
+            },
+        ],
+        cargo: &[],
     },
 ];
+
+/// The engines of this run: those that the environment variable `APPROOV_ENGINES` names, separated by commas; all by default.
+pub(crate) fn chosen_engines() -> Result<Vec<&'static Engine>> {
+    let Ok(chosen) = env::var("APPROOV_ENGINES") else {
+        return Ok(ENGINES.iter().collect());
+    };
+    chosen
+        .split(',')
+        .map(|name| {
+            let engine = ENGINES.iter().find(|engine| engine.name == name.trim());
+            engine.with_context(|| {
+                format!("APPROOV_ENGINES names {name:?}; known are chromium, firefox and webkit")
+            })
+        })
+        .collect()
+}
+
+/// Installs the browsers and drivers of these engines.
+pub(crate) fn ensure_engines(engines: &[&Engine]) -> Result<()> {
+    let debian: Vec<&DebianTool> = engines.iter().flat_map(|engine| engine.debian).collect();
+    ensure_debian_tools(&debian)?;
+    engines
+        .iter()
+        .try_for_each(|engine| ensure_cargo_tools(engine.cargo))
+}
+
+/// `PATH` with the pinned tools of the bindings and of every engine in front.
+pub(crate) fn path() -> Result<OsString> {
+    let tools = [&WASM_BINDGEN, &WASM_PACK].into_iter().chain(
+        ENGINES
+            .iter()
+            .flat_map(|engine| engine.cargo.iter().copied()),
+    );
+    let mut directories = tools
+        .map(CargoTool::programs_directory)
+        .collect::<Result<Vec<_>>>()?;
+    directories.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    env::join_paths(directories).context("joining PATH")
+}
 
 impl CargoTool {
     fn root(&self) -> Result<PathBuf> {
@@ -117,16 +201,6 @@ pub(crate) fn ensure_cargo_tools(tools: &[&CargoTool]) -> Result<()> {
     Ok(())
 }
 
-/// `PATH` with the programs of the pinned tools in front.
-pub(crate) fn path_with(tools: &[&CargoTool]) -> Result<OsString> {
-    let mut directories = tools
-        .iter()
-        .map(|tool| tool.programs_directory())
-        .collect::<Result<Vec<_>>>()?;
-    directories.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
-    env::join_paths(directories).context("joining PATH")
-}
-
 /// Adds the WebAssembly target to the toolchain in use.
 pub(crate) fn ensure_wasm_target(project: &Project) -> Result<()> {
     const TARGET: &str = "wasm32-unknown-unknown";
@@ -184,7 +258,7 @@ pub(crate) fn ensure_npm_packages(project: &Project) -> Result<()> {
 }
 
 /// Installs the Debian packages of the programs that are missing.
-pub(crate) fn ensure_debian_tools(tools: &[DebianTool]) -> Result<()> {
+fn ensure_debian_tools(tools: &[&DebianTool]) -> Result<()> {
     let missing: Vec<&str> = tools
         .iter()
         .filter(|tool| find(tool.program).is_none())

@@ -88,8 +88,7 @@ async function startDisplay() {
 }
 
 function findProgram(name) {
-  const cached = (process.env.APPROOV_TOOLS ?? '').split(delimiter)
-  return [...cached, ...(process.env.PATH ?? '').split(delimiter)].map((directory) => join(directory, name)).find((path) => existsSync(path))
+  return (process.env.PATH ?? '').split(delimiter).map((directory) => join(directory, name)).find((path) => existsSync(path))
 }
 
 /** WebKitGTK's small browser, which Debian keeps outside PATH. */
