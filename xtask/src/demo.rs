@@ -29,10 +29,7 @@ impl Servers {
             .output()
             .context("starting cargo build")?;
         if !result.status.success() {
-            bail!(
-                "building the service and the protected API failed ({})",
-                result.status
-            );
+            bail!("building the service and the protected API failed ({})", result.status);
         }
         let messages = String::from_utf8(result.stdout).context("cargo's messages")?;
         Ok(Self {
@@ -43,9 +40,7 @@ impl Servers {
 
     /// Tells a Node program where the servers are.
     pub(crate) fn announce_to<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command
-            .env("APPROOV_WEB_SERVICE", &self.service)
-            .env("APPROOV_DEMO_API", &self.protected_api)
+        command.env("APPROOV_WEB_SERVICE", &self.service).env("APPROOV_DEMO_API", &self.protected_api)
     }
 }
 
@@ -55,12 +50,7 @@ fn executable(messages: &str, target: &str) -> Result<PathBuf> {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| message.pointer("/target/name").and_then(Value::as_str) == Some(target))
-        .find_map(|message| {
-            message
-                .get("executable")
-                .and_then(Value::as_str)
-                .map(PathBuf::from)
-        })
+        .find_map(|message| message.get("executable").and_then(Value::as_str).map(PathBuf::from))
         .with_context(|| format!("cargo built no executable {target}"))
 }
 
@@ -94,20 +84,11 @@ mod tests {
             "\nnot json\n",
             r#"{"reason":"compiler-artifact","target":{"name":"demo_api"},"executable":"/build/demo_api"}"#,
         );
-        assert_eq!(
-            executable(messages, "demo_api").unwrap(),
-            PathBuf::from("/build/demo_api")
-        );
+        assert_eq!(executable(messages, "demo_api").unwrap(), PathBuf::from("/build/demo_api"));
     }
 
     #[test]
     fn a_target_without_an_executable_is_an_error() {
-        assert!(
-            executable(
-                r#"{"target":{"name":"demo_api"},"executable":null}"#,
-                "demo_api"
-            )
-            .is_err()
-        );
+        assert!(executable(r#"{"target":{"name":"demo_api"},"executable":null}"#, "demo_api").is_err());
     }
 }

@@ -55,9 +55,6 @@ fn run(words: &[&str]) -> Result<ExitCode> {
             suite::install_everything(&project)?;
             Ok(ExitCode::SUCCESS)
         }
-        _ => bail!(
-            "`cargo xtask {}` is not a command\n\n{USAGE}",
-            words.join(" ")
-        ),
+        _ => bail!("`cargo xtask {}` is not a command\n\n{USAGE}", words.join(" ")),
     }
 }

@@ -30,14 +30,8 @@ struct Bundle {
 }
 
 const BUNDLES: &[Bundle] = &[
-    Bundle {
-        file: "approov.js",
-        wasm: Wasm::Embedded,
-    },
-    Bundle {
-        file: "index.js",
-        wasm: Wasm::Beside("approov_bg.wasm"),
-    },
+    Bundle { file: "approov.js", wasm: Wasm::Embedded },
+    Bundle { file: "index.js", wasm: Wasm::Beside("approov_bg.wasm") },
 ];
 
 /// Files that the package takes over as they are: source in the repository, name in the package.
@@ -84,14 +78,8 @@ pub(crate) fn build(project: &Project) -> Result<()> {
         fs::remove_dir_all(project.dist()).context("removing the old dist/")?;
     }
     copy_directory(&dist, &project.dist())?;
-    run(Command::new("npm")
-        .args(["pack", "--silent", "--pack-destination", "."])
-        .current_dir(project.dist()))?;
-    ensure!(
-        project.tarball().is_file(),
-        "npm pack did not write {}",
-        project.tarball().display()
-    );
+    run(Command::new("npm").args(["pack", "--silent", "--pack-destination", "."]).current_dir(project.dist()))?;
+    ensure!(project.tarball().is_file(), "npm pack did not write {}", project.tarball().display());
     print_sizes(project)
 }
 
@@ -111,22 +99,8 @@ struct Glue {
 fn compile(project: &Project, directory: &Path) -> Result<Glue> {
     recreate(directory)?;
     run(Command::new(WASM_PACK.program()?)
-        .args([
-            "build",
-            "--release",
-            "--target",
-            "web",
-            "--mode",
-            "no-install",
-        ])
-        .args([
-            "--no-opt",
-            "--no-pack",
-            "--no-typescript",
-            "--out-name",
-            "approov",
-            "--out-dir",
-        ])
+        .args(["build", "--release", "--target", "web", "--mode", "no-install"])
+        .args(["--no-opt", "--no-pack", "--no-typescript", "--out-name", "approov", "--out-dir"])
         .arg(directory)
         .arg(&project.root)
         .env("PATH", tools::path()?))?;
@@ -136,37 +110,19 @@ fn compile(project: &Project, directory: &Path) -> Result<Glue> {
         .arg(directory.join("approov_bg.wasm"))
         .arg("-o")
         .arg(&optimised))?;
-    Ok(Glue {
-        javascript: directory.join("approov.js"),
-        wasm: optimised,
-    })
+    Ok(Glue { javascript: directory.join("approov.js"), wasm: optimised })
 }
 
 /// Joins the facade, the glue and the bundle's source of the WebAssembly into one module.
-fn assemble(
-    project: &Project,
-    bundle: &Bundle,
-    glue: &Glue,
-    work: &Path,
-    dist: &Path,
-) -> Result<()> {
+fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: &Path) -> Result<()> {
     let directory = work.join(bundle.file.trim_end_matches(".js"));
     let sources = directory.join("src");
     recreate(&sources)?;
-    copy(
-        &project.root.join("pkg-template/approov.js"),
-        &sources.join("approov.js"),
-    )?;
-    fs::write(
-        sources.join("glue.js"),
-        without_default_location(&fs::read_to_string(&glue.javascript)?)?,
-    )?;
+    copy(&project.root.join("pkg-template/approov.js"), &sources.join("approov.js"))?;
+    fs::write(sources.join("glue.js"), without_default_location(&fs::read_to_string(&glue.javascript)?)?)?;
     match bundle.wasm {
         Wasm::Embedded => {
-            fs::write(
-                sources.join("wasm.hex"),
-                hexadecimal(&fs::read(&glue.wasm)?)?,
-            )?;
+            fs::write(sources.join("wasm.hex"), hexadecimal(&fs::read(&glue.wasm)?)?)?;
             fs::write(sources.join("wasm-source.js"), EMBEDDED)?;
         }
         Wasm::Beside(file) => {
@@ -175,27 +131,13 @@ fn assemble(
         }
     }
     run(Command::new(project.npm_program("esbuild"))
-        .args([
-            "src/approov.js",
-            "--bundle",
-            "--format=esm",
-            "--target=es2022",
-            "--minify",
-            "--charset=utf8",
-        ])
-        .args([
-            "--loader:.hex=text",
-            "--legal-comments=none",
-            "--log-level=warning",
-        ])
+        .args(["src/approov.js", "--bundle", "--format=esm", "--target=es2022", "--minify", "--charset=utf8"])
+        .args(["--loader:.hex=text", "--legal-comments=none", "--log-level=warning"])
         .args(["--sourcemap", &format!("--outfile={}", bundle.file)])
         .current_dir(&directory))?;
     let map = format!("{}.map", bundle.file);
     copy(&directory.join(bundle.file), &dist.join(bundle.file))?;
-    fs::write(
-        dist.join(&map),
-        without_embedded_bytes(&fs::read_to_string(directory.join(&map))?)?,
-    )?;
+    fs::write(dist.join(&map), without_embedded_bytes(&fs::read_to_string(directory.join(&map))?)?)?;
     Ok(())
 }
 
@@ -267,41 +209,28 @@ fn write_package_json(project: &Project, dist: &Path) -> Result<()> {
 
 /// Replaces the version in place, so that the order of the template's members stays (export conditions are ordered).
 fn with_version(template: &str, version: &str) -> Result<String> {
-    let parsed: Value =
-        serde_json::from_str(template).context("reading pkg-template/package.json")?;
-    let old = parsed
-        .get("version")
-        .and_then(Value::as_str)
-        .context("pkg-template/package.json has no version")?;
+    let parsed: Value = serde_json::from_str(template).context("reading pkg-template/package.json")?;
+    let old = parsed.get("version").and_then(Value::as_str).context("pkg-template/package.json has no version")?;
     let member = format!("\"version\": \"{old}\"");
-    ensure!(
-        template.matches(&member).count() == 1,
-        "pkg-template/package.json must have {member} once"
-    );
+    ensure!(template.matches(&member).count() == 1, "pkg-template/package.json must have {member} once");
     Ok(template.replace(&member, &format!("\"version\": \"{version}\"")))
 }
 
 fn print_sizes(project: &Project) -> Result<()> {
-    let table = output(
-        Command::new("node")
-            .arg(project.root.join("xtask/sizes.mjs"))
-            .arg(project.dist()),
-    )?;
+    let table = output(Command::new("node").arg(project.root.join("xtask/sizes.mjs")).arg(project.dist()))?;
     println!("\n{}\n\n{}", table.trim_end(), project.tarball().display());
     Ok(())
 }
 
 fn recreate(directory: &Path) -> Result<()> {
     if directory.exists() {
-        fs::remove_dir_all(directory)
-            .with_context(|| format!("removing {}", directory.display()))?;
+        fs::remove_dir_all(directory).with_context(|| format!("removing {}", directory.display()))?;
     }
     fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to)
-        .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
     Ok(())
 }
 
@@ -325,12 +254,8 @@ mod tests {
 
     #[test]
     fn the_version_is_replaced_and_the_order_of_members_stays() {
-        let template =
-            r#"{ "version": "0.0.0", "exports": { "types": "./a.d.ts", "default": "./a.js" } }"#;
-        assert_eq!(
-            with_version(template, "1.2.3").unwrap(),
-            template.replace("0.0.0", "1.2.3")
-        );
+        let template = r#"{ "version": "0.0.0", "exports": { "types": "./a.d.ts", "default": "./a.js" } }"#;
+        assert_eq!(with_version(template, "1.2.3").unwrap(), template.replace("0.0.0", "1.2.3"));
     }
 
     #[test]
@@ -341,19 +266,13 @@ mod tests {
     #[test]
     fn the_guessed_location_leaves_the_glue() {
         let glue = "if (x === undefined) { x = new URL('approov_bg.wasm', import.meta.url); }";
-        assert_eq!(
-            without_default_location(glue).unwrap(),
-            "if (x === undefined) { x = undefined; }"
-        );
+        assert_eq!(without_default_location(glue).unwrap(), "if (x === undefined) { x = undefined; }");
     }
 
     #[test]
     fn a_source_map_keeps_its_sources_but_not_the_embedded_bytes() {
         let map = r#"{"sources":["src/wasm.hex","src/approov.js"],"sourcesContent":["00ff","export {}"]}"#;
         let kept: Value = serde_json::from_str(&without_embedded_bytes(map).unwrap()).unwrap();
-        assert_eq!(
-            kept["sourcesContent"],
-            serde_json::json!([null, "export {}"])
-        );
+        assert_eq!(kept["sourcesContent"], serde_json::json!([null, "export {}"]));
     }
 }

@@ -10,9 +10,7 @@ use anyhow::{Context, Result, bail};
 /// Runs a program with its output on the terminal. A failing exit status is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     announce(command);
-    let status = command
-        .status()
-        .with_context(|| format!("starting {}", describe(command)))?;
+    let status = command.status().with_context(|| format!("starting {}", describe(command)))?;
     if !status.success() {
         bail!("{} failed ({status})", describe(command));
     }
@@ -21,17 +19,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a program quietly and returns what it printed. A failing exit status is an error that carries its complaint.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let result = command
-        .output()
-        .with_context(|| format!("starting {}", describe(command)))?;
+    let result = command.output().with_context(|| format!("starting {}", describe(command)))?;
     if !result.status.success() {
         let complaint = String::from_utf8_lossy(&result.stderr);
-        bail!(
-            "{} failed ({}): {}",
-            describe(command),
-            result.status,
-            complaint.trim()
-        );
+        bail!("{} failed ({}): {}", describe(command), result.status, complaint.trim());
     }
     String::from_utf8(result.stdout).with_context(|| format!("output of {}", describe(command)))
 }
@@ -57,14 +48,8 @@ pub(crate) fn run_watched(command: &mut Command, mut each: impl FnMut(&str)) -> 
         .with_context(|| format!("starting {}", describe(command)))?;
     let (sender, receiver) = mpsc::channel();
     let streams: [Option<Box<dyn Read + Send>>; 2] = [
-        child
-            .stdout
-            .take()
-            .map(|stream| Box::new(stream) as Box<dyn Read + Send>),
-        child
-            .stderr
-            .take()
-            .map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+        child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
+        child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>),
     ];
     let readers: Vec<_> = streams
         .into_iter()
@@ -73,10 +58,7 @@ pub(crate) fn run_watched(command: &mut Command, mut each: impl FnMut(&str)) -> 
             let sender = sender.clone();
             thread::spawn(move || -> std::io::Result<()> {
                 for line in BufReader::new(stream).split(b'\n') {
-                    if sender
-                        .send(String::from_utf8_lossy(&line?).into_owned())
-                        .is_err()
-                    {
+                    if sender.send(String::from_utf8_lossy(&line?).into_owned()).is_err() {
                         break;
                     }
                 }
@@ -91,15 +73,11 @@ pub(crate) fn run_watched(command: &mut Command, mut each: impl FnMut(&str)) -> 
     }
     for reader in readers {
         match reader.join() {
-            Ok(read) => {
-                read.with_context(|| format!("reading the output of {}", describe(command)))?
-            }
+            Ok(read) => read.with_context(|| format!("reading the output of {}", describe(command)))?,
             Err(_) => bail!("the reader of {} stopped", describe(command)),
         }
     }
-    child
-        .wait()
-        .with_context(|| format!("waiting for {}", describe(command)))
+    child.wait().with_context(|| format!("waiting for {}", describe(command)))
 }
 
 fn announce(command: &Command) {
@@ -109,18 +87,11 @@ fn announce(command: &Command) {
 /// A command line for people: the program's file name and its arguments.
 fn describe(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program());
-    let name = program
-        .file_name()
-        .unwrap_or(program.as_os_str())
-        .to_string_lossy()
-        .into_owned();
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     command.get_args().fold(name, |line, argument| {
         let argument = argument.to_string_lossy();
-        let shown = if argument.contains(' ') || argument.is_empty() {
-            format!("'{argument}'")
-        } else {
-            argument.into_owned()
-        };
+        let shown =
+            if argument.contains(' ') || argument.is_empty() { format!("'{argument}'") } else { argument.into_owned() };
         format!("{line} {shown}")
     })
 }

@@ -24,21 +24,13 @@ impl Project {
         let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
         let text = output(
             Command::new(cargo())
-                .args([
-                    "metadata",
-                    "--no-deps",
-                    "--format-version",
-                    "1",
-                    "--manifest-path",
-                ])
+                .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
                 .arg(manifest),
         )?;
         let metadata: Value = serde_json::from_str(&text).context("reading cargo metadata")?;
         let place = |key: &str| -> Result<PathBuf> {
             let value = metadata.get(key).and_then(Value::as_str);
-            Ok(PathBuf::from(
-                value.with_context(|| format!("cargo metadata has no {key}"))?,
-            ))
+            Ok(PathBuf::from(value.with_context(|| format!("cargo metadata has no {key}"))?))
         };
         let version = metadata
             .get("packages")
@@ -49,11 +41,7 @@ impl Project {
             .and_then(|package| package.get("version").and_then(Value::as_str))
             .context("cargo metadata does not list the package approov-web-sdk")?
             .to_owned();
-        Ok(Self {
-            root: place("workspace_root")?,
-            target: place("target_directory")?,
-            version,
-        })
+        Ok(Self { root: place("workspace_root")?, target: place("target_directory")?, version })
     }
 
     /// The directory of the browser tests, which is also where the npm packages live.
@@ -68,8 +56,7 @@ impl Project {
 
     /// The npm tarball that [`crate::package::build`] writes.
     pub(crate) fn tarball(&self) -> PathBuf {
-        self.dist()
-            .join(format!("approov-web-sdk-{}.tgz", self.version))
+        self.dist().join(format!("approov-web-sdk-{}.tgz", self.version))
     }
 
     /// A program that an npm package of the project brought.

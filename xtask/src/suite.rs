@@ -40,16 +40,10 @@ impl Part {
 
     /// The parts of these names, in the order in which they run; all of them for no names.
     pub(crate) fn parse_all(names: &[&str]) -> Result<Vec<Self>> {
-        if let Some(unknown) = names
-            .iter()
-            .find(|name| Self::ALL.iter().all(|part| part.name() != **name))
-        {
+        if let Some(unknown) = names.iter().find(|name| Self::ALL.iter().all(|part| part.name() != **name)) {
             bail!("there is no test part {unknown:?}; the parts are unit, web, e2e and package");
         }
-        Ok(Self::ALL
-            .into_iter()
-            .filter(|part| names.is_empty() || names.contains(&part.name()))
-            .collect())
+        Ok(Self::ALL.into_iter().filter(|part| names.is_empty() || names.contains(&part.name())).collect())
     }
 }
 
@@ -69,19 +63,11 @@ pub(crate) fn run(project: &Project, parts: &[Part]) -> Result<ExitCode> {
             println!("FAILED: the part {} ran no test", part.name());
             tally.failed += 1;
         }
-        println!(
-            "== {}: {tally} in {} s ==",
-            part.name(),
-            begin.elapsed().as_secs()
-        );
+        println!("== {}: {tally} in {} s ==", part.name(), begin.elapsed().as_secs());
         total.add(tally);
     }
     println!("\n{total}");
-    Ok(if total.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Installs what every part needs.
@@ -130,37 +116,17 @@ fn run_part(project: &Project, part: Part, tally: &mut Tally) -> Result<()> {
 fn unit(project: &Project, tally: &mut Tally) -> Result<()> {
     check(project.cargo().args(["fmt", "--all", "--check"]), tally)?;
     check(
-        project.cargo().args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--all-features",
-            "--",
-            "-D",
-            "warnings",
-        ]),
+        project.cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
         tally,
     )?;
     check(
         project
             .cargo()
-            .args([
-                "clippy",
-                "-p",
-                "approov-web-sdk",
-                "--all-targets",
-                "--target",
-                "wasm32-unknown-unknown",
-            ])
+            .args(["clippy", "-p", "approov-web-sdk", "--all-targets", "--target", "wasm32-unknown-unknown"])
             .args(["--", "-D", "warnings"]),
         tally,
     )?;
-    runner(
-        project
-            .cargo()
-            .args(["test", "--workspace", "--all-features", "--no-fail-fast"]),
-        tally,
-    )
+    runner(project.cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]), tally)
 }
 
 fn web(project: &Project, tally: &mut Tally) -> Result<()> {
@@ -168,14 +134,7 @@ fn web(project: &Project, tally: &mut Tally) -> Result<()> {
     runner(
         project
             .cargo()
-            .args([
-                "test",
-                "-p",
-                "approov-web-sdk",
-                "--target",
-                "wasm32-unknown-unknown",
-                "--no-fail-fast",
-            ])
+            .args(["test", "-p", "approov-web-sdk", "--target", "wasm32-unknown-unknown", "--no-fail-fast"])
             .env("PATH", tools::path()?)
             .env("CHROMEDRIVER", driver)
             .env("WASM_BINDGEN_TEST_TIMEOUT", "120"),
@@ -184,12 +143,7 @@ fn web(project: &Project, tally: &mut Tally) -> Result<()> {
 }
 
 /// The test files of one directory of `tests/e2e`, by Node's test runner.
-fn node_tests(
-    project: &Project,
-    directory: &str,
-    servers: Option<&Servers>,
-    tally: &mut Tally,
-) -> Result<()> {
+fn node_tests(project: &Project, directory: &str, servers: Option<&Servers>, tally: &mut Tally) -> Result<()> {
     let mut files = test_files(&project.tests().join(directory))?;
     files.sort();
     let mut command = Command::new("node");
@@ -199,13 +153,8 @@ fn node_tests(
         .current_dir(project.tests())
         .env("APPROOV_PACKAGE", project.dist())
         .env("APPROOV_TARBALL", project.tarball());
-    let engines: Vec<&str> = tools::chosen_engines()?
-        .iter()
-        .map(|engine| engine.name)
-        .collect();
-    command
-        .env("APPROOV_ENGINES", engines.join(","))
-        .env("PATH", tools::path()?);
+    let engines: Vec<&str> = tools::chosen_engines()?.iter().map(|engine| engine.name).collect();
+    command.env("APPROOV_ENGINES", engines.join(",")).env("PATH", tools::path()?);
     if let Some(servers) = servers {
         servers.announce_to(&mut command);
     }
@@ -214,9 +163,7 @@ fn node_tests(
 
 fn test_files(directory: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
-    for entry in
-        fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?
-    {
+    for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
         let path = entry?.path();
         let name = path.to_string_lossy().into_owned();
         if name.ends_with(".test.mjs") {
@@ -229,10 +176,7 @@ fn test_files(directory: &Path) -> Result<Vec<String>> {
 /// The package as `cargo xtask package` left it, when this run has just built it; built now otherwise.
 fn ensure_package(project: &Project) -> Result<()> {
     if env::var_os("APPROOV_KEEP_PACKAGE").is_some() && project.tarball().is_file() {
-        println!(
-            "APPROOV_KEEP_PACKAGE is set: testing {} as it is",
-            project.tarball().display()
-        );
+        println!("APPROOV_KEEP_PACKAGE is set: testing {} as it is", project.tarball().display());
         return Ok(());
     }
     package::build(project)
@@ -289,23 +233,13 @@ impl Tally {
                     .find_map(|number| number.trim().parse().ok())
                     .unwrap_or(0)
             };
-            return Self {
-                passed: count("passed"),
-                failed: count("failed"),
-            };
+            return Self { passed: count("passed"), failed: count("failed") };
         }
         // node --test: "ℹ pass 3", "ℹ fail 1", "ℹ cancelled 0"
         let mut words = line.split_whitespace();
-        match (
-            words.next(),
-            words.next(),
-            words.next().and_then(|number| number.parse().ok()),
-            words.next(),
-        ) {
+        match (words.next(), words.next(), words.next().and_then(|number| number.parse().ok()), words.next()) {
             (Some("ℹ"), Some("pass"), Some(passed), None) => Self { passed, failed: 0 },
-            (Some("ℹ"), Some("fail" | "cancelled"), Some(failed), None) => {
-                Self { passed: 0, failed }
-            }
+            (Some("ℹ"), Some("fail" | "cancelled"), Some(failed), None) => Self { passed: 0, failed },
             _ => Self::default(),
         }
     }
@@ -340,13 +274,7 @@ mod tests {
 
     #[test]
     fn other_lines_count_nothing() {
-        for line in [
-            "",
-            "ℹ tests 9",
-            "ℹ pass the salt 3",
-            "test passes ... ok",
-            "3 passed; 1 failed",
-        ] {
+        for line in ["", "ℹ tests 9", "ℹ pass the salt 3", "test passes ... ok", "3 passed; 1 failed"] {
             assert_eq!(Tally::read(line), tally(0, 0), "{line}");
         }
     }
@@ -354,10 +282,7 @@ mod tests {
     #[test]
     fn no_names_mean_all_parts_and_order_does_not_matter() {
         assert_eq!(Part::parse_all(&[]).unwrap(), Part::ALL);
-        assert_eq!(
-            Part::parse_all(&["package", "unit"]).unwrap(),
-            [Part::Unit, Part::Package]
-        );
+        assert_eq!(Part::parse_all(&["package", "unit"]).unwrap(), [Part::Unit, Part::Package]);
     }
 
     #[test]

@@ -26,11 +26,7 @@ pub(crate) const WASM_BINDGEN: CargoTool = CargoTool {
     programs: &["wasm-bindgen", "wasm-bindgen-test-runner"],
 };
 /// Drives cargo and wasm-bindgen for the package.
-pub(crate) const WASM_PACK: CargoTool = CargoTool {
-    package: "wasm-pack",
-    version: "0.15.1",
-    programs: &["wasm-pack"],
-};
+pub(crate) const WASM_PACK: CargoTool = CargoTool { package: "wasm-pack", version: "0.15.1", programs: &["wasm-pack"] };
 
 /// A program from a Debian package.
 struct DebianTool {
@@ -39,11 +35,7 @@ struct DebianTool {
 }
 
 /// geckodriver is not packaged by Debian.
-const GECKODRIVER: CargoTool = CargoTool {
-    package: "geckodriver",
-    version: "0.37.1",
-    programs: &["geckodriver"],
-};
+const GECKODRIVER: CargoTool = CargoTool { package: "geckodriver", version: "0.37.1", programs: &["geckodriver"] };
 
 /// A browser engine that the tests run in, and what it takes to drive it.
 pub(crate) struct Engine {
@@ -57,14 +49,8 @@ pub(crate) struct Engine {
 pub(crate) const CHROMIUM: Engine = Engine {
     name: "chromium",
     debian: &[
-        DebianTool {
-            program: "chromium",
-            package: "chromium",
-        },
-        DebianTool {
-            program: "chromedriver",
-            package: "chromium-driver",
-        },
+        DebianTool { program: "chromium", package: "chromium" },
+        DebianTool { program: "chromedriver", package: "chromium-driver" },
     ],
     cargo: &[],
 };
@@ -73,23 +59,14 @@ const ENGINES: &[Engine] = &[
     CHROMIUM,
     Engine {
         name: "firefox",
-        debian: &[DebianTool {
-            program: "firefox",
-            package: "firefox-esr",
-        }],
+        debian: &[DebianTool { program: "firefox", package: "firefox-esr" }],
         cargo: &[&GECKODRIVER],
     },
     Engine {
         name: "webkit",
         debian: &[
-            DebianTool {
-                program: "WebKitWebDriver",
-                package: "webkit2gtk-driver",
-            },
-            DebianTool {
-                program: "Xvfb",
-                package: "xvfb",
-            },
+            DebianTool { program: "WebKitWebDriver", package: "webkit2gtk-driver" },
+            DebianTool { program: "Xvfb", package: "xvfb" },
         ],
         cargo: &[],
     },
@@ -104,9 +81,7 @@ pub(crate) fn chosen_engines() -> Result<Vec<&'static Engine>> {
         .split(',')
         .map(|name| {
             let engine = ENGINES.iter().find(|engine| engine.name == name.trim());
-            engine.with_context(|| {
-                format!("APPROOV_ENGINES names {name:?}; known are chromium, firefox and webkit")
-            })
+            engine.with_context(|| format!("APPROOV_ENGINES names {name:?}; known are chromium, firefox and webkit"))
         })
         .collect()
 }
@@ -115,21 +90,14 @@ pub(crate) fn chosen_engines() -> Result<Vec<&'static Engine>> {
 pub(crate) fn ensure_engines(engines: &[&Engine]) -> Result<()> {
     let debian: Vec<&DebianTool> = engines.iter().flat_map(|engine| engine.debian).collect();
     ensure_debian_tools(&debian)?;
-    engines
-        .iter()
-        .try_for_each(|engine| ensure_cargo_tools(engine.cargo))
+    engines.iter().try_for_each(|engine| ensure_cargo_tools(engine.cargo))
 }
 
 /// `PATH` with the pinned tools of the bindings and of every engine in front.
 pub(crate) fn path() -> Result<OsString> {
-    let tools = [&WASM_BINDGEN, &WASM_PACK].into_iter().chain(
-        ENGINES
-            .iter()
-            .flat_map(|engine| engine.cargo.iter().copied()),
-    );
-    let mut directories = tools
-        .map(CargoTool::programs_directory)
-        .collect::<Result<Vec<_>>>()?;
+    let tools =
+        [&WASM_BINDGEN, &WASM_PACK].into_iter().chain(ENGINES.iter().flat_map(|engine| engine.cargo.iter().copied()));
+    let mut directories = tools.map(CargoTool::programs_directory).collect::<Result<Vec<_>>>()?;
     directories.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     env::join_paths(directories).context("joining PATH")
 }
@@ -145,19 +113,13 @@ impl CargoTool {
 
     /// The path of the tool's program, after [`ensure_cargo_tools`].
     pub(crate) fn program(&self) -> Result<PathBuf> {
-        let name = self
-            .programs
-            .first()
-            .with_context(|| format!("{} names no program", self.package))?;
+        let name = self.programs.first().with_context(|| format!("{} names no program", self.package))?;
         Ok(self.programs_directory()?.join(name))
     }
 
     fn is_installed(&self) -> Result<bool> {
         let directory = self.programs_directory()?;
-        Ok(self
-            .programs
-            .iter()
-            .all(|program| directory.join(program).is_file()))
+        Ok(self.programs.iter().all(|program| directory.join(program).is_file()))
     }
 
     /// With the versions the tool was published with; where a registry mirror lacks one of those, with the newest that fit.
@@ -173,14 +135,7 @@ impl CargoTool {
     fn installation(&self) -> Result<Command> {
         let mut command = Command::new(cargo());
         command
-            .args([
-                "install",
-                "--force",
-                self.package,
-                "--version",
-                self.version,
-                "--root",
-            ])
+            .args(["install", "--force", self.package, "--version", self.version, "--root"])
             .arg(self.root()?)
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
@@ -205,9 +160,7 @@ pub(crate) fn ensure_cargo_tools(tools: &[&CargoTool]) -> Result<()> {
 pub(crate) fn ensure_wasm_target(project: &Project) -> Result<()> {
     const TARGET: &str = "wasm32-unknown-unknown";
     let libraries = output(
-        Command::new("rustc")
-            .args(["--print", "target-libdir", "--target", TARGET])
-            .current_dir(&project.root),
+        Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).current_dir(&project.root),
     )?;
     if PathBuf::from(libraries.trim()).is_dir() {
         return Ok(());
@@ -228,42 +181,31 @@ pub(crate) fn ensure_rust_components(project: &Project) -> Result<()> {
 fn rustup(project: &Project, arguments: &[&str]) -> Result<()> {
     let wanted = arguments.join(" ");
     if find("rustup").is_none() {
-        bail!(
-            "the Rust toolchain lacks something and rustup is not there to add it: `rustup {wanted}`"
-        );
+        bail!("the Rust toolchain lacks something and rustup is not there to add it: `rustup {wanted}`");
     }
-    run(Command::new("rustup")
-        .args(arguments)
-        .current_dir(&project.root))
+    run(Command::new("rustup").args(arguments).current_dir(&project.root))
 }
 
 /// Installs the project's npm packages as the lock file has them.
 pub(crate) fn ensure_npm_packages(project: &Project) -> Result<()> {
     if find("node").is_none() || find("npm").is_none() {
-        bail!(
-            "Node.js 20 or newer with npm is needed: https://nodejs.org or `apt-get install nodejs npm`"
-        );
+        bail!("Node.js 20 or newer with npm is needed: https://nodejs.org or `apt-get install nodejs npm`");
     }
     let directory = project.tests();
-    let wanted = fs::read_to_string(directory.join("package-lock.json"))
-        .context("reading tests/e2e/package-lock.json")?;
+    let wanted =
+        fs::read_to_string(directory.join("package-lock.json")).context("reading tests/e2e/package-lock.json")?;
     let stamp = directory.join("node_modules/.installed-lock.json");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    run(Command::new("npm")
-        .args(["ci", "--no-audit", "--no-fund"])
-        .current_dir(&directory))?;
+    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&directory))?;
     fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
 }
 
 /// Installs the Debian packages of the programs that are missing.
 fn ensure_debian_tools(tools: &[&DebianTool]) -> Result<()> {
-    let missing: Vec<&str> = tools
-        .iter()
-        .filter(|tool| find(tool.program).is_none())
-        .map(|tool| tool.package)
-        .collect();
+    let missing: Vec<&str> =
+        tools.iter().filter(|tool| find(tool.program).is_none()).map(|tool| tool.package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -280,9 +222,7 @@ fn ensure_debian_tools(tools: &[&DebianTool]) -> Result<()> {
         command
     };
     run(apt().args(["update", "-q"]))?;
-    run(apt()
-        .args(["install", "-y", "-q", "--no-install-recommends"])
-        .args(missing))
+    run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(missing))
 }
 
 /// The words that make a command run as root here: none for root, `sudo -n` where that asks for no password.
@@ -298,19 +238,14 @@ fn administrator() -> Option<&'static [&'static str]> {
 
 /// The first program of this name on `PATH`.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|directory| directory.join(program))
-        .find(|path| path.is_file())
+    env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
 /// Where the pinned tools are kept.
 fn cache() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(directory) => PathBuf::from(directory),
-        None => {
-            PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
-                .join(".cache")
-        }
+        None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
     };
     Ok(base.join("approov-web-sdk"))
 }
