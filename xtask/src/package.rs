@@ -103,6 +103,7 @@ fn compile(project: &Project, directory: &Path) -> Result<Glue> {
         .args(["--no-opt", "--no-pack", "--no-typescript", "--out-name", "approov", "--out-dir"])
         .arg(directory)
         .arg(&project.root)
+        .args(["--", "--package", "approov-web-sdk"])
         .env("PATH", tools::path()?))?;
     let optimised = directory.join("approov_bg.optimised.wasm");
     run(Command::new(project.npm_program("wasm-opt"))
