@@ -107,6 +107,17 @@ for (const engine of chosenEngines()) {
       assert.deepEqual(shifts, [])
     })
 
+    test('fits the narrowest phones', async () => {
+      await open()
+      const scroll = await browser.run(async () => {
+        const frame = Object.assign(document.createElement('iframe'), { src: location.href, width: 320, height: 700 })
+        document.body.append(frame)
+        await new Promise((resolve) => frame.addEventListener('load', resolve, { once: true }))
+        return frame.contentDocument.documentElement.scrollWidth
+      })
+      assert.ok(scroll <= 320, `${scroll} pixels wide`)
+    })
+
     test('fetches nothing from any other host', async () => {
       await runWith('hcaptcha', 'pass')
       const origins = await browser.run(() => [...new Set(performance.getEntriesByType('resource').map((entry) => new URL(entry.name).origin))])
