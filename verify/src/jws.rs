@@ -19,6 +19,29 @@ pub struct Jws<'a> {
     signature: Vec<u8>,
 }
 
+/// A signature algorithm of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    Hs256,
+    /// ECDSA with P-256 and SHA-256.
+    Es256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+}
+
+impl Algorithm {
+    /// The algorithm's name in a JOSE header (RFC 7518 section 3.1).
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+        }
+    }
+}
+
 /// A key and, by its kind, the one algorithm that it is used with: a token can choose neither.
 #[derive(Clone, Debug)]
 pub enum VerificationKey {
@@ -31,13 +54,13 @@ pub enum VerificationKey {
 }
 
 impl VerificationKey {
-    /// The algorithm's name in a JOSE header (RFC 7518 section 3.1).
+    /// The algorithm.
     #[must_use]
-    pub const fn algorithm(&self) -> &'static str {
+    pub const fn algorithm(&self) -> Algorithm {
         match self {
-            Self::Hs256(_) => "HS256",
-            Self::Es256(_) => "ES256",
-            Self::Rs256(_) => "RS256",
+            Self::Hs256(_) => Algorithm::Hs256,
+            Self::Es256(_) => Algorithm::Es256,
+            Self::Rs256(_) => Algorithm::Rs256,
         }
     }
 
@@ -173,17 +196,17 @@ impl<'a> Jws<'a> {
 
     /// [`Jws::verify`] with the key that the header of a proof brought along.
     pub(crate) fn verify_es256(&self, key: &P256PublicKey) -> Result<&[u8], JwsError> {
-        self.verify_by("ES256", |message, signature| {
+        self.verify_by(Algorithm::Es256, |message, signature| {
             key.verifies(message, signature)
         })
     }
 
     fn verify_by(
         &self,
-        algorithm: &str,
+        algorithm: Algorithm,
         verifies: impl FnOnce(&[u8], &[u8]) -> bool,
     ) -> Result<&[u8], JwsError> {
-        if self.algorithm() != algorithm {
+        if self.algorithm() != algorithm.name() {
             return Err(JwsError::Algorithm);
         }
         if !verifies(self.signing_input.as_bytes(), &self.signature) {
