@@ -24,5 +24,6 @@ pub mod key;
 
 pub mod error;
 pub mod json;
+pub mod named;
 pub mod secret;
 pub mod time;

@@ -8,11 +8,10 @@
 //! asked for: a token is cached only while the stand that it was requested for is the current one. The *result stand* counts the
 //! check results alone: an answer continues the session only if no newer results have been accepted meanwhile.
 
-use std::collections::BTreeMap;
-
 use crate::cache::{Cache, Lookup};
 use crate::config::Config;
 use crate::error::{Code, Error};
+use crate::named::Named;
 use crate::secret::Secret;
 use crate::time::{Reading, ServiceClock, UnixMillis};
 use crate::token_request::{Binding, Results, TokenRequest};
@@ -33,7 +32,7 @@ pub struct Session {
     binding: Option<Binding>,
     accepted: Results,
     cache: Cache,
-    batches: BTreeMap<BatchId, Batch>,
+    batches: Vec<Batch>,
     last_batch: u64,
     no_refresh_before: Option<i64>,
 }
@@ -54,7 +53,7 @@ struct Established {
     refresh_token: Secret,
     result_stand: u64,
     expiry: UnixMillis,
-    expiries: BTreeMap<String, UnixMillis>,
+    expiries: Named<UnixMillis>,
 }
 
 /// Names a batch within its session.
@@ -64,6 +63,7 @@ pub struct BatchId(u64);
 /// APIs whose tokens travel in one request.
 #[derive(Debug)]
 struct Batch {
+    id: BatchId,
     apis: Vec<String>,
     binding: Option<Binding>,
     fresh: Results,
@@ -121,7 +121,7 @@ impl Session {
             binding: None,
             accepted: Results::default(),
             cache: Cache::default(),
-            batches: BTreeMap::new(),
+            batches: Vec::new(),
             last_batch: 0,
             no_refresh_before: None,
         }
@@ -152,7 +152,7 @@ impl Session {
             Standing::Established(established) => established
                 .expiries
                 .iter()
-                .map(|(name, &moment)| (name.clone(), self.clock.to_wall(moment, local)))
+                .map(|(name, &moment)| (name.to_owned(), self.clock.to_wall(moment, local)))
                 .collect(),
             Standing::Fresh | Standing::Ended => Vec::new(),
         }
@@ -195,7 +195,7 @@ impl Session {
             Standing::Fresh => None,
             Standing::Ended => return Err(session_expired()),
         };
-        let batch = self.batches.get_mut(&id).ok_or_else(no_such_batch)?;
+        let batch = self.batches.iter_mut().find(|batch| batch.id == id).ok_or_else(no_such_batch)?;
         if refresh_token.is_none() && batch.fresh.is_empty() {
             return Err(results_required());
         }
@@ -232,7 +232,8 @@ impl Session {
         sent: Reading,
         received: Reading,
     ) -> Result<Tokens, Error> {
-        let batch = self.batches.remove(&id).ok_or_else(no_such_batch)?;
+        let position = self.batches.iter().position(|batch| batch.id == id).ok_or_else(no_such_batch)?;
+        let batch = self.batches.remove(position);
         match outcome {
             Ok(Granted::Session(grant)) => {
                 self.clock.learn(sent, received, grant.server_time, 1);
@@ -250,7 +251,7 @@ impl Session {
 
     /// Forgets a batch that nobody waits for any more.
     pub fn abandon(&mut self, id: BatchId) {
-        self.batches.remove(&id);
+        self.batches.retain(|batch| batch.id != id);
     }
 
     fn end_if_expired(&mut self, local: Reading) {
@@ -270,14 +271,14 @@ impl Session {
     /// The results that the service has, or will have when the requests under way have succeeded.
     fn known_results(&self) -> Results {
         let mut known = self.accepted.clone();
-        for batch in self.batches.values() {
+        for batch in &self.batches {
             known.update(&batch.fresh);
         }
         known
     }
 
     fn latest_with_results(&self) -> Option<BatchId> {
-        self.batches.iter().rev().find(|(_, batch)| !batch.fresh.is_empty()).map(|(&id, _)| id)
+        self.batches.iter().rev().find(|batch| !batch.fresh.is_empty()).map(|batch| batch.id)
     }
 
     fn move_stand(&mut self, binding: Option<Binding>, fresh: &Results) {
@@ -299,19 +300,19 @@ impl Session {
     /// The batch that brings the token of an API at the current stand: one that has it, one that is still open, or a new one.
     fn batch_for(&mut self, api: &str, fresh: Results) -> Wanted {
         let stand = self.stand;
-        let mut current = self.batches.iter_mut().filter(|(_, batch)| batch.stand == stand);
-        if let Some((&id, _)) = current.find(|(_, batch)| batch.apis.iter().any(|known| known == api)) {
-            return Wanted::Joined(id);
+        let mut current = self.batches.iter().filter(|batch| batch.stand == stand);
+        if let Some(batch) = current.find(|batch| batch.apis.iter().any(|known| known == api)) {
+            return Wanted::Joined(batch.id);
         }
-        let mut current = self.batches.iter_mut().filter(|(_, batch)| batch.stand == stand);
-        if let Some((&id, batch)) = current.find(|(_, batch)| batch.is_open) {
+        if let Some(batch) = self.batches.iter_mut().find(|batch| batch.stand == stand && batch.is_open) {
             batch.apis.push(api.to_owned());
-            return Wanted::Joined(id);
+            return Wanted::Joined(batch.id);
         }
         let after = self.latest_with_results();
         self.last_batch = self.last_batch.saturating_add(1);
         let id = BatchId(self.last_batch);
         let batch = Batch {
+            id,
             apis: vec![api.to_owned()],
             binding: self.binding,
             fresh,
@@ -320,7 +321,7 @@ impl Session {
             sent_with: None,
             is_open: true,
         };
-        self.batches.insert(id, batch);
+        self.batches.push(batch);
         Wanted::New { batch: id, after }
     }
 
@@ -362,7 +363,7 @@ impl Session {
             return error;
         }
         self.end();
-        session_expired().with_service_errors(error.service_errors().to_vec())
+        session_expired().with_service_errors(error.service_errors().clone())
     }
 }
 
@@ -370,7 +371,7 @@ impl Session {
 #[derive(Debug)]
 pub enum Tokens {
     /// One per API.
-    PerApi(BTreeMap<String, Secret>),
+    PerApi(Named<Secret>),
     /// One for whichever API was asked for.
     Bare(Secret),
 }

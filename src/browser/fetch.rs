@@ -13,7 +13,7 @@ use super::global::global;
 use crate::driver::Request;
 use crate::error::{Code, Error};
 use crate::time::UnixMillis;
-use crate::wire::{Body, FORM_TYPE, LARGEST_BODY, NONCE_HEADER, PROOF_HEADER, Response};
+use crate::wire::{Body, FORM_TYPE, LARGEST_BODY, NONCE_HEADER, PROOF_HEADER, Response, is_json};
 
 /// Sends a request and reads the whole answer. Dropping the future aborts the request.
 ///
@@ -74,8 +74,8 @@ async fn body(answer: &web_sys::Response, content_type: &str) -> Result<Body, Js
         return Ok(Body::Empty);
     }
     let Ok(text) = String::from_utf8(bytes) else { return Ok(Body::NotText) };
-    let is_json = content_type.ends_with("/json") || content_type.ends_with("+json");
-    let json = is_json.then(|| JSON::parse(&text).ok().and_then(|value| serde_wasm_bindgen::from_value(value).ok()));
+    let json = is_json(content_type)
+        .then(|| JSON::parse(&text).ok().and_then(|value| serde_wasm_bindgen::from_value(value).ok()));
     Ok(json.flatten().map_or(Body::Text(text), Body::Json))
 }
 

@@ -29,9 +29,7 @@ impl Options {
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
         let mut options = Self::default();
         while let Some(name) = arguments.next() {
-            let value = arguments
-                .next()
-                .ok_or_else(|| format!("{name} needs a value"))?;
+            let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
                 "--listen" => options.listen = Some(value),
                 "--secret" => options.secret = Some(value),
@@ -46,9 +44,7 @@ impl Options {
 async fn shapes(Extension(verified): Extension<Verified>) -> Json<Value> {
     let turn = usize::try_from(UnixTime::now().as_millis()).unwrap_or_default();
     let mut proof = json!({"accepted": verified.proof.is_some()});
-    if let (Some(members), Ok(Value::Object(claims))) =
-        (proof.as_object_mut(), serde_json::to_value(&verified.proof))
-    {
+    if let (Some(members), Ok(Value::Object(claims))) = (proof.as_object_mut(), serde_json::to_value(&verified.proof)) {
         members.extend(claims);
     }
     Json(json!({
@@ -61,24 +57,13 @@ async fn shapes(Extension(verified): Extension<Verified>) -> Json<Value> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::read(std::env::args().skip(1))?;
-    let secret = options
-        .secret
-        .ok_or("--secret is needed: the account's secret as base64")?;
+    let secret = options.secret.ok_or("--secret is needed: the account's secret as base64")?;
     let listener = TcpListener::bind(options.listen.as_deref().unwrap_or("127.0.0.1:8088")).await?;
     let address = listener.local_addr()?;
 
-    let verifier = Verifier::builder()
-        .secret_base64(&secret)
-        .proof(ProofPolicy::Required)
-        .build()?;
-    let public_urls = [
-        format!("http://{address}"),
-        format!("http://localhost:{}", address.port()),
-    ];
-    let public_urls: Result<Vec<_>, _> = public_urls
-        .iter()
-        .map(|url| PublicUrl::parse(url))
-        .collect();
+    let verifier = Verifier::builder().secret_base64(&secret).proof(ProofPolicy::Required).build()?;
+    let public_urls = [format!("http://{address}"), format!("http://localhost:{}", address.port())];
+    let public_urls: Result<Vec<_>, _> = public_urls.iter().map(|url| PublicUrl::parse(url)).collect();
     let cors = CorsLayer::new()
         .allow_origin(options.allow_origin)
         .allow_methods([Method::GET, Method::POST])

@@ -30,13 +30,9 @@ impl Thumbprint {
             "OKP" => &["crv", "kty", "x"],
             _ => return Err(InvalidJwk::UnsupportedKey),
         };
-        let members: Result<Vec<String>, InvalidJwk> = required
-            .iter()
-            .map(|name| Ok(format!("\"{name}\":{}", Value::from(text(jwk, name)?))))
-            .collect();
-        Ok(Self(sha256(
-            format!("{{{}}}", members?.join(",")).as_bytes(),
-        )))
+        let members: Result<Vec<String>, InvalidJwk> =
+            required.iter().map(|name| Ok(format!("\"{name}\":{}", Value::from(text(jwk, name)?)))).collect();
+        Ok(Self(sha256(format!("{{{}}}", members?.join(",")).as_bytes())))
     }
 
     /// A thumbprint from its 32 bytes.
@@ -130,10 +126,7 @@ impl P256PublicKey {
             point.extend(coordinate);
         }
         let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
-        Ok(Self {
-            key: key.map_err(|_| InvalidJwk::InvalidKey)?,
-            thumbprint: Thumbprint::of_jwk(jwk)?,
-        })
+        Ok(Self { key: key.map_err(|_| InvalidJwk::InvalidKey)?, thumbprint: Thumbprint::of_jwk(jwk)? })
     }
 
     /// Reads a `SubjectPublicKeyInfo` (RFC 5480), the content of a PEM `PUBLIC KEY`.
@@ -142,23 +135,15 @@ impl P256PublicKey {
     /// [`InvalidJwk::UnsupportedKey`] for anything but an uncompressed P-256 point,
     /// [`InvalidJwk::InvalidKey`] when that is not on the curve.
     pub fn from_spki(der: &[u8]) -> Result<Self, InvalidJwk> {
-        let point = der
-            .strip_prefix(P256_SPKI_PREFIX.as_slice())
-            .ok_or(InvalidJwk::UnsupportedKey)?;
-        let (x, y) = point
-            .split_at_checked(P256_COORDINATE_LENGTH)
-            .ok_or(InvalidJwk::UnsupportedKey)?;
+        let point = der.strip_prefix(P256_SPKI_PREFIX.as_slice()).ok_or(InvalidJwk::UnsupportedKey)?;
+        let (x, y) = point.split_at_checked(P256_COORDINATE_LENGTH).ok_or(InvalidJwk::UnsupportedKey)?;
         let jwk = [
             ("kty", "EC".to_owned()),
             ("crv", "P-256".to_owned()),
             ("x", encode_base64url(x)),
             ("y", encode_base64url(y)),
         ];
-        Self::from_jwk(
-            &jwk.into_iter()
-                .map(|(name, value)| (name.to_owned(), value.into()))
-                .collect(),
-        )
+        Self::from_jwk(&jwk.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
     }
 
     /// Whether `signature` (64 bytes, r then s) is this key's over `message`, hashed with SHA-256.
@@ -230,14 +215,10 @@ impl RsaPublicKey {
     /// [`InvalidJwk`], also for a key that holds its private part.
     pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, InvalidJwk> {
         check_metadata(jwk, "RSA", "RS256")?;
-        let [n, e] = ["n", "e"]
-            .map(|member| decode_base64url(text(jwk, member)?).ok_or(InvalidJwk::Malformed));
+        let [n, e] = ["n", "e"].map(|member| decode_base64url(text(jwk, member)?).ok_or(InvalidJwk::Malformed));
         let key = PublicKeyComponents { n: n?, e: e? };
         // Base64urlUInt (RFC 7518 section 2): no leading zero octets.
-        if [&key.n, &key.e]
-            .into_iter()
-            .any(|number| number.first().is_none_or(|first| *first == 0))
-        {
+        if [&key.n, &key.e].into_iter().any(|number| number.first().is_none_or(|first| *first == 0)) {
             return Err(InvalidJwk::Malformed);
         }
         let spki = key.as_der().map_err(|_| InvalidJwk::InvalidKey)?;
@@ -250,16 +231,12 @@ impl RsaPublicKey {
     /// [`InvalidJwk::UnsupportedKey`] for anything but an RSA key, [`InvalidJwk::InvalidKey`] for an RSA key
     /// whose modulus has fewer than 2048 or more than 8192 bits.
     pub fn from_spki(der: &[u8]) -> Result<Self, InvalidJwk> {
-        let size = PublicEncryptingKey::from_der(der)
-            .map_err(|_| InvalidJwk::UnsupportedKey)?
-            .key_size_bits();
+        let size = PublicEncryptingKey::from_der(der).map_err(|_| InvalidJwk::UnsupportedKey)?.key_size_bits();
         if !(2048..=8192).contains(&size) {
             return Err(InvalidJwk::InvalidKey);
         }
         let key = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der);
-        Ok(Self {
-            key: key.map_err(|_| InvalidJwk::InvalidKey)?,
-        })
+        Ok(Self { key: key.map_err(|_| InvalidJwk::InvalidKey)? })
     }
 
     /// Whether `signature` is this key's over `message` (RSASSA-PKCS1-v1_5 with SHA-256).
@@ -270,39 +247,24 @@ impl RsaPublicKey {
 }
 
 /// Checks everything about a JWK but its numbers: type, no private part, and that it may verify with `algorithm`.
-fn check_metadata(
-    jwk: &Map<String, Value>,
-    key_type: &str,
-    algorithm: &str,
-) -> Result<(), InvalidJwk> {
+fn check_metadata(jwk: &Map<String, Value>, key_type: &str, algorithm: &str) -> Result<(), InvalidJwk> {
     match text(jwk, "kty")? {
         "oct" => return Err(InvalidJwk::PrivateKey),
         kty if kty != key_type => return Err(InvalidJwk::UnsupportedKey),
         _ => {}
     }
-    if ["d", "p", "q", "dp", "dq", "qi", "oth", "k"]
-        .into_iter()
-        .any(|member| jwk.contains_key(member))
-    {
+    if ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].into_iter().any(|member| jwk.contains_key(member)) {
         return Err(InvalidJwk::PrivateKey);
     }
     let for_verifying = jwk.get("key_ops").is_none_or(|operations| {
-        operations
-            .as_array()
-            .is_some_and(|list| list.iter().any(|operation| operation == "verify"))
+        operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
     });
     let fits = |member: &str, wanted: &str| jwk.get(member).is_none_or(|value| value == wanted);
-    if for_verifying && fits("use", "sig") && fits("alg", algorithm) {
-        Ok(())
-    } else {
-        Err(InvalidJwk::WrongUse)
-    }
+    if for_verifying && fits("use", "sig") && fits("alg", algorithm) { Ok(()) } else { Err(InvalidJwk::WrongUse) }
 }
 
 fn text<'a>(jwk: &'a Map<String, Value>, member: &str) -> Result<&'a str, InvalidJwk> {
-    jwk.get(member)
-        .and_then(Value::as_str)
-        .ok_or(InvalidJwk::Malformed)
+    jwk.get(member).and_then(Value::as_str).ok_or(InvalidJwk::Malformed)
 }
 
 #[cfg(test)]
@@ -341,10 +303,7 @@ mod tests {
             "e": "AQAB", "alg": "RS256", "kid": "2011-04-29",
         }));
         assert!(RsaPublicKey::from_jwk(&jwk).is_ok());
-        assert_eq!(
-            Thumbprint::of_jwk(&jwk).unwrap().to_string(),
-            "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
-        );
+        assert_eq!(Thumbprint::of_jwk(&jwk).unwrap().to_string(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
     }
 
     #[test]
@@ -357,26 +316,10 @@ mod tests {
             ("crv", json!("P-384"), UnsupportedKey),
             ("crv", json!("secp256k1"), UnsupportedKey),
             ("x", json!("AAAA"), Malformed),
-            (
-                "x",
-                json!("bDhfbHzG3-i1UQe4uTkr3jCkDlpBhF42UQUfWVAWBFsA"),
-                Malformed,
-            ),
-            (
-                "x",
-                json!("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs="),
-                Malformed,
-            ),
-            (
-                "x",
-                json!("l8tFrhx+34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"),
-                Malformed,
-            ),
-            (
-                "y",
-                json!("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"),
-                InvalidKey,
-            ),
+            ("x", json!("bDhfbHzG3-i1UQe4uTkr3jCkDlpBhF42UQUfWVAWBFsA"), Malformed),
+            ("x", json!("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs="), Malformed),
+            ("x", json!("l8tFrhx+34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"), Malformed),
+            ("y", json!("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"), InvalidKey),
             ("y", Value::Null, Malformed),
             ("d", json!("AA"), PrivateKey),
             ("k", json!("AA"), PrivateKey),
@@ -387,29 +330,19 @@ mod tests {
         ] {
             let mut jwk = object(rfc_9449_key());
             jwk.insert(member.to_owned(), value.clone());
-            assert_eq!(
-                P256PublicKey::from_jwk(&jwk).unwrap_err(),
-                expected,
-                "{member}: {value}"
-            );
+            assert_eq!(P256PublicKey::from_jwk(&jwk).unwrap_err(), expected, "{member}: {value}");
         }
         for member in ["kty", "crv", "x", "y"] {
             let mut jwk = object(rfc_9449_key());
             jwk.remove(member);
-            assert_eq!(
-                P256PublicKey::from_jwk(&jwk).unwrap_err(),
-                Malformed,
-                "without {member}"
-            );
+            assert_eq!(P256PublicKey::from_jwk(&jwk).unwrap_err(), Malformed, "without {member}");
         }
     }
 
     #[test]
     fn metadata_that_fits_is_accepted() {
         let mut jwk = object(rfc_9449_key());
-        jwk.extend(object(
-            json!({"use": "sig", "key_ops": ["verify"], "alg": "ES256", "kid": "1", "ext": true}),
-        ));
+        jwk.extend(object(json!({"use": "sig", "key_ops": ["verify"], "alg": "ES256", "kid": "1", "ext": true})));
         assert!(P256PublicKey::from_jwk(&jwk).is_ok());
     }
 
@@ -426,10 +359,7 @@ mod tests {
             assert_eq!(RsaPublicKey::from_jwk(&jwk).unwrap_err(), expected);
         }
         let jwk = object(json!({"kty": "RSA", "n": encode_base64url(&[0xff; 256]), "e": "AAEAAQ"}));
-        assert_eq!(
-            RsaPublicKey::from_jwk(&jwk).unwrap_err(),
-            InvalidJwk::Malformed
-        );
+        assert_eq!(RsaPublicKey::from_jwk(&jwk).unwrap_err(), InvalidJwk::Malformed);
     }
 
     #[test]

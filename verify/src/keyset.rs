@@ -24,9 +24,7 @@ pub(crate) struct NamedKey {
 impl NamedKey {
     /// Whether a token with this `kid` may be this key's. A key without identifier answers to any.
     pub(crate) fn answers_to(&self, kid: Option<&str>) -> bool {
-        self.kid
-            .as_deref()
-            .is_none_or(|own| kid.is_none_or(|named| named == own))
+        self.kid.as_deref().is_none_or(|own| kid.is_none_or(|named| named == own))
     }
 }
 
@@ -39,10 +37,7 @@ impl KeySet {
     /// `kid`, or no usable key is left.
     pub fn from_jwks(text: &str) -> Result<Self, KeySetError> {
         let set = json::parse_object(text.as_bytes()).map_err(|_| KeySetError::NotAKeySet)?;
-        let listed = set
-            .get("keys")
-            .and_then(Value::as_array)
-            .ok_or(KeySetError::NotAKeySet)?;
+        let listed = set.get("keys").and_then(Value::as_array).ok_or(KeySetError::NotAKeySet)?;
         let mut keys: Vec<NamedKey> = Vec::new();
         for (index, jwk) in listed.iter().enumerate() {
             let key_error = |cause| KeySetError::Key { index, cause };
@@ -61,11 +56,7 @@ impl KeySet {
             }
             keys.push(NamedKey { kid, key });
         }
-        if keys.is_empty() {
-            Err(KeySetError::NoKey)
-        } else {
-            Ok(Self { keys })
-        }
+        if keys.is_empty() { Err(KeySetError::NoKey) } else { Ok(Self { keys }) }
     }
 
     /// Reads one or more PEM `PUBLIC KEY` blocks (RFC 7468 section 13): RSA or P-256. They have no identifiers,
@@ -80,11 +71,7 @@ impl KeySet {
             let key = read_spki(&der).map_err(|cause| KeySetError::Key { index, cause })?;
             keys.push(NamedKey { kid: None, key });
         }
-        if keys.is_empty() {
-            Err(KeySetError::NoKey)
-        } else {
-            Ok(Self { keys })
-        }
+        if keys.is_empty() { Err(KeySetError::NoKey) } else { Ok(Self { keys }) }
     }
 
     /// How many keys there are.

@@ -56,25 +56,17 @@ impl PublicUrl {
     /// # Errors
     /// [`InvalidUri`] when the text is not an absolute http or https URL.
     pub fn parse(text: &str) -> Result<Self, InvalidUri> {
-        Ok(Self {
-            base: HttpUri::parse(text)?,
-        })
+        Ok(Self { base: HttpUri::parse(text)? })
     }
 
     /// The URL of a request for `path` as clients see it.
     fn join(&self, path: &str) -> String {
-        format!(
-            "{}{}{path}",
-            self.base.origin(),
-            self.base.path().trim_end_matches('/')
-        )
+        format!("{}{}{path}", self.base.origin(), self.base.path().trim_end_matches('/'))
     }
 
     /// Whether a request with this `Host` was meant for this URL.
     fn has_authority(&self, authority: &str) -> bool {
-        self.base
-            .with_authority(authority)
-            .is_ok_and(|asked| asked.origin() == self.base.origin())
+        self.base.with_authority(authority).is_ok_and(|asked| asked.origin() == self.base.origin())
     }
 }
 
@@ -142,10 +134,7 @@ impl<S> ApproovLayer<S> {
     /// Adds a rule of the application, such as "mobile only" or "this visitor only". Rules see requests that passed
     /// all checks, in the order in which they were added; the first refusal is answered with `403`.
     #[must_use]
-    pub fn rule(
-        mut self,
-        rule: impl Fn(&Verified, &Parts) -> Result<(), Refusal> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn rule(mut self, rule: impl Fn(&Verified, &Parts) -> Result<(), Refusal> + Send + Sync + 'static) -> Self {
         self.settings.rules.push(Arc::new(rule));
         self
     }
@@ -153,10 +142,7 @@ impl<S> ApproovLayer<S> {
 
 impl<S> Clone for ApproovLayer<S> {
     fn clone(&self) -> Self {
-        Self {
-            verifier: Arc::clone(&self.verifier),
-            settings: self.settings.clone(),
-        }
+        Self { verifier: Arc::clone(&self.verifier), settings: self.settings.clone() }
     }
 }
 
@@ -164,11 +150,7 @@ impl<S, I> Layer<I> for ApproovLayer<S> {
     type Service = ApproovService<I, S>;
 
     fn layer(&self, inner: I) -> Self::Service {
-        ApproovService {
-            inner,
-            verifier: Arc::clone(&self.verifier),
-            settings: Arc::new(self.settings.clone()),
-        }
+        ApproovService { inner, verifier: Arc::clone(&self.verifier), settings: Arc::new(self.settings.clone()) }
     }
 }
 
@@ -181,11 +163,7 @@ pub struct ApproovService<I, S = MemoryReplayStore> {
 
 impl<I: Clone, S> Clone for ApproovService<I, S> {
     fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            verifier: Arc::clone(&self.verifier),
-            settings: Arc::clone(&self.settings),
-        }
+        Self { inner: self.inner.clone(), verifier: Arc::clone(&self.verifier), settings: Arc::clone(&self.settings) }
     }
 }
 
@@ -280,18 +258,11 @@ impl Settings {
             [only] => Some(only),
             several => {
                 let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-                let authority = parts
-                    .uri
-                    .authority()
-                    .map(http::uri::Authority::as_str)
-                    .or(host);
-                authority
-                    .and_then(|authority| several.iter().find(|url| url.has_authority(authority)))
+                let authority = parts.uri.authority().map(http::uri::Authority::as_str).or(host);
+                authority.and_then(|authority| several.iter().find(|url| url.has_authority(authority)))
             }
         };
-        known
-            .map(|url| url.join(parts.uri.path()))
-            .unwrap_or_default()
+        known.map(|url| url.join(parts.uri.path())).unwrap_or_default()
     }
 
     /// The data that the token must be bound to, or `None` when it need not be bound.
@@ -330,34 +301,22 @@ impl Problem {
     fn into_response<R: From<Bytes>>(self, settings: &Settings) -> Response<R> {
         let (status, code, detail) = match &self {
             // What is wrong inside this server is for its logs, not for clients.
-            Self::Unverified(error @ (Error::Store(_) | Error::BodyUnread)) => (
-                error.status(),
-                error.code(),
-                "the request cannot be checked at the moment".to_owned(),
-            ),
+            Self::Unverified(error @ (Error::Store(_) | Error::BodyUnread)) => {
+                (error.status(), error.code(), "the request cannot be checked at the moment".to_owned())
+            }
             Self::Unverified(error) => (error.status(), error.code(), error.to_string()),
             Self::Refused(refusal) => (403, refusal.code, refusal.detail.to_owned()),
-            Self::BodyTooLarge => (
-                413,
-                "body_too_large",
-                "the body is too long to be checked".to_owned(),
-            ),
-            Self::BodyBroken => (
-                400,
-                "body_unreadable",
-                "the body could not be read".to_owned(),
-            ),
+            Self::BodyTooLarge => (413, "body_too_large", "the body is too long to be checked".to_owned()),
+            Self::BodyBroken => (400, "body_unreadable", "the body could not be read".to_owned()),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let title = status.canonical_reason().unwrap_or_default();
-        let problem = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "detail": detail});
+        let problem =
+            json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "detail": detail});
         let mut response = Response::new(R::from(Bytes::from(problem.to_string())));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Self::Unverified(error) = &self
             && let Some(challenge) = error.challenge()

@@ -36,6 +36,6 @@ pub mod uri;
 mod verifier;
 
 pub use verifier::{
-    Body, Challenge, ConfigError, Error, MessagePolicy, NoncePolicy, PROOF_HEADER, ProofPolicy,
-    Request, TOKEN_HEADER, Verified, Verifier, VerifierBuilder,
+    Body, Challenge, ConfigError, Error, MessagePolicy, NoncePolicy, PROOF_HEADER, ProofPolicy, Request, TOKEN_HEADER,
+    Verified, Verifier, VerifierBuilder,
 };

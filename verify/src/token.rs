@@ -256,10 +256,7 @@ impl TokenReader {
     fn signed_claims(&self, text: &str) -> Result<Map<String, Value>, TokenError> {
         let jws = Jws::parse(text)?;
         let header = jws.header();
-        if !header.get("typ").is_none_or(|typ| {
-            typ.as_str()
-                .is_some_and(|typ| typ.eq_ignore_ascii_case("JWT"))
-        }) {
+        if !header.get("typ").is_none_or(|typ| typ.as_str().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT"))) {
             return Err(TokenError::Type);
         }
         let kid = match header.get("kid") {
@@ -268,19 +265,12 @@ impl TokenReader {
             Some(_) => return Err(TokenError::Malformed),
         };
         // A key decides what it is used for; `alg` and `kid` of the header can but narrow the choice.
-        let mut of_algorithm = self
-            .keys
-            .iter()
-            .filter(|named| named.key.algorithm().name() == jws.algorithm())
-            .peekable();
+        let mut of_algorithm =
+            self.keys.iter().filter(|named| named.key.algorithm().name() == jws.algorithm()).peekable();
         of_algorithm.peek().ok_or(TokenError::Algorithm)?;
-        let mut candidates = of_algorithm
-            .filter(|named| named.answers_to(kid))
-            .peekable();
+        let mut candidates = of_algorithm.filter(|named| named.answers_to(kid)).peekable();
         candidates.peek().ok_or(TokenError::UnknownKey)?;
-        let payload = candidates
-            .find_map(|named| jws.verify(&named.key).ok())
-            .ok_or(TokenError::Signature)?;
+        let payload = candidates.find_map(|named| jws.verify(&named.key).ok()).ok_or(TokenError::Signature)?;
         Ok(json::parse_object(payload)?)
     }
 }
@@ -303,12 +293,8 @@ impl Claims {
             arc: optional(&all, "arc", text)?,
             device,
             embed: embed.unwrap_or_default(),
-            pay: optional(&all, "pay", |value| {
-                STANDARD.decode(value.as_str()?).ok()?.try_into().ok()
-            })?,
-            cnf: optional(&all, "cnf", |value| {
-                value.get("jkt")?.as_str()?.parse().ok()
-            })?,
+            pay: optional(&all, "pay", |value| STANDARD.decode(value.as_str()?).ok()?.try_into().ok())?,
+            cnf: optional(&all, "cnf", |value| value.get("jkt")?.as_str()?.parse().ok())?,
             all,
         })
     }
@@ -326,20 +312,13 @@ impl Embed {
             let key = key.to_owned();
             match service {
                 "fp" => {
-                    embed.fingerprint.insert(
-                        key,
-                        result.and_then(FingerprintResult::read).ok_or(MALFORMED)?,
-                    );
+                    embed.fingerprint.insert(key, result.and_then(FingerprintResult::read).ok_or(MALFORMED)?);
                 }
                 "hcap" => {
-                    embed
-                        .hcaptcha
-                        .insert(key, result.map(CaptchaResult::read).ok_or(MALFORMED)?);
+                    embed.hcaptcha.insert(key, result.map(CaptchaResult::read).ok_or(MALFORMED)?);
                 }
                 "recap" => {
-                    embed
-                        .recaptcha
-                        .insert(key, result.map(CaptchaResult::read).ok_or(MALFORMED)?);
+                    embed.recaptcha.insert(key, result.map(CaptchaResult::read).ok_or(MALFORMED)?);
                 }
                 _ => {}
             }
@@ -350,17 +329,10 @@ impl Embed {
 
 impl FingerprintResult {
     fn read(full: &Map<String, Value>) -> Option<Self> {
-        let visits = full
-            .get("visits")
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let visits = full.get("visits").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         Some(Self {
             visitor_id: text(full.get("visitorId")?)?,
-            request_ids: visits
-                .iter()
-                .filter_map(|visit| visit.get("requestId").and_then(text))
-                .collect(),
+            request_ids: visits.iter().filter_map(|visit| visit.get("requestId").and_then(text)).collect(),
             full: full.clone(),
         })
     }
@@ -381,10 +353,7 @@ fn optional<T>(
     name: &'static str,
     read: impl Fn(&Value) -> Option<T>,
 ) -> Result<Option<T>, TokenError> {
-    claims
-        .get(name)
-        .map(|value| read(value).ok_or(TokenError::Claim(name)))
-        .transpose()
+    claims.get(name).map(|value| read(value).ok_or(TokenError::Claim(name))).transpose()
 }
 
 fn text(value: &Value) -> Option<String> {

@@ -234,9 +234,7 @@ impl Error {
             | Self::BindingDataMissing
             | Self::Binding
             | Self::KeyBindingMissing => Some(Challenge::InvalidToken),
-            Self::Proof(DpopError::Nonce | DpopError::NonceMissing) => {
-                Some(Challenge::UseDpopNonce)
-            }
+            Self::Proof(DpopError::Nonce | DpopError::NonceMissing) => Some(Challenge::UseDpopNonce),
             Self::ProofMissing
             | Self::ProofRepeated
             | Self::Proof(_)
@@ -269,9 +267,7 @@ impl fmt::Display for Error {
                 write!(f, "tokens of the channel \"{channel}\" are not accepted")
             }
             Self::BindingMissing => f.write_str("the token is not bound to data"),
-            Self::BindingDataMissing => {
-                f.write_str("the request lacks the data that its token must be bound to")
-            }
+            Self::BindingDataMissing => f.write_str("the request lacks the data that its token must be bound to"),
             Self::Binding => f.write_str("the token is bound to other data"),
             Self::KeyBindingMissing => f.write_str("the token is not bound to a key"),
             Self::ProofMissing => f.write_str("the request has no proof"),
@@ -338,13 +334,9 @@ impl<S: ReplayStore> Verifier<S> {
     /// Everything but message and replay: what can be told from the head of a request alone.
     pub(crate) fn check(&self, request: &Request<'_>, now: UnixTime) -> Result<Checked<'_>, Error> {
         let rules = &self.rules;
-        let token = single(request.headers, &rules.token_header)
-            .map_err(|Repeated| Error::TokenRepeated)?;
-        let proof =
-            single(request.headers, &PROOF_HEADER).map_err(|Repeated| Error::ProofRepeated)?;
-        let token = token
-            .ok_or(Error::TokenMissing)?
-            .map_err(|NotText| TokenError::Malformed)?;
+        let token = single(request.headers, &rules.token_header).map_err(|Repeated| Error::TokenRepeated)?;
+        let proof = single(request.headers, &PROOF_HEADER).map_err(|Repeated| Error::ProofRepeated)?;
+        let token = token.ok_or(Error::TokenMissing)?.map_err(|NotText| TokenError::Malformed)?;
         let claims = self.tokens.read(token, now)?;
         if rules.channel.is_some_and(|wanted| claims.channel != wanted) {
             return Err(Error::Channel(claims.channel));
@@ -358,23 +350,11 @@ impl<S: ReplayStore> Verifier<S> {
                 Some(rules.check_proof(text, token, &claims, request, now)?)
             }
         };
-        Ok(Checked {
-            claims,
-            proof,
-            rules,
-        })
+        Ok(Checked { claims, proof, rules })
     }
 
-    pub(crate) async fn check_replay(
-        &self,
-        checked: Checked<'_>,
-        now: UnixTime,
-    ) -> Result<Verified, Error> {
-        let Checked {
-            claims,
-            proof,
-            rules,
-        } = checked;
+    pub(crate) async fn check_replay(&self, checked: Checked<'_>, now: UnixTime) -> Result<Verified, Error> {
+        let Checked { claims, proof, rules } = checked;
         if let Some(proof) = &proof {
             let until = proof.made().plus(rules.proof_age);
             if self.store.remember(proof.replay_key(), until, now).await? == Use::Again {
@@ -387,10 +367,7 @@ impl<S: ReplayStore> Verifier<S> {
                 return Err(Error::NonceReused);
             }
         }
-        Ok(Verified {
-            claims,
-            proof: proof.map(|proof| proof.claims().clone()),
-        })
+        Ok(Verified { claims, proof: proof.map(|proof| proof.claims().clone()) })
     }
 }
 
@@ -428,10 +405,7 @@ impl Rules {
         proof.check(&Expected {
             method: request.method,
             url: &url,
-            nonce: self
-                .nonce_check
-                .as_deref()
-                .map_or(Nonce::Ignored, |check| Nonce::Checked(check)),
+            nonce: self.nonce_check.as_deref().map_or(Nonce::Ignored, |check| Nonce::Checked(check)),
             access_token: Some(token),
             thumbprint: Some(bound_to),
             now,
@@ -445,16 +419,8 @@ impl Rules {
     }
 
     fn nonce_key(&self, proof: &Proof) -> Option<ReplayKey> {
-        let nonce = proof
-            .claims()
-            .nonce
-            .as_ref()
-            .filter(|_| self.nonce != NoncePolicy::Ignored)?;
-        Some(ReplayKey::new(
-            "nonce",
-            proof.thumbprint(),
-            nonce.to_string().as_bytes(),
-        ))
+        let nonce = proof.claims().nonce.as_ref().filter(|_| self.nonce != NoncePolicy::Ignored)?;
+        Some(ReplayKey::new("nonce", proof.thumbprint(), nonce.to_string().as_bytes()))
     }
 }
 
@@ -477,18 +443,10 @@ impl Checked<'_> {
             return Ok(());
         };
         if !self.needs_body() {
-            return if self.rules.message == MessagePolicy::Required {
-                Err(Error::MessageMissing)
-            } else {
-                Ok(())
-            };
+            return if self.rules.message == MessagePolicy::Required { Err(Error::MessageMissing) } else { Ok(()) };
         }
         let hash = body.hash().ok_or(Error::BodyUnread)?;
-        if proof.fits_message(&hash) {
-            Ok(())
-        } else {
-            Err(Error::Message)
-        }
+        if proof.fits_message(&hash) { Ok(()) } else { Err(Error::Message) }
     }
 }
 
@@ -496,10 +454,7 @@ struct Repeated;
 struct NotText;
 
 /// The one value of a header field.
-fn single<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<Result<&'a str, NotText>>, Repeated> {
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Result<&'a str, NotText>>, Repeated> {
     let mut values = headers.get_all(name).iter();
     let value = values.next();
     if values.next().is_some() {
@@ -729,11 +684,7 @@ impl<S> VerifierBuilder<S> {
             max_length: self.max_token_length,
             leeway: self.leeway,
         };
-        Ok(Verifier {
-            tokens,
-            rules: self.rules,
-            store: self.store,
-        })
+        Ok(Verifier { tokens, rules: self.rules, store: self.store })
     }
 
     fn note(&mut self, problem: ConfigError) {
@@ -763,12 +714,8 @@ impl fmt::Display for ConfigError {
             Self::SecretEncoding => InvalidSecret.fmt(f),
             Self::SecretTooShort => SecretTooShort.fmt(f),
             Self::JweSecretLength => JweKeyLength.fmt(f),
-            Self::NoJweSecret => {
-                f.write_str("encrypted tokens are required, but there is no JWE secret")
-            }
-            Self::NoKey => {
-                f.write_str("a verifier needs a secret or a keyset, of an allowed algorithm")
-            }
+            Self::NoJweSecret => f.write_str("encrypted tokens are required, but there is no JWE secret"),
+            Self::NoKey => f.write_str("a verifier needs a secret or a keyset, of an allowed algorithm"),
         }
     }
 }

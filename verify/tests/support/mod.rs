@@ -31,9 +31,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new() -> Self {
-        Self {
-            pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
-        }
+        Self { pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap() }
     }
 
     pub(crate) fn jwk(&self) -> Value {
@@ -43,26 +41,16 @@ impl Session {
 
     pub(crate) fn thumbprint(&self) -> String {
         let jwk = self.jwk();
-        let text = format!(
-            r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#,
-            jwk["x"], jwk["y"]
-        );
+        let text = format!(r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#, jwk["x"], jwk["y"]);
         base64url(&sha256(text.as_bytes()))
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair
-            .sign(&SystemRandom::new(), message)
-            .unwrap()
-            .as_ref()
-            .to_vec()
+        self.pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
     }
 
     pub(crate) fn proof(&self, claims: &Value) -> String {
-        let input = signing_input(
-            &json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()}),
-            claims,
-        );
+        let input = signing_input(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()}), claims);
         format!("{input}.{}", base64url(&self.sign(input.as_bytes())))
     }
 }
@@ -70,10 +58,7 @@ impl Session {
 /// A token of the account.
 pub(crate) fn token(claims: &Value) -> String {
     let input = signing_input(&json!({"typ": "JWT", "alg": "HS256"}), claims);
-    let tag = hmac::sign(
-        &hmac::Key::new(hmac::HMAC_SHA256, &SECRET),
-        input.as_bytes(),
-    );
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &SECRET), input.as_bytes());
     format!("{input}.{}", base64url(tag.as_ref()))
 }
 
@@ -87,9 +72,5 @@ pub(crate) fn pay(data: &[u8]) -> String {
 }
 
 fn signing_input(header: &Value, claims: &Value) -> String {
-    format!(
-        "{}.{}",
-        base64url(header.to_string().as_bytes()),
-        base64url(claims.to_string().as_bytes())
-    )
+    format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()))
 }
