@@ -142,12 +142,17 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with one code.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { codes: BTreeMap::from([(code, detail.into())]), retry_after: None }
+        Self {
+            codes: BTreeMap::from([(code, detail.into())]),
+            retry_after: None,
+        }
     }
 
     /// The codes and their details.
     pub fn codes(&self) -> impl Iterator<Item = (Code, &str)> {
-        self.codes.iter().map(|(code, detail)| (*code, detail.as_str()))
+        self.codes
+            .iter()
+            .map(|(code, detail)| (*code, detail.as_str()))
     }
 
     /// Whether `code` is among the reasons.
@@ -202,7 +207,14 @@ impl Problems {
     /// # Errors
     /// The refusal that carries every problem noted.
     pub fn into_result(self) -> Result<(), Refusal> {
-        if self.0.is_empty() { Ok(()) } else { Err(Refusal { codes: self.0, retry_after: None }) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Refusal {
+                codes: self.0,
+                retry_after: None,
+            })
+        }
     }
 }
 
@@ -228,7 +240,10 @@ mod tests {
         problems.add(Code::NoSiteKey, "");
         let refusal = problems.into_result().unwrap_err();
         assert_eq!(refusal.status(), 400);
-        assert_eq!(refusal.to_json(), r#"{"aprv-invalid-nonce":"","aprv-no-site-key":""}"#);
+        assert_eq!(
+            refusal.to_json(),
+            r#"{"aprv-invalid-nonce":"","aprv-no-site-key":""}"#
+        );
     }
 
     #[test]
