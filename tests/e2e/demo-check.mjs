@@ -24,8 +24,9 @@ async function checkOne(check) {
   const passed = await runDemo(check, 'pass')
   const answer = passed.steps.api.state === 'done' ? JSON.parse(passed.steps.api.text) : undefined
   if (passed.state === 'done' && answer?.proof?.accepted === true) {
-    console.log(`\n${check}: the API verified these claims and accepted the proof`)
+    console.log(`\n${check}: the API verified these claims, and accepted the proof`)
     console.log(JSON.stringify(answer.claims, null, 2))
+    console.log(`proof: ${JSON.stringify(answer.proof)}`)
   } else {
     report(`${check}: a passing check was not accepted`, passed)
   }
