@@ -27,19 +27,9 @@ mod tests {
     #[test]
     fn each_byte_string_has_one_spelling() {
         // RFC 7515 appendix C.
-        assert_eq!(
-            decode_base64url("A-z_4ME").unwrap(),
-            [3, 236, 255, 224, 193]
-        );
+        assert_eq!(decode_base64url("A-z_4ME").unwrap(), [3, 236, 255, 224, 193]);
         assert_eq!(encode_base64url(&[3, 236, 255, 224, 193]), "A-z_4ME");
-        for other in [
-            "A-z_4MF",
-            "A-z_4ME=",
-            "A+z/4ME",
-            "A-z_4ME\n",
-            " A-z_4ME",
-            "A-z_4",
-        ] {
+        for other in ["A-z_4MF", "A-z_4ME=", "A+z/4ME", "A-z_4ME\n", " A-z_4ME", "A-z_4"] {
             assert_eq!(decode_base64url(other), None, "{other:?}");
         }
     }

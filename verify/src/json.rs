@@ -21,16 +21,8 @@ pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, JsonError>
     let object = serde_json::from_slice(text).map_err(|_| JsonError::Malformed)?;
     let mut repeated = false;
     let mut reader = serde_json::Deserializer::from_slice(text);
-    Names {
-        repeated: &mut repeated,
-    }
-    .deserialize(&mut reader)
-    .map_err(|_| JsonError::Malformed)?;
-    if repeated {
-        Err(JsonError::DuplicateMember)
-    } else {
-        Ok(object)
-    }
+    Names { repeated: &mut repeated }.deserialize(&mut reader).map_err(|_| JsonError::Malformed)?;
+    if repeated { Err(JsonError::DuplicateMember) } else { Ok(object) }
 }
 
 /// Walks a whole value and notes whether an object repeats a name.
@@ -59,20 +51,13 @@ impl<'de> Visitor<'de> for Names<'_> {
             if !names.insert(name) {
                 *self.repeated = true;
             }
-            map.next_value_seed(Names {
-                repeated: self.repeated,
-            })?;
+            map.next_value_seed(Names { repeated: self.repeated })?;
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq
-            .next_element_seed(Names {
-                repeated: self.repeated,
-            })?
-            .is_some()
-        {}
+        while seq.next_element_seed(Names { repeated: self.repeated })?.is_some() {}
         Ok(())
     }
 
@@ -102,54 +87,26 @@ mod tests {
 
     #[test]
     fn a_plain_object_is_read() {
-        let object =
-            parse_object(br#" {"a": [1, -2, 2.5, true, null, {"a": "b"}], "b": {"a": 1}} "#)
-                .unwrap();
+        let object = parse_object(br#" {"a": [1, -2, 2.5, true, null, {"a": "b"}], "b": {"a": 1}} "#).unwrap();
         assert_eq!(object["a"][5]["a"], "b");
     }
 
     #[test]
     fn a_name_used_twice_is_refused_at_any_depth() {
-        for text in [
-            r#"{"a":1,"a":1}"#,
-            r#"{"a":1,"\u0061":2}"#,
-            r#"{"a":{"b":1,"b":2}}"#,
-            r#"{"a":[0,{"b":1,"c":{},"b":2}]}"#,
-        ] {
-            assert_eq!(
-                parse_object(text.as_bytes()),
-                Err(JsonError::DuplicateMember),
-                "{text}"
-            );
+        for text in
+            [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, r#"{"a":{"b":1,"b":2}}"#, r#"{"a":[0,{"b":1,"c":{},"b":2}]}"#]
+        {
+            assert_eq!(parse_object(text.as_bytes()), Err(JsonError::DuplicateMember), "{text}");
         }
     }
 
     #[test]
     fn anything_but_one_object_is_refused() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(500), "]".repeat(500));
-        for text in [
-            "",
-            "1",
-            "[]",
-            "null",
-            "{",
-            "{}{}",
-            "{} x",
-            "{'a':1}",
-            "{\"a\":NaN}",
-            "{\"a\":\"\u{1}\"}",
-            &deep,
-        ] {
-            assert_eq!(
-                parse_object(text.as_bytes()),
-                Err(JsonError::Malformed),
-                "{text}"
-            );
+        for text in ["", "1", "[]", "null", "{", "{}{}", "{} x", "{'a':1}", "{\"a\":NaN}", "{\"a\":\"\u{1}\"}", &deep] {
+            assert_eq!(parse_object(text.as_bytes()), Err(JsonError::Malformed), "{text}");
         }
         assert_eq!(parse_object(b"{\"a\":\"\xff\"}"), Err(JsonError::Malformed));
-        assert_eq!(
-            parse_object(br#"{"a":"\ud800"}"#),
-            Err(JsonError::Malformed)
-        );
+        assert_eq!(parse_object(br#"{"a":"\ud800"}"#), Err(JsonError::Malformed));
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::encoding::{decode_base64url, encode_base64url, sha256};
 use aws_lc_rs::digest::{self, Digest};
-use aws_lc_rs::rsa::PublicKeyComponents;
-use aws_lc_rs::signature::{self, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa::{PublicEncryptingKey, PublicKeyComponents};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +16,25 @@ use std::str::FromStr;
 pub struct Thumbprint([u8; 32]);
 
 impl Thumbprint {
+    /// The thumbprint of an EC, RSA or OKP public key (RFC 7638 section 3.2, RFC 8037 section 2).
+    ///
+    /// Nothing but the members that it is made of is looked at.
+    ///
+    /// # Errors
+    /// [`InvalidJwk::UnsupportedKey`] for another key type, [`InvalidJwk::Malformed`] when a member is missing.
+    pub fn of_jwk(jwk: &Map<String, Value>) -> Result<Self, InvalidJwk> {
+        // In the order of RFC 7638 section 3.3.
+        let required: &[&str] = match text(jwk, "kty")? {
+            "EC" => &["crv", "kty", "x", "y"],
+            "RSA" => &["e", "kty", "n"],
+            "OKP" => &["crv", "kty", "x"],
+            _ => return Err(InvalidJwk::UnsupportedKey),
+        };
+        let members: Result<Vec<String>, InvalidJwk> =
+            required.iter().map(|name| Ok(format!("\"{name}\":{}", Value::from(text(jwk, name)?)))).collect();
+        Ok(Self(sha256(format!("{{{}}}", members?.join(",")).as_bytes())))
+    }
+
     /// A thumbprint from its 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -84,8 +104,7 @@ impl std::error::Error for InvalidJwk {}
 #[derive(Clone, Debug)]
 pub struct P256PublicKey {
     key: ParsedPublicKey,
-    x: String,
-    y: String,
+    thumbprint: Thumbprint,
 }
 
 impl P256PublicKey {
@@ -98,21 +117,33 @@ impl P256PublicKey {
         if text(jwk, "crv")? != "P-256" {
             return Err(InvalidJwk::UnsupportedKey);
         }
-        let (x, y) = (text(jwk, "x")?, text(jwk, "y")?);
-        let mut point = [4_u8; 65];
-        for (coordinate, place) in [x, y].into_iter().zip(point[1..].chunks_exact_mut(32)) {
-            let bytes = decode_base64url(coordinate)
-                .filter(|bytes| bytes.len() == 32)
-                .ok_or(InvalidJwk::Malformed)?;
-            place.copy_from_slice(&bytes);
+        let mut point = vec![UNCOMPRESSED];
+        for member in ["x", "y"] {
+            let coordinate = decode_base64url(text(jwk, member)?).ok_or(InvalidJwk::Malformed)?;
+            if coordinate.len() != P256_COORDINATE_LENGTH {
+                return Err(InvalidJwk::Malformed);
+            }
+            point.extend(coordinate);
         }
-        let key = ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point)
-            .map_err(|_| InvalidJwk::InvalidKey)?;
-        Ok(Self {
-            key,
-            x: x.to_owned(),
-            y: y.to_owned(),
-        })
+        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+        Ok(Self { key: key.map_err(|_| InvalidJwk::InvalidKey)?, thumbprint: Thumbprint::of_jwk(jwk)? })
+    }
+
+    /// Reads a `SubjectPublicKeyInfo` (RFC 5480), the content of a PEM `PUBLIC KEY`.
+    ///
+    /// # Errors
+    /// [`InvalidJwk::UnsupportedKey`] for anything but an uncompressed P-256 point,
+    /// [`InvalidJwk::InvalidKey`] when that is not on the curve.
+    pub fn from_spki(der: &[u8]) -> Result<Self, InvalidJwk> {
+        let point = der.strip_prefix(P256_SPKI_PREFIX.as_slice()).ok_or(InvalidJwk::UnsupportedKey)?;
+        let (x, y) = point.split_at_checked(P256_COORDINATE_LENGTH).ok_or(InvalidJwk::UnsupportedKey)?;
+        let jwk = [
+            ("kty", "EC".to_owned()),
+            ("crv", "P-256".to_owned()),
+            ("x", encode_base64url(x)),
+            ("y", encode_base64url(y)),
+        ];
+        Self::from_jwk(&jwk.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
     }
 
     /// Whether `signature` (64 bytes, r then s) is this key's over `message`, hashed with SHA-256.
@@ -129,24 +160,52 @@ impl P256PublicKey {
             .is_ok()
     }
 
-    /// The thumbprint (RFC 7638).
+    /// The thumbprint.
     #[must_use]
-    pub fn thumbprint(&self) -> Thumbprint {
-        // The coordinates are base64url, checked on the way in: nothing in them needs escaping.
-        Thumbprint(sha256(
-            format!(
-                r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#,
-                self.x, self.y
-            )
-            .as_bytes(),
-        ))
+    pub const fn thumbprint(&self) -> &Thumbprint {
+        &self.thumbprint
     }
 }
+
+const P256_COORDINATE_LENGTH: usize = 32;
+/// The first byte of an uncompressed point (SEC 1 section 2.3.3).
+const UNCOMPRESSED: u8 = 4;
+/// What precedes the coordinates in the `SubjectPublicKeyInfo` of an uncompressed P-256 point: the sequences,
+/// the identifiers id-ecPublicKey and prime256v1, the bit string and the first byte of the point.
+const P256_SPKI_PREFIX: [u8; 27] = [
+    0x30,
+    0x59,
+    0x30,
+    0x13,
+    0x06,
+    0x07,
+    0x2a,
+    0x86,
+    0x48,
+    0xce,
+    0x3d,
+    0x02,
+    0x01,
+    0x06,
+    0x08,
+    0x2a,
+    0x86,
+    0x48,
+    0xce,
+    0x3d,
+    0x03,
+    0x01,
+    0x07,
+    0x03,
+    0x42,
+    0x00,
+    UNCOMPRESSED,
+];
 
 /// An RSA public key of 2048 to 8192 bits, for RS256 signatures (RFC 7518 section 3.3).
 #[derive(Clone, Debug)]
 pub struct RsaPublicKey {
-    key: PublicKeyComponents<Vec<u8>>,
+    key: ParsedPublicKey,
 }
 
 impl RsaPublicKey {
@@ -156,76 +215,56 @@ impl RsaPublicKey {
     /// [`InvalidJwk`], also for a key that holds its private part.
     pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, InvalidJwk> {
         check_metadata(jwk, "RSA", "RS256")?;
-        let [n, e] = ["n", "e"]
-            .map(|member| decode_base64url(text(jwk, member)?).ok_or(InvalidJwk::Malformed));
-        let (n, e) = (n?, e?);
+        let [n, e] = ["n", "e"].map(|member| decode_base64url(text(jwk, member)?).ok_or(InvalidJwk::Malformed));
+        let key = PublicKeyComponents { n: n?, e: e? };
         // Base64urlUInt (RFC 7518 section 2): no leading zero octets.
-        if [&n, &e]
-            .into_iter()
-            .any(|number| number.first().is_none_or(|first| *first == 0))
-        {
+        if [&key.n, &key.e].into_iter().any(|number| number.first().is_none_or(|first| *first == 0)) {
             return Err(InvalidJwk::Malformed);
         }
-        if !(256..=1024).contains(&n.len()) {
+        let spki = key.as_der().map_err(|_| InvalidJwk::InvalidKey)?;
+        Self::from_spki(spki.as_ref()).map_err(|_| InvalidJwk::InvalidKey)
+    }
+
+    /// Reads a `SubjectPublicKeyInfo` (RFC 8017 appendix A.1), the content of a PEM `PUBLIC KEY`.
+    ///
+    /// # Errors
+    /// [`InvalidJwk::UnsupportedKey`] for anything but an RSA key, [`InvalidJwk::InvalidKey`] for an RSA key
+    /// whose modulus has fewer than 2048 or more than 8192 bits.
+    pub fn from_spki(der: &[u8]) -> Result<Self, InvalidJwk> {
+        let size = PublicEncryptingKey::from_der(der).map_err(|_| InvalidJwk::UnsupportedKey)?.key_size_bits();
+        if !(2048..=8192).contains(&size) {
             return Err(InvalidJwk::InvalidKey);
         }
-        Ok(Self {
-            key: PublicKeyComponents { n, e },
-        })
+        let key = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der);
+        Ok(Self { key: key.map_err(|_| InvalidJwk::InvalidKey)? })
     }
 
     /// Whether `signature` is this key's over `message` (RSASSA-PKCS1-v1_5 with SHA-256).
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.key
-            .verify(&RSA_PKCS1_2048_8192_SHA256, message, signature)
-            .is_ok()
-    }
-
-    /// The thumbprint (RFC 7638).
-    #[must_use]
-    pub fn thumbprint(&self) -> Thumbprint {
-        let [e, n] = [&self.key.e, &self.key.n].map(|number| encode_base64url(number));
-        Thumbprint(sha256(
-            format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#).as_bytes(),
-        ))
+        self.key.verify_sig(message, signature).is_ok()
     }
 }
 
 /// Checks everything about a JWK but its numbers: type, no private part, and that it may verify with `algorithm`.
-fn check_metadata(
-    jwk: &Map<String, Value>,
-    key_type: &str,
-    algorithm: &str,
-) -> Result<(), InvalidJwk> {
+fn check_metadata(jwk: &Map<String, Value>, key_type: &str, algorithm: &str) -> Result<(), InvalidJwk> {
     match text(jwk, "kty")? {
         "oct" => return Err(InvalidJwk::PrivateKey),
         kty if kty != key_type => return Err(InvalidJwk::UnsupportedKey),
         _ => {}
     }
-    if ["d", "p", "q", "dp", "dq", "qi", "oth", "k"]
-        .into_iter()
-        .any(|member| jwk.contains_key(member))
-    {
+    if ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].into_iter().any(|member| jwk.contains_key(member)) {
         return Err(InvalidJwk::PrivateKey);
     }
     let for_verifying = jwk.get("key_ops").is_none_or(|operations| {
-        operations
-            .as_array()
-            .is_some_and(|list| list.iter().any(|operation| operation == "verify"))
+        operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
     });
     let fits = |member: &str, wanted: &str| jwk.get(member).is_none_or(|value| value == wanted);
-    if for_verifying && fits("use", "sig") && fits("alg", algorithm) {
-        Ok(())
-    } else {
-        Err(InvalidJwk::WrongUse)
-    }
+    if for_verifying && fits("use", "sig") && fits("alg", algorithm) { Ok(()) } else { Err(InvalidJwk::WrongUse) }
 }
 
 fn text<'a>(jwk: &'a Map<String, Value>, member: &str) -> Result<&'a str, InvalidJwk> {
-    jwk.get(member)
-        .and_then(Value::as_str)
-        .ok_or(InvalidJwk::Malformed)
+    jwk.get(member).and_then(Value::as_str).ok_or(InvalidJwk::Malformed)
 }
 
 #[cfg(test)]
@@ -252,22 +291,19 @@ mod tests {
         // RFC 9449 section 6.1, figure 10.
         let expected = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
         assert_eq!(key.thumbprint().to_string(), expected);
-        assert_eq!(expected.parse::<Thumbprint>().unwrap(), key.thumbprint());
+        assert_eq!(expected.parse::<Thumbprint>().unwrap(), *key.thumbprint());
     }
 
     #[test]
     fn the_thumbprint_of_rfc_7638_is_computed() {
         // RFC 7638 section 3.1.
-        let key = RsaPublicKey::from_jwk(&object(json!({
+        let jwk = object(json!({
             "kty": "RSA",
             "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
             "e": "AQAB", "alg": "RS256", "kid": "2011-04-29",
-        })))
-        .unwrap();
-        assert_eq!(
-            key.thumbprint().to_string(),
-            "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
-        );
+        }));
+        assert!(RsaPublicKey::from_jwk(&jwk).is_ok());
+        assert_eq!(Thumbprint::of_jwk(&jwk).unwrap().to_string(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
     }
 
     #[test]
@@ -280,26 +316,10 @@ mod tests {
             ("crv", json!("P-384"), UnsupportedKey),
             ("crv", json!("secp256k1"), UnsupportedKey),
             ("x", json!("AAAA"), Malformed),
-            (
-                "x",
-                json!("bDhfbHzG3-i1UQe4uTkr3jCkDlpBhF42UQUfWVAWBFsA"),
-                Malformed,
-            ),
-            (
-                "x",
-                json!("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs="),
-                Malformed,
-            ),
-            (
-                "x",
-                json!("l8tFrhx+34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"),
-                Malformed,
-            ),
-            (
-                "y",
-                json!("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"),
-                InvalidKey,
-            ),
+            ("x", json!("bDhfbHzG3-i1UQe4uTkr3jCkDlpBhF42UQUfWVAWBFsA"), Malformed),
+            ("x", json!("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs="), Malformed),
+            ("x", json!("l8tFrhx+34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"), Malformed),
+            ("y", json!("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"), InvalidKey),
             ("y", Value::Null, Malformed),
             ("d", json!("AA"), PrivateKey),
             ("k", json!("AA"), PrivateKey),
@@ -310,29 +330,19 @@ mod tests {
         ] {
             let mut jwk = object(rfc_9449_key());
             jwk.insert(member.to_owned(), value.clone());
-            assert_eq!(
-                P256PublicKey::from_jwk(&jwk).unwrap_err(),
-                expected,
-                "{member}: {value}"
-            );
+            assert_eq!(P256PublicKey::from_jwk(&jwk).unwrap_err(), expected, "{member}: {value}");
         }
         for member in ["kty", "crv", "x", "y"] {
             let mut jwk = object(rfc_9449_key());
             jwk.remove(member);
-            assert_eq!(
-                P256PublicKey::from_jwk(&jwk).unwrap_err(),
-                Malformed,
-                "without {member}"
-            );
+            assert_eq!(P256PublicKey::from_jwk(&jwk).unwrap_err(), Malformed, "without {member}");
         }
     }
 
     #[test]
     fn metadata_that_fits_is_accepted() {
         let mut jwk = object(rfc_9449_key());
-        jwk.extend(object(
-            json!({"use": "sig", "key_ops": ["verify"], "alg": "ES256", "kid": "1", "ext": true}),
-        ));
+        jwk.extend(object(json!({"use": "sig", "key_ops": ["verify"], "alg": "ES256", "kid": "1", "ext": true})));
         assert!(P256PublicKey::from_jwk(&jwk).is_ok());
     }
 
@@ -349,10 +359,7 @@ mod tests {
             assert_eq!(RsaPublicKey::from_jwk(&jwk).unwrap_err(), expected);
         }
         let jwk = object(json!({"kty": "RSA", "n": encode_base64url(&[0xff; 256]), "e": "AAEAAQ"}));
-        assert_eq!(
-            RsaPublicKey::from_jwk(&jwk).unwrap_err(),
-            InvalidJwk::Malformed
-        );
+        assert_eq!(RsaPublicKey::from_jwk(&jwk).unwrap_err(), InvalidJwk::Malformed);
     }
 
     #[test]

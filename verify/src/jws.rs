@@ -19,6 +19,29 @@ pub struct Jws<'a> {
     signature: Vec<u8>,
 }
 
+/// A signature algorithm of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    Hs256,
+    /// ECDSA with P-256 and SHA-256.
+    Es256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+}
+
+impl Algorithm {
+    /// The algorithm's name in a JOSE header (RFC 7518 section 3.1).
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Es256 => "ES256",
+            Self::Rs256 => "RS256",
+        }
+    }
+}
+
 /// A key and, by its kind, the one algorithm that it is used with: a token can choose neither.
 #[derive(Clone, Debug)]
 pub enum VerificationKey {
@@ -31,13 +54,13 @@ pub enum VerificationKey {
 }
 
 impl VerificationKey {
-    /// The algorithm's name in a JOSE header (RFC 7518 section 3.1).
+    /// The algorithm.
     #[must_use]
-    pub const fn algorithm(&self) -> &'static str {
+    pub const fn algorithm(&self) -> Algorithm {
         match self {
-            Self::Hs256(_) => "HS256",
-            Self::Es256(_) => "ES256",
-            Self::Rs256(_) => "RS256",
+            Self::Hs256(_) => Algorithm::Hs256,
+            Self::Es256(_) => Algorithm::Es256,
+            Self::Rs256(_) => Algorithm::Rs256,
         }
     }
 
@@ -63,10 +86,7 @@ impl HmacKey {
         if secret.as_bytes().len() < 32 {
             return Err(SecretTooShort);
         }
-        Ok(Self(Box::new(hmac::Key::new(
-            hmac::HMAC_SHA256,
-            secret.as_bytes(),
-        ))))
+        Ok(Self(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))))
     }
 }
 
@@ -135,15 +155,10 @@ impl<'a> Jws<'a> {
     pub fn parse(text: &'a str) -> Result<Self, JwsError> {
         let (signing_input, signature) = text.rsplit_once('.').ok_or(JwsError::Malformed)?;
         let (header, payload) = signing_input.split_once('.').ok_or(JwsError::Malformed)?;
-        let [header, payload, signature] = [header, payload, signature]
-            .map(|part| decode_base64url(part).ok_or(JwsError::Malformed));
+        let [header, payload, signature] =
+            [header, payload, signature].map(|part| decode_base64url(part).ok_or(JwsError::Malformed));
         let header = read_header(&header?)?;
-        Ok(Self {
-            header,
-            signing_input,
-            payload: payload?,
-            signature: signature?,
-        })
+        Ok(Self { header, signing_input, payload: payload?, signature: signature? })
     }
 
     /// The header, not yet verified.
@@ -155,10 +170,7 @@ impl<'a> Jws<'a> {
     /// The header's `alg`, not yet verified.
     #[must_use]
     pub fn algorithm(&self) -> &str {
-        self.header
-            .get("alg")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.header.get("alg").and_then(Value::as_str).unwrap_or_default()
     }
 
     /// The payload, when the header names the key's algorithm and the signature is the key's.
@@ -166,24 +178,16 @@ impl<'a> Jws<'a> {
     /// # Errors
     /// [`JwsError::Algorithm`] or [`JwsError::Signature`].
     pub fn verify(&self, key: &VerificationKey) -> Result<&[u8], JwsError> {
-        self.verify_by(key.algorithm(), |message, signature| {
-            key.verifies(message, signature)
-        })
+        self.verify_by(key.algorithm(), |message, signature| key.verifies(message, signature))
     }
 
     /// [`Jws::verify`] with the key that the header of a proof brought along.
     pub(crate) fn verify_es256(&self, key: &P256PublicKey) -> Result<&[u8], JwsError> {
-        self.verify_by("ES256", |message, signature| {
-            key.verifies(message, signature)
-        })
+        self.verify_by(Algorithm::Es256, |message, signature| key.verifies(message, signature))
     }
 
-    fn verify_by(
-        &self,
-        algorithm: &str,
-        verifies: impl FnOnce(&[u8], &[u8]) -> bool,
-    ) -> Result<&[u8], JwsError> {
-        if self.algorithm() != algorithm {
+    fn verify_by(&self, algorithm: Algorithm, verifies: impl FnOnce(&[u8], &[u8]) -> bool) -> Result<&[u8], JwsError> {
+        if self.algorithm() != algorithm.name() {
             return Err(JwsError::Algorithm);
         }
         if !verifies(self.signing_input.as_bytes(), &self.signature) {
@@ -215,52 +219,29 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_7515_a_1_is_verified() {
-        let key = hs256(
-            "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
-        );
+        let key = hs256("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow");
         let text = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         let jws = Jws::parse(text).unwrap();
-        assert!(
-            jws.verify(&key)
-                .unwrap()
-                .starts_with(b"{\"iss\":\"joe\",\r\n")
-        );
+        assert!(jws.verify(&key).unwrap().starts_with(b"{\"iss\":\"joe\",\r\n"));
         let altered = text.replace("NiJ9.eyJpc3Mi", "NiJ9.eyJpc3Nj");
-        assert_eq!(
-            Jws::parse(&altered).unwrap().verify(&key),
-            Err(JwsError::Signature)
-        );
+        assert_eq!(Jws::parse(&altered).unwrap().verify(&key), Err(JwsError::Signature));
     }
 
     #[test]
     fn a_published_approov_token_is_verified() {
         // Approov's public quickstarts for backends.
-        let key = hs256(
-            "h+CX0tOzdAAR9l15bWAqvq7w9olk66daIH+Xk+IAHhVVHszjDzeGobzNnqyRze3lw/WVyWrc2gZfh3XXfBOmww==",
-        );
+        let key = hs256("h+CX0tOzdAAR9l15bWAqvq7w9olk66daIH+Xk+IAHhVVHszjDzeGobzNnqyRze3lw/WVyWrc2gZfh3XXfBOmww==");
         let text = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJleHAiOjQ3MDg2ODMyMDUuODkxOTEyfQ.c8I4KNndbThAQ7zlgX4_QDtcxCrD9cff1elaCJe9p9U";
-        assert_eq!(
-            Jws::parse(text).unwrap().verify(&key).unwrap(),
-            br#"{"exp":4708683205.891912}"#
-        );
+        assert_eq!(Jws::parse(text).unwrap().verify(&key).unwrap(), br#"{"exp":4708683205.891912}"#);
     }
 
     #[test]
     fn the_header_cannot_choose_the_algorithm() {
-        let key = hs256(
-            "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
-        );
+        let key = hs256("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow");
         // {"alg":"none"}, {"alg":"ES256"}, {"alg":"hs256"}
-        for header in [
-            "eyJhbGciOiJub25lIn0",
-            "eyJhbGciOiJFUzI1NiJ9",
-            "eyJhbGciOiJoczI1NiJ9",
-        ] {
+        for header in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJFUzI1NiJ9", "eyJhbGciOiJoczI1NiJ9"] {
             let text = format!("{header}.e30.");
-            assert_eq!(
-                Jws::parse(&text).unwrap().verify(&key),
-                Err(JwsError::Algorithm)
-            );
+            assert_eq!(Jws::parse(&text).unwrap().verify(&key), Err(JwsError::Algorithm));
         }
     }
 
@@ -284,21 +265,12 @@ mod tests {
             Jws::parse("eyJhbGciOiJub25lIiwiY3JpdCI6WyJiNjQiXSwiYjY0IjpmYWxzZX0.e30.").unwrap_err(),
             JwsError::CriticalHeader
         );
-        assert_eq!(
-            Jws::parse("eyJhbGciOiJub25lIiwiYWxnIjoiSFMyNTYifQ.e30.").unwrap_err(),
-            JwsError::DuplicateMember
-        );
+        assert_eq!(Jws::parse("eyJhbGciOiJub25lIiwiYWxnIjoiSFMyNTYifQ.e30.").unwrap_err(), JwsError::DuplicateMember);
     }
 
     #[test]
     fn a_short_secret_is_refused_and_none_is_shown() {
         assert!(HmacKey::new(&Secret::from_bytes(vec![1; 31])).is_err());
-        assert_eq!(
-            format!(
-                "{:?}",
-                HmacKey::new(&Secret::from_bytes(vec![1; 32])).unwrap()
-            ),
-            "HmacKey(…)"
-        );
+        assert_eq!(format!("{:?}", HmacKey::new(&Secret::from_bytes(vec![1; 32])).unwrap()), "HmacKey(…)");
     }
 }

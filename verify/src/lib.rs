@@ -4,8 +4,13 @@
 //!
 //! | room | concept |
 //! |---|---|
+//! | `layer` (feature `tower`) | the check as a tower layer |
+//! | [`Verifier`] | the whole check of a request |
+//! | [`token`] | what a token says, and whether it may be believed |
 //! | [`dpop`] | a DPoP proof (RFC 9449) and what a request demands of it |
 //! | [`jws`] | compact JSON Web Signatures (RFC 7515) |
+//! | [`jwe`] | encrypted tokens (RFC 7516) |
+//! | [`keyset`] | an account's public keys |
 //! | [`jwk`] | public keys and their thumbprints (RFC 7517, RFC 7638) |
 //! | [`secret`] | shared secrets |
 //! | [`replay`] | remembering what may be used once |
@@ -17,9 +22,20 @@
 pub mod dpop;
 mod encoding;
 mod json;
+pub mod jwe;
 pub mod jwk;
 pub mod jws;
+pub mod keyset;
+#[cfg(feature = "tower")]
+pub mod layer;
 pub mod replay;
 pub mod secret;
 pub mod time;
+pub mod token;
 pub mod uri;
+mod verifier;
+
+pub use verifier::{
+    Body, Challenge, ConfigError, Error, MessagePolicy, NoncePolicy, PROOF_HEADER, ProofPolicy, Request, TOKEN_HEADER,
+    Verified, Verifier, VerifierBuilder,
+};

@@ -18,9 +18,7 @@ impl ReplayKey {
     #[must_use]
     pub fn new(kind: &str, holder: &Thumbprint, value: &[u8]) -> Self {
         let kind = sha256(kind.as_bytes());
-        Self(sha256(
-            &[&kind, holder.as_bytes().as_slice(), value].concat(),
-        ))
+        Self(sha256(&[&kind, holder.as_bytes().as_slice(), value].concat()))
     }
 
     /// The 32 bytes.
@@ -102,22 +100,14 @@ impl MemoryReplayStore {
     /// A store for at most `capacity` unexpired keys.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self {
-            capacity,
-            entries: Mutex::default(),
-        }
+        Self { capacity, entries: Mutex::default() }
     }
 
     /// [`ReplayStore::remember`] without a future.
     ///
     /// # Errors
     /// [`StoreError::Full`].
-    pub fn remember_now(
-        &self,
-        key: ReplayKey,
-        until: UnixTime,
-        now: UnixTime,
-    ) -> Result<Use, StoreError> {
+    pub fn remember_now(&self, key: ReplayKey, until: UnixTime, now: UnixTime) -> Result<Use, StoreError> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(Reverse((expiry, expired))) = entries.by_expiry.peek().copied() {
             if expiry >= now {
@@ -140,11 +130,7 @@ impl MemoryReplayStore {
     /// How many keys are held, expired ones that were not yet removed included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keys
-            .len()
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).keys.len()
     }
 
     /// Whether no key is held.
@@ -177,11 +163,7 @@ mod tests {
     use super::*;
 
     fn key(kind: &str, holder: u8, value: &str) -> ReplayKey {
-        ReplayKey::new(
-            kind,
-            &Thumbprint::from_bytes([holder; 32]),
-            value.as_bytes(),
-        )
+        ReplayKey::new(kind, &Thumbprint::from_bytes([holder; 32]), value.as_bytes())
     }
 
     fn at(seconds: i64) -> UnixTime {
@@ -203,12 +185,7 @@ mod tests {
     #[test]
     fn keys_differ_by_kind_holder_and_value() {
         let store = MemoryReplayStore::default();
-        for other in [
-            key("jti", 1, "a"),
-            key("nonce", 1, "a"),
-            key("jti", 2, "a"),
-            key("jti", 1, "b"),
-        ] {
+        for other in [key("jti", 1, "a"), key("nonce", 1, "a"), key("jti", 2, "a"), key("jti", 1, "b")] {
             assert_eq!(store.remember_now(other, at(100), at(50)), Ok(Use::First));
         }
         assert_eq!(key("jti", 1, "a").to_string().len(), 43);
@@ -217,26 +194,11 @@ mod tests {
     #[test]
     fn a_full_store_refuses_instead_of_forgetting() {
         let store = MemoryReplayStore::with_capacity(2);
-        assert_eq!(
-            store.remember_now(key("jti", 1, "a"), at(100), at(50)),
-            Ok(Use::First)
-        );
-        assert_eq!(
-            store.remember_now(key("jti", 1, "b"), at(90), at(50)),
-            Ok(Use::First)
-        );
-        assert_eq!(
-            store.remember_now(key("jti", 1, "c"), at(100), at(50)),
-            Err(StoreError::Full)
-        );
-        assert_eq!(
-            store.remember_now(key("jti", 1, "a"), at(100), at(50)),
-            Ok(Use::Again)
-        );
-        assert_eq!(
-            store.remember_now(key("jti", 1, "c"), at(100), at(91)),
-            Ok(Use::First)
-        );
+        assert_eq!(store.remember_now(key("jti", 1, "a"), at(100), at(50)), Ok(Use::First));
+        assert_eq!(store.remember_now(key("jti", 1, "b"), at(90), at(50)), Ok(Use::First));
+        assert_eq!(store.remember_now(key("jti", 1, "c"), at(100), at(50)), Err(StoreError::Full));
+        assert_eq!(store.remember_now(key("jti", 1, "a"), at(100), at(50)), Ok(Use::Again));
+        assert_eq!(store.remember_now(key("jti", 1, "c"), at(100), at(91)), Ok(Use::First));
         assert_eq!(store.len(), 2);
     }
 }

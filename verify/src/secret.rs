@@ -30,15 +30,8 @@ impl Secret {
     /// [`InvalidSecret`] when the text is neither, or mixes both alphabets, or is empty.
     pub fn from_base64(text: &str) -> Result<Self, InvalidSecret> {
         let text = text.trim();
-        let bytes = STANDARD
-            .decode(text)
-            .or_else(|_| URL_SAFE.decode(text))
-            .map_err(|_| InvalidSecret)?;
-        if bytes.is_empty() {
-            Err(InvalidSecret)
-        } else {
-            Ok(Self::from_bytes(bytes))
-        }
+        let bytes = STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|_| InvalidSecret)?;
+        if bytes.is_empty() { Err(InvalidSecret) } else { Ok(Self::from_bytes(bytes)) }
     }
 
     /// The bytes.
@@ -73,17 +66,10 @@ mod tests {
     #[test]
     fn both_alphabets_are_read_padded_or_not() {
         for text in ["++/+", "--_-"] {
-            assert_eq!(
-                Secret::from_base64(text).unwrap().as_bytes(),
-                [0xfb, 0xef, 0xfe]
-            );
+            assert_eq!(Secret::from_base64(text).unwrap().as_bytes(), [0xfb, 0xef, 0xfe]);
         }
         for text in ["+w==", "+w", "-w==", "-w", " -w\n"] {
-            assert_eq!(
-                Secret::from_base64(text).unwrap().as_bytes(),
-                [0xfb],
-                "{text}"
-            );
+            assert_eq!(Secret::from_base64(text).unwrap().as_bytes(), [0xfb], "{text}");
         }
     }
 
@@ -96,9 +82,6 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing_of_a_secret() {
-        assert_eq!(
-            format!("{:?}", Secret::from_bytes(b"hunter2".to_vec())),
-            "Secret(…)"
-        );
+        assert_eq!(format!("{:?}", Secret::from_bytes(b"hunter2".to_vec())), "Secret(…)");
     }
 }

@@ -58,12 +58,7 @@ impl HttpUri {
             None => (rest, ""),
         };
         let (host, port) = normalise_authority(authority, scheme)?;
-        Ok(Self {
-            scheme,
-            host,
-            port,
-            path: normalise_path(path)?,
-        })
+        Ok(Self { scheme, host, port, path: normalise_path(path)? })
     }
 
     /// Scheme, host and port, as a browser writes an origin: no default port, no slash at the end.
@@ -74,6 +69,13 @@ impl HttpUri {
         } else {
             format!("{}://{}:{}", self.scheme.name(), self.host, self.port)
         }
+    }
+
+    /// This URL at another authority (`host` or `host:port`, as in a `Host` header).
+    #[cfg(feature = "tower")]
+    pub(crate) fn with_authority(&self, authority: &str) -> Result<Self, InvalidUri> {
+        let (host, port) = normalise_authority(authority, self.scheme)?;
+        Ok(Self { host, port, ..self.clone() })
     }
 
     /// The normalised path. It begins with a slash.
@@ -97,9 +99,7 @@ fn normalise_authority(authority: &str, scheme: Scheme) -> Result<(String, u16),
             (format!("[{address}]"), port)
         }
         None => {
-            let (host, port) = authority
-                .find(':')
-                .map_or((authority, ""), |colon| authority.split_at(colon));
+            let (host, port) = authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon));
             let allowed = |c: u8| c.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&c);
             if host.is_empty() || !host.bytes().all(allowed) {
                 return Err(InvalidUri);
@@ -166,9 +166,7 @@ fn normalise_segment(segment: &str) -> Result<String, InvalidUri> {
 }
 
 fn hex_value(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// A text that is not a usable `http` or `https` URL.
@@ -194,14 +192,8 @@ mod tests {
     #[test]
     fn equal_urls_have_one_normal_form() {
         for (given, expected) in [
-            (
-                "https://server.example.com/token",
-                "https://server.example.com/token",
-            ),
-            (
-                "HTTPS://Server.EXAMPLE.com:443/token?x=1#y",
-                "https://server.example.com/token",
-            ),
+            ("https://server.example.com/token", "https://server.example.com/token"),
+            ("HTTPS://Server.EXAMPLE.com:443/token?x=1#y", "https://server.example.com/token"),
             ("http://localhost:8087", "http://localhost:8087/"),
             ("http://localhost:080?a=/b", "http://localhost/"),
             ("https://a.example:/", "https://a.example/"),
@@ -211,10 +203,7 @@ mod tests {
             ("http://[0:0:0:0:0:0:0:1]/x", "http://[::1]/x"),
             // RFC 3986 section 6.2.2: example://a/b/c/%7Bfoo%7D and eXAMPLE://a/./b/../b/%63/%7bfoo%7d are equivalent.
             ("https://a/b/c/%7Bfoo%7D", "https://a/b/c/%7Bfoo%7D"),
-            (
-                "https://a/./b/../b/%63/%7bfoo%7d",
-                "https://a/b/c/%7Bfoo%7D",
-            ),
+            ("https://a/./b/../b/%63/%7bfoo%7d", "https://a/b/c/%7Bfoo%7D"),
             // RFC 3986 section 5.2.4.
             ("https://a/a/b/c/./../../g", "https://a/a/g"),
             ("https://a/..", "https://a/"),
@@ -225,17 +214,10 @@ mod tests {
             ("https://a//b//", "https://a//b//"),
             ("https://a/b%2fc", "https://a/b%2Fc"),
             ("https://a/~[x]|y", "https://a/~[x]|y"),
-            (
-                "https://xn--bcher-kva.example/%C3%A9",
-                "https://xn--bcher-kva.example/%C3%A9",
-            ),
+            ("https://xn--bcher-kva.example/%C3%A9", "https://xn--bcher-kva.example/%C3%A9"),
         ] {
             assert_eq!(normal(given), expected, "{given}");
-            assert_eq!(
-                normal(expected),
-                expected,
-                "{expected} is not a fixed point"
-            );
+            assert_eq!(normal(expected), expected, "{expected} is not a fixed point");
         }
     }
 
@@ -293,14 +275,8 @@ mod tests {
 
     #[test]
     fn an_origin_is_written_as_browsers_write_it() {
-        assert_eq!(
-            HttpUri::parse("https://A.example:443/x").unwrap().origin(),
-            "https://a.example"
-        );
-        assert_eq!(
-            HttpUri::parse("http://127.0.0.1:8087/x").unwrap().origin(),
-            "http://127.0.0.1:8087"
-        );
+        assert_eq!(HttpUri::parse("https://A.example:443/x").unwrap().origin(), "https://a.example");
+        assert_eq!(HttpUri::parse("http://127.0.0.1:8087/x").unwrap().origin(), "http://127.0.0.1:8087");
         assert_eq!(HttpUri::parse("http://a/x/./y").unwrap().path(), "/x/y");
     }
 }

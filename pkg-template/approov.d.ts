@@ -1,0 +1,189 @@
+/**
+ * Approov web protection SDK.
+ *
+ * Every function returns a promise and every failure is a rejection with an {@link ApproovError} or one of its subclasses.
+ */
+
+/** The functions of the SDK. There is one session at a time, held in memory only. */
+export const Approov: {
+  /**
+   * Begins a session with a fresh key pair; the state of the session before, if any, is dropped.
+   *
+   * Called with nothing or with `{}`, it takes the configuration of the session before. It resolves as soon as the key is made; the
+   * connection to the service is opened meanwhile.
+   *
+   * @throws {ApproovError} `invalid-argument`, naming each option that is missing or unusable; `unsupported` if no key can be made.
+   */
+  initializeSession(options?: SessionOptions | EmptyOptions): Promise<void>
+
+  /**
+   * Resolves to an Approov token for an API: from the cache, or from the service.
+   *
+   * The first call of a session needs the result of at least one check. Later calls may repeat or omit it; a result that differs
+   * from the one before is looked up anew.
+   *
+   * @param api Domain of the API, such as `api.example.com`. It must be registered with the account and enabled for the web.
+   * @throws {ApproovSessionError} there is no session, it has ended, or its first call came without a check result.
+   * @throws {ApproovFetchError} communication with the service failed, timed out or was aborted.
+   * @throws {ApproovServiceError} the service reported errors, or has no token for this API.
+   * @throws {ApproovError} `invalid-argument`, naming each argument that is missing or unusable.
+   */
+  fetchToken(api: string, options?: TokenOptions | null): Promise<string>
+
+  /**
+   * Resolves to a DPoP proof (RFC 9449), signed with the session's key, for one request to a backend.
+   *
+   * @param method HTTP method of the request, as it will be sent; becomes `htm`.
+   * @param uri Absolute URL of the request; query and fragment are ignored; becomes `htu`.
+   * @param nonce A value that JSON can carry, unique to the request; becomes `nonce`. Falsy: left out.
+   * @param token Approov token that goes with the request; its SHA-256 becomes `ath`. Falsy: left out.
+   * @param messageSignature Signature or hash of the message, in whatever form the backend expects; becomes `msgs`. Falsy: left out.
+   * @throws {ApproovSessionError} there is no session.
+   * @throws {ApproovError} `invalid-argument`, naming the argument that is unusable.
+   */
+  getDPoPToken(
+    method: string,
+    uri: string,
+    nonce?: unknown,
+    token?: string | null | false | 0,
+    messageSignature?: string | null | false | 0,
+  ): Promise<string>
+
+  /**
+   * Resolves to a signature of a message with the session's key: ECDSA on P-256 over SHA-256, 64 bytes (r and s), as
+   * `crypto.subtle.verify` takes it. The public key is in the `jwk` header of the session's DPoP proofs.
+   *
+   * @param message Bytes to sign. Text has to be encoded first, with `new TextEncoder().encode(text)`.
+   * @throws {ApproovSessionError} there is no session.
+   * @throws {ApproovError} `invalid-argument` if the message is not bytes.
+   */
+  messageSignature(message: ArrayBufferLike | ArrayBufferView | readonly number[]): Promise<ArrayBuffer>
+
+  /**
+   * Resolves to the moments when the session and its check results expire, in milliseconds since the Unix epoch, comparable with
+   * `Date.now()`; to `{}` before the session's first token.
+   *
+   * @throws {ApproovSessionError} there is no session.
+   */
+  getExpiries(): Promise<Expiries>
+}
+
+/** No options: the session before is configured the same way. */
+export type EmptyOptions = { [name in keyof SessionConfiguration | CheckName]?: undefined } & { keyStorage?: KeyStorage }
+
+/** What a session needs: host, site key, and the key of at least one check service. */
+export type SessionOptions = SessionConfiguration & AtLeastOneCheck & { keyStorage?: KeyStorage }
+
+export interface SessionConfiguration {
+  /**
+   * Host of the Approov service, such as `web-1.approovr.io`, optionally with a port. It is reached by https; `http://` may be
+   * written before a host of this machine only (`http://localhost:8087`).
+   */
+  approovHost: string
+  /** Approov site key of the account. */
+  approovSiteKey: string
+}
+
+/** Public keys by which the check services know the site. */
+export interface CheckKeys {
+  /** Fingerprint public API key. */
+  fingerprintPublicAPIKey: string
+  /** hCaptcha site key. */
+  hcaptchaSiteKey: string
+  /** reCAPTCHA site key. */
+  recaptchaSiteKey: string
+}
+
+type CheckName = keyof CheckKeys
+type AtLeastOneCheck = { [Name in CheckName]: Pick<CheckKeys, Name> & Partial<Omit<CheckKeys, Name>> }[CheckName]
+
+/**
+ * Where the session's private key lives: `webcrypto` is a non-extractable key of the browser, `wasm` is WebAssembly memory, and
+ * `auto` (the default) is `webcrypto` wherever the browser offers it.
+ */
+export type KeyStorage = 'auto' | 'webcrypto' | 'wasm'
+
+export interface TokenOptions {
+  /** Data to bind the token to: its SHA-256 becomes the token's `pay` claim. Another value than before drops all cached tokens. */
+  payload?: string | ArrayBufferLike | ArrayBufferView | null
+  /** Result of a Fingerprint identification: what the agent's `get()` resolves to, or its two IDs under the documented names. */
+  fingerprintIDResult?: FingerprintIDResult | null
+  /** Token of an hCaptcha challenge, or the object that `hcaptcha.execute({ async: true })` resolves to. */
+  hcaptchaToken?: string | HCaptchaToken | null
+  /** Token of a reCAPTCHA challenge. */
+  recaptchaToken?: string | null
+  /** How long to wait for an answer of the service, in milliseconds. Default: 10,000. */
+  timeout?: number | null
+  /** Gives the call up when aborted; others that wait for the same token are not affected. */
+  signal?: AbortSignal | null
+}
+
+export type FingerprintIDResult =
+  | { fingerprintVisitorId: string; fingerprintRequestId: string }
+  | { visitorId: string; requestId: string }
+
+export interface HCaptchaToken {
+  /** The token. */
+  response: string
+  /** Challenge key, as from `hcaptcha.getRespKey()`. */
+  key?: string | null
+  /** Root host domain that the response must be for. */
+  host?: string | null
+}
+
+/** Moments in milliseconds since the Unix epoch, by the local clock. */
+export interface Expiries {
+  /** End of the session. */
+  session?: number
+  /** End of a check result: `fp:KEY`, `hcap:KEY` or `recap:KEY`. */
+  [result: string]: number | undefined
+}
+
+/** What went wrong; stable, for programs. */
+export type ErrorCode =
+  | 'invalid-argument'
+  | 'unsupported'
+  | 'load-failed'
+  | 'internal'
+  | 'not-initialized'
+  | 'results-required'
+  | 'session-expired'
+  | 'network'
+  | 'timeout'
+  | 'aborted'
+  | 'invalid-response'
+  | 'service'
+  | 'token-unavailable'
+
+/** Base of all errors of the SDK. */
+export class ApproovError extends Error {
+  constructor(
+    message?: string,
+    properties?: { code?: ErrorCode; retryable?: boolean; cause?: unknown; errors?: unknown },
+  )
+  /** What went wrong; stable, for programs. */
+  readonly code: ErrorCode
+  /** Whether repeating the same call, unchanged, may succeed. */
+  readonly retryable: boolean
+  /** What was thrown underneath, if anything was. */
+  readonly cause?: unknown
+}
+
+/** There is no session, or it has ended: call `initializeSession`, pass the check again, and fetch a token with its result. */
+export class ApproovSessionError extends ApproovError {
+  readonly code: 'not-initialized' | 'results-required' | 'session-expired'
+}
+
+/** Communication with the Approov service failed. */
+export class ApproovFetchError extends ApproovError {
+  readonly code: 'network' | 'timeout' | 'aborted' | 'invalid-response'
+  /** The cause: what `fetch` threw, or the reason of the signal. */
+  readonly errors?: unknown
+}
+
+/** The Approov service reported errors; the message is the answer's status text. */
+export class ApproovServiceError extends ApproovError {
+  readonly code: 'service' | 'token-unavailable'
+  /** Error codes of the service with their details, which may be empty. */
+  readonly errors: Record<string, string>
+}

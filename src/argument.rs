@@ -1,0 +1,99 @@
+//! Arguments as they came from JavaScript, and the collecting of what is wrong with them.
+
+use crate::error::Error;
+
+/// One argument or option, before it is known whether it is of the right type.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Argument {
+    /// `undefined` or `null`.
+    #[default]
+    Absent,
+    /// A string.
+    Text(String),
+    /// A copy of an `ArrayBuffer` or of what a view shows of one.
+    Bytes(Vec<u8>),
+    /// A number.
+    Number(f64),
+    /// An object, with those of its members that were asked for.
+    Object(Vec<(&'static str, Argument)>),
+    /// Anything else; the text names the kind, for messages ("a boolean").
+    Other(&'static str),
+}
+
+impl Argument {
+    /// Whether there is a value.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        *self != Argument::Absent
+    }
+
+    /// The member `name` of an object argument.
+    #[must_use]
+    pub fn member(&self, name: &str) -> &Argument {
+        const ABSENT: &Argument = &Argument::Absent;
+        let Argument::Object(members) = self else { return ABSENT };
+        members.iter().find(|(known, _)| *known == name).map_or(ABSENT, |(_, value)| value)
+    }
+
+    /// What this is, for the end of a message: `got …`. Never shows a value, which may be a secret.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Argument::Absent => "nothing",
+            Argument::Text(text) if text.is_empty() => "an empty string",
+            Argument::Text(_) => "a string",
+            Argument::Bytes(bytes) if bytes.is_empty() => "an empty buffer",
+            Argument::Bytes(_) => "a buffer",
+            Argument::Number(_) => "a number",
+            Argument::Object(_) => "an object",
+            Argument::Other(kind) => kind,
+        }
+    }
+}
+
+/// Everything wrong with the arguments of one call, told in one message.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<String>);
+
+impl Problems {
+    /// Notes a problem: a clause that names the argument.
+    pub fn add(&mut self, problem: impl Into<String>) {
+        self.0.push(problem.into());
+    }
+
+    /// Adds a word of help, but only where there is a problem that it may help with.
+    pub fn add_hint(&mut self, hint: impl Into<String>) {
+        if !self.0.is_empty() {
+            self.add(hint);
+        }
+    }
+
+    /// Reads a non-empty string that must be there.
+    pub fn required_text(&mut self, name: &str, argument: &Argument, expected: &str) -> Option<String> {
+        if argument.is_given() {
+            return self.optional_text(name, argument, expected);
+        }
+        self.add(format!("\"{name}\" is missing: it must be {expected}"));
+        None
+    }
+
+    /// Reads a non-empty string that may be absent.
+    pub fn optional_text(&mut self, name: &str, argument: &Argument, expected: &str) -> Option<String> {
+        match argument {
+            Argument::Absent => None,
+            Argument::Text(text) if !text.is_empty() => Some(text.clone()),
+            other => {
+                self.add(format!("\"{name}\" must be {expected}, got {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    /// An error with all the problems noted, or nothing if there were none.
+    ///
+    /// # Errors
+    /// `invalid-argument`, with every problem in its message.
+    pub fn into_result(self) -> Result<(), Error> {
+        if self.0.is_empty() { Ok(()) } else { Err(Error::invalid_argument(self.0.join("; "))) }
+    }
+}

@@ -1,0 +1,133 @@
+//! Session keys: a non-extractable WebCrypto key, or one in WebAssembly memory.
+
+use js_sys::{Array, Object, Reflect, Uint8Array};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{CryptoKey, CryptoKeyPair, SubtleCrypto};
+
+use super::Failure;
+use super::global::global;
+use crate::config::KeyStorage;
+use crate::error::{Code, Error};
+use crate::jws::PublicKey;
+#[cfg(feature = "wasm-key")]
+use crate::key::SessionKey;
+
+/// A session's private key.
+pub(super) enum Key {
+    WebCrypto {
+        subtle: SubtleCrypto,
+        private_key: CryptoKey,
+        algorithm: Object,
+    },
+    #[cfg(feature = "wasm-key")]
+    Wasm(SessionKey),
+}
+
+/// Makes a session key where the configuration wants it.
+///
+/// # Errors
+/// `unsupported` if the browser cannot hold such a key.
+pub(super) async fn generate(storage: KeyStorage) -> Result<(Key, PublicKey), Failure> {
+    match storage {
+        KeyStorage::WebCrypto => generate_in_webcrypto().await,
+        KeyStorage::Wasm => generate_in_wasm(),
+        KeyStorage::Auto => match generate_in_webcrypto().await {
+            Ok(key) => Ok(key),
+            // The page is not secure, or the webview is an odd one: what WebCrypto said is only of interest if neither works.
+            Err(failure) => generate_in_wasm().map_err(|_| failure),
+        },
+    }
+}
+
+/// Draws random bytes into a buffer of JavaScript's own: no view of WebAssembly memory is given away.
+///
+/// # Errors
+/// `unsupported` where there is no `crypto.getRandomValues`.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let unsupported = || Error::new(Code::Unsupported, "this browser has no crypto.getRandomValues");
+    let length = u32::try_from(N).map_err(|_| Error::new(Code::Internal, "too many random bytes"))?;
+    let buffer = Uint8Array::new_with_length(length);
+    let crypto = global().crypto().ok_or_else(unsupported)?;
+    crypto
+        .get_random_values_with_array_buffer_view(&buffer)
+        .map_err(|cause| Failure::caused_by(unsupported(), cause))?;
+    let mut bytes = [0; N];
+    buffer.copy_to(&mut bytes);
+    Ok(bytes)
+}
+
+impl Key {
+    /// Signs with ECDSA P-256 over SHA-256: r and s, 32 bytes each.
+    ///
+    /// # Errors
+    /// `internal` with what WebCrypto threw as the cause.
+    pub(super) async fn sign(&self, message: &Uint8Array) -> Result<Uint8Array, Failure> {
+        match self {
+            Key::WebCrypto { subtle, private_key, algorithm } => {
+                let failed = |cause| Failure::caused_by(Error::new(Code::Internal, "WebCrypto could not sign"), cause);
+                let promise =
+                    subtle.sign_with_object_and_buffer_source(algorithm, private_key, message).map_err(failed)?;
+                let signature = JsFuture::from(promise).await.map_err(failed)?;
+                Ok(Uint8Array::new(&signature))
+            }
+            #[cfg(feature = "wasm-key")]
+            Key::Wasm(key) => Ok(Uint8Array::from(key.sign(&message.to_vec()).as_slice())),
+        }
+    }
+}
+
+async fn generate_in_webcrypto() -> Result<(Key, PublicKey), Failure> {
+    let unsupported = || {
+        Error::new(
+            Code::Unsupported,
+            "this page has no WebCrypto (crypto.subtle): it needs https, or the option keyStorage: 'wasm'",
+        )
+    };
+    let subtle = global().crypto().and_then(|crypto| subtle(&crypto)).ok_or_else(unsupported)?;
+    let generate = async {
+        let parameters = object(&[("name", "ECDSA"), ("namedCurve", "P-256")])?;
+        let usages = Array::of1(&"sign".into());
+        let pair = JsFuture::from(subtle.generate_key_with_object(&parameters, false, &usages)?).await?;
+        let pair: CryptoKeyPair = pair.unchecked_into();
+        let public_key = JsFuture::from(subtle.export_key("raw", &pair.get_public_key())?).await?;
+        let algorithm = object(&[("name", "ECDSA"), ("hash", "SHA-256")])?;
+        Ok((pair.get_private_key(), Uint8Array::new(&public_key).to_vec(), algorithm))
+    };
+    let (private_key, public_key, algorithm) =
+        generate.await.map_err(|cause| Failure::caused_by(unsupported(), cause))?;
+    let public_key = PublicKey::from_uncompressed_point(&public_key).ok_or_else(unsupported)?;
+    Ok((Key::WebCrypto { subtle, private_key, algorithm }, public_key))
+}
+
+#[cfg(feature = "wasm-key")]
+fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
+    // One draw in 2^32 is no scalar of P-256; more than a few in a row are a broken random number generator.
+    for _ in 0..4 {
+        if let Some(key) = SessionKey::from_random(&zeroize::Zeroizing::new(random()?))
+            && let Some(public_key) = key.public_key()
+        {
+            return Ok((Key::Wasm(key), public_key));
+        }
+    }
+    Err(Error::new(Code::Internal, "the browser's random numbers are not random").into())
+}
+
+#[cfg(not(feature = "wasm-key"))]
+fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
+    Err(Error::new(Code::Unsupported, "this build of the SDK has no keyStorage: 'wasm'").into())
+}
+
+/// `crypto.subtle`, which is undefined on pages that are not secure, whatever its type says.
+fn subtle(crypto: &web_sys::Crypto) -> Option<SubtleCrypto> {
+    let subtle = Reflect::get(crypto, &"subtle".into()).ok()?;
+    subtle.is_object().then(|| subtle.unchecked_into())
+}
+
+fn object(members: &[(&str, &str)]) -> Result<Object, JsValue> {
+    let object = Object::new();
+    for (name, value) in members {
+        Reflect::set(&object, &(*name).into(), &(*value).into())?;
+    }
+    Ok(object)
+}

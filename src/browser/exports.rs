@@ -1,0 +1,84 @@
+//! What the facade calls. Arguments are decoded before anything is awaited, so that what a caller does to them later has no effect.
+
+use std::cell::LazyCell;
+use std::future::{Future, pending};
+use std::rc::Rc;
+
+use js_sys::Promise;
+use wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::wasm_bindgen;
+use wasm_bindgen_futures::future_to_promise;
+
+use super::host::Browser;
+use super::signal::Abort;
+use super::{Failure, convert};
+use crate::driver::{Host, Sdk};
+
+thread_local! {
+    static SDK: LazyCell<Rc<Sdk<Browser>>> = LazyCell::new(|| Rc::new(Sdk::new(Browser)));
+}
+
+/// `Approov.initializeSession`
+#[wasm_bindgen(js_name = initializeSession)]
+pub fn initialize_session(options: &JsValue) -> Promise {
+    let options = convert::options(options);
+    promise(async move {
+        sdk().initialize_session(options?).await?;
+        Ok(JsValue::UNDEFINED)
+    })
+}
+
+/// `Approov.fetchToken`
+#[wasm_bindgen(js_name = fetchToken)]
+pub fn fetch_token(api: &JsValue, options: &JsValue) -> Promise {
+    let decoded =
+        convert::token_arguments(api, options).and_then(|(arguments, signal)| Ok((arguments, Abort::listen(&signal)?)));
+    promise(async move {
+        let (arguments, abort) = decoded?;
+        let cancelled = async {
+            match abort {
+                Some(abort) => abort.wait().await,
+                None => pending().await,
+            }
+        };
+        Ok(sdk().fetch_token(arguments, cancelled).await?.into())
+    })
+}
+
+/// `Approov.getDPoPToken`
+#[wasm_bindgen(js_name = getDPoPToken)]
+pub fn get_dpop_token(
+    method: &JsValue,
+    uri: &JsValue,
+    nonce: &JsValue,
+    token: &JsValue,
+    message_signature: &JsValue,
+) -> Promise {
+    let claims = convert::claims(method, uri, nonce, token, message_signature, |text| Browser.parse_url(text));
+    promise(async move { Ok(sdk().proof(claims?).await?.into()) })
+}
+
+/// `Approov.messageSignature`
+#[wasm_bindgen(js_name = messageSignature)]
+pub fn message_signature(message: &JsValue) -> Promise {
+    let message = convert::message(message);
+    promise(async move {
+        let message = message?;
+        let signature = sdk().with_key(async |key| key.sign(&message).await).await?;
+        Ok(signature.buffer().into())
+    })
+}
+
+/// `Approov.getExpiries`
+#[wasm_bindgen(js_name = getExpiries)]
+pub fn get_expiries() -> Promise {
+    promise(async { convert::expiries(sdk().expiries().await?) })
+}
+
+fn sdk() -> Rc<Sdk<Browser>> {
+    SDK.with(|sdk| Rc::clone(sdk))
+}
+
+fn promise(call: impl Future<Output = Result<JsValue, Failure>> + 'static) -> Promise {
+    future_to_promise(async move { call.await.map_err(convert::failure) })
+}

@@ -1,0 +1,69 @@
+//! What the driver needs from its host, given by the browser.
+
+use std::future::Future;
+
+use gloo_timers::future::TimeoutFuture;
+use js_sys::{Date, Promise, Uint8Array};
+use wasm_bindgen::JsValue;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::Url;
+
+use super::crypto::{self, Key};
+use super::global::global;
+use super::{Failure, fetch};
+use crate::config::{KeyStorage, UrlParts};
+use crate::driver::{Host, Request};
+use crate::jws::PublicKey;
+use crate::time::Reading;
+use crate::wire::Response;
+
+/// The browser, as the driver sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Browser;
+
+impl Host for Browser {
+    type Cause = JsValue;
+    type Key = Key;
+
+    #[allow(clippy::cast_possible_truncation)] // a float to integer cast saturates
+    fn now(&self) -> Reading {
+        let wall = Date::now();
+        let monotonic = global().performance().map_or(wall, |performance| performance.now());
+        Reading { wall: wall as i64, monotonic: monotonic as i64 }
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], Failure> {
+        crypto::random()
+    }
+
+    fn parse_url(&self, text: &str) -> Option<UrlParts> {
+        let url = Url::new(text).ok()?;
+        Some(UrlParts { origin: url.origin(), hostname: url.hostname(), path: url.pathname() })
+    }
+
+    async fn generate_key(&self, storage: KeyStorage) -> Result<(Key, PublicKey), Failure> {
+        crypto::generate(storage).await
+    }
+
+    async fn sign(&self, key: &Key, message: &[u8]) -> Result<Vec<u8>, Failure> {
+        Ok(key.sign(&Uint8Array::from(message)).await?.to_vec())
+    }
+
+    async fn send(&self, request: Request) -> Result<Response, Failure> {
+        fetch::send(&request).await
+    }
+
+    async fn sleep(&self, milliseconds: u32) {
+        // Browsers take a delay of 2^31 ms or more for none.
+        TimeoutFuture::new(milliseconds.min(i32::MAX.unsigned_abs())).await;
+    }
+
+    async fn turn(&self) {
+        // A promise that is already resolved continues behind what is due now; it cannot be rejected.
+        let _undefined = JsFuture::from(Promise::resolve(&JsValue::UNDEFINED)).await;
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        wasm_bindgen_futures::spawn_local(task);
+    }
+}

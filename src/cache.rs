@@ -1,0 +1,93 @@
+//! The tokens of a session, one per API, and how much life is left in them.
+
+use crate::named::Named;
+use crate::secret::Secret;
+use crate::time::{ServiceTime, UnixMillis};
+
+/// One token per API.
+#[derive(Debug, Default)]
+pub struct Cache {
+    entries: Named<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    token: Secret,
+    lifetime: i64,
+    expires: UnixMillis,
+}
+
+/// What the cache has for an API.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// A token with enough life left.
+    Fresh(Secret),
+    /// A token that can still be used, but should be replaced soon.
+    Ageing(Secret),
+    /// No token, or none that would live long enough to reach a backend.
+    Missing,
+}
+
+impl Cache {
+    /// Keeps a token that lives for `lifetime` milliseconds, until `expires` by the service's clock.
+    pub fn insert(&mut self, api: String, token: Secret, lifetime: i64, expires: UnixMillis) {
+        self.entries.insert(api, Entry { token, lifetime, expires });
+    }
+
+    /// Drops all tokens.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Looks the token of an API up. A token in the last quarter of its life is ageing; in the last twentieth (5 s at most) it is
+    /// no longer handed out, since it has a way to go before a backend checks it.
+    #[must_use]
+    pub fn get(&self, api: &str, now: ServiceTime) -> Lookup {
+        let Some(entry) = self.entries.get(api) else { return Lookup::Missing };
+        let left = entry.expires.saturating_sub(now.latest);
+        if left <= (entry.lifetime / 20).min(5_000) {
+            Lookup::Missing
+        } else if left <= entry.lifetime / 4 {
+            Lookup::Ageing(entry.token.clone())
+        } else {
+            Lookup::Fresh(entry.token.clone())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(moment: UnixMillis) -> ServiceTime {
+        ServiceTime { earliest: moment - 10, latest: moment }
+    }
+
+    #[test]
+    fn a_token_is_fresh_then_ageing_then_gone() {
+        let mut cache = Cache::default();
+        cache.insert("api".into(), "t".into(), 120_000, 1_120_000);
+        let token = || Secret::from("t");
+        for (now, expected) in [
+            (1_000_000, Lookup::Fresh(token())),
+            (1_089_999, Lookup::Fresh(token())),
+            (1_090_000, Lookup::Ageing(token())),
+            (1_114_999, Lookup::Ageing(token())),
+            (1_115_000, Lookup::Missing),
+            (i64::MAX, Lookup::Missing),
+        ] {
+            assert_eq!(cache.get("api", at(now)), expected, "{now}");
+        }
+        assert_eq!(cache.get("other", at(1_000_000)), Lookup::Missing);
+        cache.clear();
+        assert_eq!(cache.get("api", at(1_000_000)), Lookup::Missing);
+    }
+
+    #[test]
+    fn a_short_lived_token_keeps_a_margin_in_proportion() {
+        let mut cache = Cache::default();
+        cache.insert("api".into(), "t".into(), 2_000, 2_000);
+        assert_eq!(cache.get("api", at(1_899)), Lookup::Ageing("t".into()));
+        assert_eq!(cache.get("api", at(1_900)), Lookup::Missing);
+    }
+}

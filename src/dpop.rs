@@ -1,0 +1,206 @@
+//! DPoP proofs (RFC 9449, section 4.2) with the additions of the specification: a nonce of any JSON value, and `msgs`.
+
+use std::fmt::Write;
+
+use sha2::{Digest, Sha256};
+
+use crate::config::UrlParts;
+use crate::error::Error;
+use crate::json::string_literal;
+use crate::jws::{self, PublicKey, base64url};
+
+/// The header of all proofs by one key, encoded once.
+#[derive(Clone, Debug)]
+pub struct ProofHeader(String);
+
+/// The claims of a proof, but for time and randomness.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    /// `htm`, as given.
+    pub method: Method,
+    /// `htu`: origin and path, no query, no fragment (RFC 9449, section 4.2).
+    pub url: String,
+    /// `nonce`: any JSON value, as JSON text.
+    pub nonce: Option<String>,
+    /// `ath`, of the token that goes with the proof.
+    pub token_hash: Option<String>,
+    /// `msgs`: a signature or hash of the message, made by the caller.
+    pub message_signature: Option<String>,
+}
+
+/// An HTTP method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Method(String);
+
+impl Method {
+    /// `GET`, of the nonce request.
+    #[must_use]
+    pub fn get() -> Self {
+        Method("GET".to_owned())
+    }
+
+    /// `POST`, of the attest request.
+    #[must_use]
+    pub fn post() -> Self {
+        Method("POST".to_owned())
+    }
+
+    /// A method as the caller writes it: any token (RFC 9110, section 9.1), in any case.
+    ///
+    /// # Errors
+    /// `invalid-argument` for an empty text or one with characters that no method has.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let is_token = !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+        if is_token {
+            Ok(Method(text.to_owned()))
+        } else {
+            Err(Error::invalid_argument(format!("\"method\" must be an HTTP method such as POST, got \"{text}\"")))
+        }
+    }
+}
+
+impl ProofHeader {
+    /// The header for proofs by `key`.
+    #[must_use]
+    pub fn new(key: &PublicKey) -> Self {
+        ProofHeader(base64url(format!(r#"{{"typ":"dpop+jwt","alg":"ES256","jwk":{}}}"#, key.to_jwk()).as_bytes()))
+    }
+}
+
+impl Claims {
+    /// What is to be signed: header and claims. `jti` are 128 random bits, `iat` is in seconds since the Unix epoch.
+    #[must_use]
+    pub fn signing_input(&self, header: &ProofHeader, jti: [u8; 16], iat: i64) -> String {
+        let mut claims = format!(
+            r#"{{"jti":"{}","htm":{},"htu":{},"iat":{iat}"#,
+            base64url(&jti),
+            string_literal(&self.method.0),
+            string_literal(&self.url)
+        );
+        if let Some(nonce) = &self.nonce {
+            member(&mut claims, "nonce", nonce);
+        }
+        if let Some(hash) = &self.token_hash {
+            member(&mut claims, "ath", &string_literal(hash));
+        }
+        if let Some(signature) = &self.message_signature {
+            member(&mut claims, "msgs", &string_literal(signature));
+        }
+        claims.push('}');
+        jws::signing_input(&header.0, &claims)
+    }
+}
+
+/// The `ath` of a token: unpadded base64url of its SHA-256 (RFC 9449, section 4.2).
+#[must_use]
+pub fn token_hash(token: &str) -> String {
+    base64url(&Sha256::digest(token))
+}
+
+/// The `htu` of a URL; `parts` is what the WHATWG URL parser made of `uri`.
+///
+/// # Errors
+/// `invalid-argument` if the URL could not be parsed or is not of HTTP.
+pub fn http_url(uri: &str, parts: Option<UrlParts>) -> Result<String, Error> {
+    let parts = parts.filter(|parts| parts.origin.starts_with("https://") || parts.origin.starts_with("http://"));
+    match parts {
+        Some(UrlParts { mut origin, path, .. }) => {
+            origin.push_str(&path);
+            Ok(origin)
+        }
+        None => Err(Error::invalid_argument(format!("\"uri\" must be an absolute https URL, got \"{uri}\""))),
+    }
+}
+
+fn member(claims: &mut String, name: &str, json: &str) {
+    let _infallible = write!(claims, r#","{name}":{json}"#);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jws::from_base64url;
+    use serde_json::json;
+
+    fn header() -> ProofHeader {
+        let mut point = [7; 65];
+        point[0] = 4;
+        ProofHeader::new(&PublicKey::from_uncompressed_point(&point).expect("a point"))
+    }
+
+    fn claims() -> Claims {
+        Claims {
+            method: Method::post(),
+            url: "https://api.example.com/v1".to_owned(),
+            nonce: None,
+            token_hash: None,
+            message_signature: None,
+        }
+    }
+
+    fn decoded(input: &str) -> [serde_json::Value; 2] {
+        let mut parts = input
+            .split('.')
+            .map(|part| serde_json::from_slice(&from_base64url(part).expect("base64url")).expect("JSON"));
+        [parts.next().expect("a header"), parts.next().expect("claims")]
+    }
+
+    #[test]
+    fn the_header_has_type_algorithm_and_the_public_key_alone() {
+        let [header, _] = decoded(&claims().signing_input(&header(), [0; 16], 0));
+        let coordinate = base64url(&[7; 32]);
+        assert_eq!(
+            header,
+            json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": {"kty": "EC", "crv": "P-256", "x": coordinate, "y": coordinate}})
+        );
+    }
+
+    #[test]
+    fn optional_claims_are_there_only_when_given() {
+        let [_, bare] = decoded(&claims().signing_input(&header(), [0; 16], 1_700_000_000));
+        assert_eq!(
+            bare,
+            json!({"jti": "AAAAAAAAAAAAAAAAAAAAAA", "htm": "POST", "htu": "https://api.example.com/v1", "iat": 1_700_000_000})
+        );
+        let whole = Claims {
+            nonce: Some(r#"{"a":[1,"x"]}"#.to_owned()),
+            token_hash: Some(token_hash("token")),
+            message_signature: Some("sig\"\\".to_owned()),
+            ..claims()
+        };
+        let [_, whole] = decoded(&whole.signing_input(&header(), [255; 16], 0));
+        assert_eq!(whole["nonce"], json!({"a": [1, "x"]}));
+        assert_eq!(whole["msgs"], "sig\"\\");
+        assert_eq!(whole["jti"], "_____________________w");
+        assert_eq!(whole["ath"], "PEaenWxYddN6Q_NT1PiOYfz4EsZu7jRXRlpAsNpBU-A");
+    }
+
+    #[test]
+    fn the_token_hash_is_that_of_rfc_9449_section_7_1() {
+        assert_eq!(
+            token_hash("Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"),
+            "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"
+        );
+    }
+
+    #[test]
+    fn methods_are_tokens_in_any_case() {
+        for method in ["GET", "get", "Patch", "M-SEARCH", "X!#$%&'*+-.^_`|~9"] {
+            assert_eq!(Method::parse(method), Ok(Method(method.to_owned())));
+        }
+        for method in ["", " ", "PO ST", "GET\r\n", "GÉT", "a/b", "\"GET\""] {
+            assert!(Method::parse(method).expect_err("an error").message().contains("\"method\""), "{method:?}");
+        }
+    }
+
+    #[test]
+    fn only_http_urls_can_be_proven() {
+        let parts = |origin: &str| Some(UrlParts { origin: origin.into(), hostname: "h".into(), path: "/p".into() });
+        assert_eq!(http_url("x", parts("https://h")).as_deref(), Ok("https://h/p"));
+        assert_eq!(http_url("x", parts("http://h:1")).as_deref(), Ok("http://h:1/p"));
+        for wrong in [parts("ftp://h"), parts("null"), None] {
+            assert!(http_url("the-uri", wrong).expect_err("an error").message().contains("the-uri"));
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! The driver: carries out what a session decides, on a host that has clocks, randomness, a key store and a network.
+//!
+//! A request is one future that all who wait for it share. It makes progress as long as anybody waits; when the last one has left
+//! (time-out, abort), it is dropped, and with it the fetch.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+use futures_util::future::{Either, LocalBoxFuture, Shared, WeakShared, select};
+
+use crate::config::{Config, KeyStorage, Options, UrlParts};
+use crate::dpop::{Claims, Method, ProofHeader};
+use crate::error::{Code, Error};
+use crate::json::string_literal;
+use crate::jws::{self, PublicKey};
+use crate::session::{BatchId, Session, Step, Tokens, Wanted};
+use crate::time::{Reading, UnixMillis};
+use crate::token_request::{Arguments, DEFAULT_TIMEOUT, TokenRequest};
+use crate::wire::Response;
+
+/// A refresh is tried again after this long, in milliseconds, then after twice as long.
+const BACKOFF: u32 = 250;
+/// How often a refresh is tried again.
+const REFRESH_RETRIES: u32 = 2;
+
+/// What the driver needs from where it runs.
+#[allow(async_fn_in_trait)] // all runs on one thread
+pub trait Host: Clone + 'static {
+    /// What the host throws; goes along as the cause of an error.
+    type Cause: Clone + 'static;
+    /// A private key.
+    type Key: 'static;
+
+    /// Reads the clocks.
+    fn now(&self) -> Reading;
+    /// Draws random bytes.
+    fn random<const N: usize>(&self) -> Result<[u8; N], Failure<Self::Cause>>;
+    /// Parses a URL as the WHATWG URL standard does.
+    fn parse_url(&self, text: &str) -> Option<UrlParts>;
+    /// Makes a session key.
+    async fn generate_key(&self, storage: KeyStorage) -> Result<(Self::Key, PublicKey), Failure<Self::Cause>>;
+    /// Signs with ES256: r and s, 32 bytes each.
+    async fn sign(&self, key: &Self::Key, message: &[u8]) -> Result<Vec<u8>, Failure<Self::Cause>>;
+    /// Sends a request; an answer of any status is a success.
+    async fn send(&self, request: Request) -> Result<Response, Failure<Self::Cause>>;
+    /// Waits so many milliseconds.
+    async fn sleep(&self, milliseconds: u32);
+    /// Waits until everything that is due in this turn of the event loop has been called.
+    async fn turn(&self);
+    /// Lets a task run on its own.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+}
+
+/// A request to the service.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The service's URL.
+    pub url: String,
+    /// The proof, for the `DPoP` header.
+    pub proof: String,
+    /// The form of an attest request; none for a nonce request, which is a `GET`.
+    pub form: Option<String>,
+}
+
+/// An error with what caused it.
+#[derive(Clone, Debug)]
+pub struct Failure<C> {
+    /// The error.
+    pub error: Error,
+    /// What the host threw, if that is where it came from.
+    pub cause: Option<C>,
+}
+
+impl<C> Failure<C> {
+    /// An error with its cause.
+    pub fn caused_by(error: Error, cause: C) -> Self {
+        Failure { error, cause: Some(cause) }
+    }
+}
+
+impl<C> From<Error> for Failure<C> {
+    fn from(error: Error) -> Self {
+        Failure { error, cause: None }
+    }
+}
+
+type Outcome<H, T> = Result<T, Failure<<H as Host>::Cause>>;
+type SharedFuture<T> = Shared<LocalBoxFuture<'static, T>>;
+type WeakFuture<T> = WeakShared<LocalBoxFuture<'static, T>>;
+type SharedTokens<H> = SharedFuture<Outcome<H, Rc<Tokens>>>;
+type SharedNonce<H> = SharedFuture<Outcome<H, ()>>;
+type WeakTokens<H> = WeakFuture<Outcome<H, Rc<Tokens>>>;
+type WeakNonce<H> = WeakFuture<Outcome<H, ()>>;
+
+/// The SDK: at most one session at a time.
+pub struct Sdk<H: Host> {
+    host: H,
+    active: RefCell<Option<Rc<Active<H>>>>,
+    /// The latest call of `initializeSession` that is not over yet; it waits for the ones before it.
+    starting: RefCell<Option<SharedFuture<()>>>,
+    starts: Cell<u64>,
+}
+
+/// A session with its key: one generation. Requests in flight hold on to theirs, so they cannot touch a newer one.
+struct Active<H: Host> {
+    host: H,
+    key: H::Key,
+    header: ProofHeader,
+    session: RefCell<Session>,
+    nonce_request: RefCell<Option<WeakNonce<H>>>,
+    batches: RefCell<Vec<(BatchId, WeakTokens<H>)>>,
+}
+
+impl<H: Host> Sdk<H> {
+    /// An SDK without a session.
+    pub fn new(host: H) -> Self {
+        Sdk { host, active: RefCell::new(None), starting: RefCell::new(None), starts: Cell::new(0) }
+    }
+
+    /// Begins a session with a fresh key, in place of the one before, and asks the service for a nonce without waiting for it.
+    ///
+    /// # Errors
+    /// `invalid-argument`, or `unsupported` if the key cannot be made; the session before stays as it is.
+    pub async fn initialize_session(self: &Rc<Self>, options: Options) -> Outcome<H, ()> {
+        let before = self.starting.borrow().clone();
+        let result: Rc<RefCell<Option<Outcome<H, ()>>>> = Rc::default();
+        let start = {
+            let (sdk, result) = (Rc::clone(self), Rc::clone(&result));
+            async move {
+                if let Some(before) = before {
+                    before.await;
+                }
+                let outcome = sdk.start(&options).await;
+                *result.borrow_mut() = Some(outcome);
+            }
+        }
+        .boxed_local()
+        .shared();
+        let number = self.starts.get().wrapping_add(1);
+        self.starts.set(number);
+        *self.starting.borrow_mut() = Some(start.clone());
+        start.await;
+        if self.starts.get() == number {
+            *self.starting.borrow_mut() = None;
+        }
+        let outcome = result.borrow_mut().take();
+        outcome.unwrap_or_else(|| Err(Error::new(Code::Internal, "initializeSession was not carried out").into()))
+    }
+
+    /// The token of an API, from the cache or from the service. `cancelled` resolves when the caller gives up.
+    ///
+    /// # Errors
+    /// Those of the specification; see [`Code`].
+    pub async fn fetch_token(
+        &self,
+        arguments: Arguments,
+        cancelled: impl Future<Output = Failure<H::Cause>>,
+    ) -> Outcome<H, String> {
+        let active = self.active().await?;
+        let request = TokenRequest::parse(&arguments, &active.session.borrow().config().checks)?;
+        let step = active.session.borrow_mut().request(&request, self.host.now())?;
+        let wanted = match step {
+            Step::Cached(token) => return Ok(token.expose().to_owned()),
+            Step::Ageing(token, wanted) => {
+                active.refresh_behind(wanted);
+                return Ok(token.expose().to_owned());
+            }
+            Step::Wait(wanted) => wanted,
+        };
+        let tokens = active.batch(wanted)?;
+        let timeout = request.timeout;
+        let gave_up = async {
+            match select(Box::pin(self.host.sleep(timeout)), Box::pin(cancelled)).await {
+                Either::Left(((), _)) => {
+                    Error::new(Code::Timeout, format!("no answer from the Approov service within {timeout} ms")).into()
+                }
+                Either::Right((failure, _)) => failure,
+            }
+        };
+        match select(tokens, Box::pin(gave_up)).await {
+            Either::Left((tokens, _)) => Ok(tokens?.get(&request.api)?.expose().to_owned()),
+            Either::Right((failure, _)) => Err(failure),
+        }
+    }
+
+    /// A DPoP proof by the session's key.
+    ///
+    /// # Errors
+    /// `not-initialized` without a session, or what the key store reports.
+    pub async fn proof(&self, claims: Claims) -> Outcome<H, String> {
+        self.active().await?.proof(&claims).await
+    }
+
+    /// Lends the session's key to `sign`.
+    ///
+    /// # Errors
+    /// `not-initialized` without a session, or what `sign` reports.
+    pub async fn with_key<T>(&self, sign: impl AsyncFnOnce(&H::Key) -> Outcome<H, T>) -> Outcome<H, T> {
+        let active = self.active().await?;
+        sign(&active.key).await
+    }
+
+    /// When the session and its check results end, in milliseconds by the local wall clock; empty before the first token.
+    ///
+    /// # Errors
+    /// `not-initialized` without a session.
+    pub async fn expiries(&self) -> Outcome<H, Vec<(String, UnixMillis)>> {
+        let active = self.active().await?;
+        let expiries = active.session.borrow().expiries(self.host.now());
+        Ok(expiries)
+    }
+
+    /// The session, once the calls of `initializeSession` that came before have been carried out.
+    async fn active(&self) -> Outcome<H, Rc<Active<H>>> {
+        let starting = self.starting.borrow().clone();
+        if let Some(starting) = starting {
+            starting.await;
+        }
+        let active = self.active.borrow().clone();
+        active.ok_or_else(|| {
+            Error::new(Code::NotInitialized, "there is no Approov session: call initializeSession first").into()
+        })
+    }
+
+    async fn start(&self, options: &Options) -> Outcome<H, ()> {
+        let previous = self.active.borrow().clone();
+        let config = {
+            let previous = previous.as_ref().map(|active| active.session.borrow().config().clone());
+            Config::parse(options, previous.as_ref(), |text| self.host.parse_url(text))?
+        };
+        drop(previous);
+        let (key, public_key) = self.host.generate_key(config.key_storage).await?;
+        let active = Rc::new(Active {
+            host: self.host.clone(),
+            key,
+            header: ProofHeader::new(&public_key),
+            session: RefCell::new(Session::new(config)),
+            nonce_request: RefCell::new(None),
+            batches: RefCell::new(Vec::new()),
+        });
+        *self.active.borrow_mut() = Some(Rc::clone(&active));
+        self.host.spawn(async move {
+            // A failure here is not the caller's yet: the attest request asks again, and reports it.
+            let _unreported = active.warm_up().await;
+        });
+        Ok(())
+    }
+}
+
+impl<H: Host> Active<H> {
+    async fn proof(&self, claims: &Claims) -> Outcome<H, String> {
+        let iat = self.session.borrow().issued_at(self.host.now());
+        let input = claims.signing_input(&self.header, self.host.random()?, iat);
+        let signature = self.host.sign(&self.key, input.as_bytes()).await?;
+        Ok(jws::compact(input, &signature))
+    }
+
+    /// Gets the first nonce, within the usual time-out.
+    async fn warm_up(self: Rc<Self>) -> Outcome<H, ()> {
+        let time_out = Box::pin(self.host.sleep(DEFAULT_TIMEOUT));
+        match select(self.nonce(), time_out).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right(((), _)) => Ok(()),
+        }
+    }
+
+    /// A future that is over when there is a nonce, or none is to be had. All who need one share one request.
+    fn nonce(self: &Rc<Self>) -> SharedNonce<H> {
+        if let Some(running) = self.nonce_request.borrow().as_ref().and_then(WeakShared::upgrade)
+            && running.peek().is_none_or(Result::is_ok)
+        {
+            return running;
+        }
+        let active = Rc::clone(self);
+        let request = async move {
+            let (response, _, _) = active.exchange(Method::get(), None).await?;
+            if response.usable_nonce().is_some() { Ok(()) } else { Err(response.into_refusal().into()) }
+        }
+        .boxed_local()
+        .shared();
+        *self.nonce_request.borrow_mut() = request.downgrade();
+        request
+    }
+
+    async fn ensure_nonce(self: &Rc<Self>) -> Outcome<H, ()> {
+        if self.session.borrow().nonce().is_some() {
+            return Ok(());
+        }
+        self.nonce().await
+    }
+
+    /// Sends one request with a proof of its own, and learns from the answer.
+    async fn exchange(&self, method: Method, form: Option<String>) -> Outcome<H, (Response, Reading, Reading)> {
+        let (url, nonce) = {
+            let session = self.session.borrow();
+            (session.config().attest_url.clone(), session.nonce().map(string_literal))
+        };
+        let claims = Claims { method, url: url.clone(), nonce, token_hash: None, message_signature: None };
+        let proof = self.proof(&claims).await?;
+        let sent = self.host.now();
+        let response = self.host.send(Request { url, proof, form }).await?;
+        let received = self.host.now();
+        self.session.borrow_mut().learn(&response, sent, received);
+        Ok((response, sent, received))
+    }
+
+    fn refresh_behind(self: &Rc<Self>, wanted: Wanted) {
+        let Ok(refresh) = self.batch(wanted) else { return };
+        let time_out = self.host.clone();
+        self.host.spawn(async move {
+            // Nobody waits for this: if it fails, the next call finds the token older, and asks again.
+            let _unreported = select(refresh, Box::pin(time_out.sleep(DEFAULT_TIMEOUT))).await;
+        });
+    }
+
+    /// The future of a batch, started if it is new.
+    fn batch(self: &Rc<Self>, wanted: Wanted) -> Result<SharedTokens<H>, Error> {
+        let running = |id| {
+            let batches = self.batches.borrow();
+            batches.iter().find(|(known, _)| *known == id).and_then(|(_, weak)| weak.upgrade())
+        };
+        match wanted {
+            Wanted::Joined(id) => {
+                running(id).ok_or_else(|| Error::new(Code::Internal, "a request of the Approov SDK was lost"))
+            }
+            Wanted::New { batch: id, after } => {
+                let future = self.clone().carry_out(id, after.and_then(running)).boxed_local().shared();
+                if let Some(weak) = future.downgrade() {
+                    self.batches.borrow_mut().push((id, weak));
+                }
+                Ok(future)
+            }
+        }
+    }
+
+    fn carry_out(
+        self: Rc<Self>,
+        id: BatchId,
+        after: Option<SharedTokens<H>>,
+    ) -> impl Future<Output = Outcome<H, Rc<Tokens>>> {
+        let entry = Entry { active: self, id };
+        async move {
+            let active = &entry.active;
+            active.host.turn().await;
+            active.ensure_nonce().await?;
+            let failed_before = match after {
+                Some(after) => after.await.err(),
+                None => None,
+            };
+            let sealed = active.session.borrow_mut().seal(id);
+            let sealed = match (sealed, failed_before) {
+                (Ok(sealed), _) => sealed,
+                // The results that this request relied on were not accepted; why, is what the caller needs to know.
+                (Err(error), Some(failure)) if error.code() == Code::ResultsRequired => return Err(failure),
+                (Err(error), _) => return Err(error.into()),
+            };
+            let mut retries = Retries::new(sealed.carries_results);
+            loop {
+                let attempt = active.exchange(Method::post(), Some(sealed.form.clone())).await;
+                let (outcome, sent, received, retry_after) = match attempt {
+                    Ok((response, sent, received)) => {
+                        let retry_after = response.retry_after;
+                        let has_nonce = response.usable_nonce().is_some();
+                        let outcome = response.into_granted();
+                        if has_nonce
+                            && outcome.as_ref().is_err_and(Error::is_invalid_nonce)
+                            && retries.take_nonce_retry()
+                        {
+                            continue;
+                        }
+                        (outcome.map_err(Failure::from), sent, received, retry_after)
+                    }
+                    Err(failure) => (Err(failure), active.host.now(), active.host.now(), None),
+                };
+                let retry = match &outcome {
+                    Err(failure) if failure.error.is_retryable() => {
+                        retries.next_pause(retry_after, active.host.random()?)
+                    }
+                    _ => None,
+                };
+                if let Some(pause) = retry {
+                    active.host.sleep(pause).await;
+                    continue;
+                }
+                let (outcome, cause) = match outcome {
+                    Ok(granted) => (Ok(granted), None),
+                    Err(Failure { error, cause }) => (Err(error), cause),
+                };
+                let completed = active.session.borrow_mut().complete(id, outcome, sent, received);
+                return completed.map(Rc::new).map_err(|error| Failure { error, cause });
+            }
+        }
+    }
+}
+
+/// A batch's place in the list; given up when its future is over, or dropped because nobody waits for it.
+struct Entry<H: Host> {
+    active: Rc<Active<H>>,
+    id: BatchId,
+}
+
+impl<H: Host> Drop for Entry<H> {
+    fn drop(&mut self) {
+        if let Ok(mut batches) = self.active.batches.try_borrow_mut() {
+            batches.retain(|(id, _)| *id != self.id);
+        }
+        if let Ok(mut session) = self.active.session.try_borrow_mut() {
+            session.abandon(self.id);
+        }
+    }
+}
+
+/// How often a request may still be sent again.
+#[derive(Debug)]
+struct Retries {
+    nonce: bool,
+    refresh: u32,
+    pause: u32,
+}
+
+impl Retries {
+    /// A request that carries results may have had them consumed: only a refused nonce shows that it has not.
+    fn new(carries_results: bool) -> Self {
+        Retries { nonce: true, refresh: if carries_results { 0 } else { REFRESH_RETRIES }, pause: BACKOFF }
+    }
+
+    fn take_nonce_retry(&mut self) -> bool {
+        std::mem::take(&mut self.nonce)
+    }
+
+    /// How long to wait before the next try, in milliseconds: what the service asks for, or a time that doubles and is spread by
+    /// half in both directions, so that clients which failed together do not return together.
+    fn next_pause(&mut self, retry_after: Option<i64>, [dice]: [u8; 1]) -> Option<u32> {
+        self.refresh = self.refresh.checked_sub(1)?;
+        let jittered = (self.pause / 2).saturating_add(self.pause.saturating_mul(u32::from(dice)) / 255);
+        self.pause = self.pause.saturating_mul(2);
+        let asked = retry_after.map_or(0, |asked| u32::try_from(asked.max(0)).unwrap_or(u32::MAX));
+        Some(jittered.max(asked))
+    }
+}

@@ -1,0 +1,225 @@
+//! The errors of the SDK: one type with a stable code, and the table that says which JavaScript class each code becomes.
+
+use std::fmt;
+
+use crate::named::Named;
+
+/// A failure as the SDK's user sees it, without the JavaScript value that may have caused it (the driver adds that).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    code: Code,
+    message: String,
+    service_errors: Named<String>,
+    retryable: bool,
+}
+
+/// What went wrong. The text form of a code is stable: programs may compare it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// An argument is missing, empty, of the wrong type or unusable.
+    InvalidArgument,
+    /// The browser lacks something the call needs.
+    Unsupported,
+    /// The SDK itself failed in a way that it should not.
+    Internal,
+    /// `initializeSession` has not been called.
+    NotInitialized,
+    /// The session's first token fetch needs the result of at least one check.
+    ResultsRequired,
+    /// The session has ended; a new one and fresh check results are needed.
+    SessionExpired,
+    /// The request did not reach the service, or its answer did not arrive.
+    Network,
+    /// No answer came within the call's time-out.
+    Timeout,
+    /// The caller's `AbortSignal` was aborted.
+    Aborted,
+    /// The answer was not one that the protocol knows.
+    InvalidResponse,
+    /// The service refused the request and said why.
+    Service,
+    /// The service answered without a token for the requested API.
+    TokenUnavailable,
+}
+
+/// The JavaScript error classes of the specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// `ApproovError`, the base of the others.
+    Approov,
+    /// `ApproovSessionError`: the session has to be (re-)initialised.
+    Session,
+    /// `ApproovFetchError`: communication with the service failed.
+    Fetch,
+    /// `ApproovServiceError`: the service reported errors.
+    Service,
+}
+
+impl Code {
+    /// Every code, in the order of the documentation.
+    pub const ALL: [Code; 12] = [
+        Code::InvalidArgument,
+        Code::Unsupported,
+        Code::Internal,
+        Code::NotInitialized,
+        Code::ResultsRequired,
+        Code::SessionExpired,
+        Code::Network,
+        Code::Timeout,
+        Code::Aborted,
+        Code::InvalidResponse,
+        Code::Service,
+        Code::TokenUnavailable,
+    ];
+
+    /// The `code` property of the JavaScript error.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::InvalidArgument => "invalid-argument",
+            Code::Unsupported => "unsupported",
+            Code::Internal => "internal",
+            Code::NotInitialized => "not-initialized",
+            Code::ResultsRequired => "results-required",
+            Code::SessionExpired => "session-expired",
+            Code::Network => "network",
+            Code::Timeout => "timeout",
+            Code::Aborted => "aborted",
+            Code::InvalidResponse => "invalid-response",
+            Code::Service => "service",
+            Code::TokenUnavailable => "token-unavailable",
+        }
+    }
+
+    /// The JavaScript class that carries this code.
+    #[must_use]
+    pub fn class(self) -> Class {
+        match self {
+            Code::InvalidArgument | Code::Unsupported | Code::Internal => Class::Approov,
+            Code::NotInitialized | Code::ResultsRequired | Code::SessionExpired => Class::Session,
+            Code::Network | Code::Timeout | Code::Aborted | Code::InvalidResponse => Class::Fetch,
+            Code::Service | Code::TokenUnavailable => Class::Service,
+        }
+    }
+
+    fn usually_retryable(self) -> bool {
+        match self {
+            Code::Network | Code::Timeout => true,
+            Code::InvalidArgument
+            | Code::Unsupported
+            | Code::Internal
+            | Code::NotInitialized
+            | Code::ResultsRequired
+            | Code::SessionExpired
+            | Code::Aborted
+            | Code::InvalidResponse
+            | Code::Service
+            | Code::TokenUnavailable => false,
+        }
+    }
+}
+
+impl Class {
+    /// The name of the class in JavaScript.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Approov => "ApproovError",
+            Class::Session => "ApproovSessionError",
+            Class::Fetch => "ApproovFetchError",
+            Class::Service => "ApproovServiceError",
+        }
+    }
+}
+
+impl Error {
+    /// An error with the code's usual answer to "may the same call succeed if repeated?".
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Error { code, message: message.into(), service_errors: Named::default(), retryable: code.usually_retryable() }
+    }
+
+    /// An argument is unusable; `message` names it and says what was expected.
+    pub fn invalid_argument(message: impl Into<String>) -> Self {
+        Error::new(Code::InvalidArgument, message)
+    }
+
+    /// The same error, marked as one that a plain repetition of the call may cure, or not.
+    #[must_use]
+    pub fn retryable_if(mut self, retryable: bool) -> Self {
+        self.retryable = retryable;
+        self
+    }
+
+    /// The same error with the service's map of error codes to details, unchanged.
+    #[must_use]
+    pub fn with_service_errors(mut self, errors: Named<String>) -> Self {
+        self.service_errors = errors;
+        self
+    }
+
+    /// What went wrong, as a stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What went wrong and what to do about it, for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The service's error codes with their details; empty unless the service reported some.
+    #[must_use]
+    pub fn service_errors(&self) -> &Named<String> {
+        &self.service_errors
+    }
+
+    /// Whether repeating the same call, unchanged, may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_the_class_that_the_documentation_gives_it() {
+        let table = Code::ALL.map(|code| (code.as_str(), code.class().as_str()));
+        assert_eq!(
+            table,
+            [
+                ("invalid-argument", "ApproovError"),
+                ("unsupported", "ApproovError"),
+                ("internal", "ApproovError"),
+                ("not-initialized", "ApproovSessionError"),
+                ("results-required", "ApproovSessionError"),
+                ("session-expired", "ApproovSessionError"),
+                ("network", "ApproovFetchError"),
+                ("timeout", "ApproovFetchError"),
+                ("aborted", "ApproovFetchError"),
+                ("invalid-response", "ApproovFetchError"),
+                ("service", "ApproovServiceError"),
+                ("token-unavailable", "ApproovServiceError"),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_passing_troubles_are_retryable_unless_said_otherwise() {
+        let retryable: Vec<_> = Code::ALL.into_iter().filter(|&code| Error::new(code, "").is_retryable()).collect();
+        assert_eq!(retryable, [Code::Network, Code::Timeout]);
+        assert!(Error::new(Code::Service, "").retryable_if(true).is_retryable());
+    }
+}

@@ -1,0 +1,342 @@
+//! The check as a tower layer, for axum and other servers built on tower. Feature `tower`.
+
+use crate::replay::{MemoryReplayStore, ReplayStore};
+use crate::time::UnixTime;
+use crate::uri::{HttpUri, InvalidUri};
+use crate::verifier::{Body, Challenge, Error, Request, Verified, Verifier};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::json;
+use std::error::Error as StdError;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Lets good requests pass, with [`Verified`] among their extensions, and answers the others itself: `401` with a
+/// `WWW-Authenticate: DPoP` challenge and a problem document (RFC 9457) whose member `code` is [`Error::code`].
+///
+/// Put it inside the layer that answers CORS preflights (they carry no token), and outside of path rewriting:
+/// the path that it sees must be the one that clients ask for, up to the path of a [`PublicUrl`].
+pub struct ApproovLayer<S = MemoryReplayStore> {
+    verifier: Arc<Verifier<S>>,
+    settings: Settings,
+}
+
+#[derive(Clone)]
+struct Settings {
+    public_urls: Vec<PublicUrl>,
+    body_limit: usize,
+    bound_headers: Vec<HeaderName>,
+    nonces: Option<NonceSource>,
+    rules: Vec<Rule>,
+}
+
+type NonceSource = Arc<dyn Fn() -> HeaderValue + Send + Sync>;
+type Rule = Arc<dyn Fn(&Verified, &Parts) -> Result<(), Refusal> + Send + Sync>;
+
+/// Where clients find this server: an origin such as `https://api.example.com`, with a path when a proxy in front
+/// takes that path off.
+///
+/// It is configured and never read from a request: whoever could choose it could replay a proof that was made
+/// for another server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    base: HttpUri,
+}
+
+impl PublicUrl {
+    /// Reads the URL. A query and a fragment are dropped.
+    ///
+    /// # Errors
+    /// [`InvalidUri`] when the text is not an absolute http or https URL.
+    pub fn parse(text: &str) -> Result<Self, InvalidUri> {
+        Ok(Self { base: HttpUri::parse(text)? })
+    }
+
+    /// The URL of a request for `path` as clients see it.
+    fn join(&self, path: &str) -> String {
+        format!("{}{}{path}", self.base.origin(), self.base.path().trim_end_matches('/'))
+    }
+
+    /// Whether a request with this `Host` was meant for this URL.
+    fn has_authority(&self, authority: &str) -> bool {
+        self.base.with_authority(authority).is_ok_and(|asked| asked.origin() == self.base.origin())
+    }
+}
+
+/// Why a rule of the application refuses a request that is good otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    code: &'static str,
+    detail: &'static str,
+}
+
+impl Refusal {
+    /// A refusal with a stable name for programs and a sentence for people, both sent to the client with `403`.
+    #[must_use]
+    pub const fn new(code: &'static str, detail: &'static str) -> Self {
+        Self { code, detail }
+    }
+}
+
+impl<S> ApproovLayer<S> {
+    /// A layer for a server that clients find at these URLs. Of several, the `Host` of a request tells which.
+    #[must_use]
+    pub fn new(verifier: Verifier<S>, public_urls: impl IntoIterator<Item = PublicUrl>) -> Self {
+        Self {
+            verifier: Arc::new(verifier),
+            settings: Settings {
+                public_urls: public_urls.into_iter().collect(),
+                body_limit: 1 << 20,
+                bound_headers: Vec::new(),
+                nonces: None,
+                rules: Vec::new(),
+            },
+        }
+    }
+
+    /// The longest body that is read to compare it with a proof's `msgs`, in bytes; a longer one is answered with
+    /// `413`. Bodies that no proof covers pass unread. Default: 1 MiB.
+    #[must_use]
+    pub const fn body_limit(mut self, bytes: usize) -> Self {
+        self.settings.body_limit = bytes;
+        self
+    }
+
+    /// Demands that tokens are bound (`pay`) to the value of a header. Given several times: to their values, one
+    /// after the other. A request that lacks one of them is refused.
+    #[must_use]
+    pub fn bound_to_header(mut self, name: HeaderName) -> Self {
+        self.settings.bound_headers.push(name);
+        self
+    }
+
+    /// [`ApproovLayer::bound_to_header`] for `Authorization`.
+    #[must_use]
+    pub fn bound_to_authorization(self) -> Self {
+        self.bound_to_header(AUTHORIZATION)
+    }
+
+    /// Sends a nonce in `DPoP-Nonce` with each challenge that asks for one (RFC 9449 section 9). For verifiers
+    /// with a [`nonce_check`](crate::VerifierBuilder::nonce_check).
+    #[must_use]
+    pub fn nonces(mut self, source: impl Fn() -> HeaderValue + Send + Sync + 'static) -> Self {
+        self.settings.nonces = Some(Arc::new(source));
+        self
+    }
+
+    /// Adds a rule of the application, such as "mobile only" or "this visitor only". Rules see requests that passed
+    /// all checks, in the order in which they were added; the first refusal is answered with `403`.
+    #[must_use]
+    pub fn rule(mut self, rule: impl Fn(&Verified, &Parts) -> Result<(), Refusal> + Send + Sync + 'static) -> Self {
+        self.settings.rules.push(Arc::new(rule));
+        self
+    }
+}
+
+impl<S> Clone for ApproovLayer<S> {
+    fn clone(&self) -> Self {
+        Self { verifier: Arc::clone(&self.verifier), settings: self.settings.clone() }
+    }
+}
+
+impl<S, I> Layer<I> for ApproovLayer<S> {
+    type Service = ApproovService<I, S>;
+
+    fn layer(&self, inner: I) -> Self::Service {
+        ApproovService { inner, verifier: Arc::clone(&self.verifier), settings: Arc::new(self.settings.clone()) }
+    }
+}
+
+/// The service that [`ApproovLayer`] makes.
+pub struct ApproovService<I, S = MemoryReplayStore> {
+    inner: I,
+    verifier: Arc<Verifier<S>>,
+    settings: Arc<Settings>,
+}
+
+impl<I: Clone, S> Clone for ApproovService<I, S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), verifier: Arc::clone(&self.verifier), settings: Arc::clone(&self.settings) }
+    }
+}
+
+impl<I, S, B, R> Service<http::Request<B>> for ApproovService<I, S>
+where
+    I: Service<http::Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    I::Future: Send,
+    S: ReplayStore + 'static,
+    B: http_body::Body<Data = Bytes> + From<Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    R: From<Bytes>,
+{
+    type Response = Response<R>;
+    type Error = I::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, I::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), I::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        // The service that was polled ready serves this request; its clone waits for the next.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
+        let (verifier, settings) = (Arc::clone(&self.verifier), Arc::clone(&self.settings));
+        Box::pin(async move {
+            match admit(&verifier, &settings, request, UnixTime::now()).await {
+                Ok(request) => inner.call(request).await,
+                Err(problem) => Ok(problem.into_response(&settings)),
+            }
+        })
+    }
+}
+
+/// Checks a request and notes in its extensions what was found.
+async fn admit<S, B>(
+    verifier: &Verifier<S>,
+    settings: &Settings,
+    request: http::Request<B>,
+    now: UnixTime,
+) -> Result<http::Request<B>, Problem>
+where
+    S: ReplayStore,
+    B: http_body::Body<Data = Bytes> + From<Bytes>,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let (mut parts, mut body) = request.into_parts();
+    let verified = {
+        let binding = settings.binding(&parts.headers)?;
+        let checked = verifier.check(
+            &Request {
+                method: parts.method.as_str(),
+                url: &settings.url(&parts),
+                headers: &parts.headers,
+                body: Body::Unread,
+                binding: binding.as_deref(),
+            },
+            now,
+        )?;
+        if checked.needs_body() {
+            let bytes = read(body, settings.body_limit).await?;
+            checked.check_message(&Body::Bytes(&bytes))?;
+            body = B::from(bytes);
+        } else {
+            checked.check_message(&Body::Unread)?;
+        }
+        verifier.check_replay(checked, now).await?
+    };
+    for rule in &settings.rules {
+        rule(&verified, &parts).map_err(Problem::Refused)?;
+    }
+    parts.extensions.insert(verified);
+    Ok(http::Request::from_parts(parts, body))
+}
+
+async fn read<B>(body: B, limit: usize) -> Result<Bytes, Problem>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge),
+        Err(_) => Err(Problem::BodyBroken),
+    }
+}
+
+impl Settings {
+    /// The URL as the client sees it; empty, which no proof fits, when the request was meant for no known one.
+    fn url(&self, parts: &Parts) -> String {
+        let known = match self.public_urls.as_slice() {
+            [only] => Some(only),
+            several => {
+                let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+                let authority = parts.uri.authority().map(http::uri::Authority::as_str).or(host);
+                authority.and_then(|authority| several.iter().find(|url| url.has_authority(authority)))
+            }
+        };
+        known.map(|url| url.join(parts.uri.path())).unwrap_or_default()
+    }
+
+    /// The data that the token must be bound to, or `None` when it need not be bound.
+    fn binding(&self, headers: &HeaderMap) -> Result<Option<Vec<u8>>, Error> {
+        if self.bound_headers.is_empty() {
+            return Ok(None);
+        }
+        let mut data = Vec::new();
+        for name in &self.bound_headers {
+            let mut values = headers.get_all(name).iter();
+            match (values.next(), values.next()) {
+                (Some(value), None) => data.extend_from_slice(value.as_bytes()),
+                _ => return Err(Error::BindingDataMissing),
+            }
+        }
+        Ok(Some(data))
+    }
+}
+
+/// Why the layer answers itself.
+#[derive(Debug)]
+enum Problem {
+    Unverified(Error),
+    Refused(Refusal),
+    BodyTooLarge,
+    BodyBroken,
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self::Unverified(error)
+    }
+}
+
+impl Problem {
+    fn into_response<R: From<Bytes>>(self, settings: &Settings) -> Response<R> {
+        let (status, code, detail) = match &self {
+            // What is wrong inside this server is for its logs, not for clients.
+            Self::Unverified(error @ (Error::Store(_) | Error::BodyUnread)) => {
+                (error.status(), error.code(), "the request cannot be checked at the moment".to_owned())
+            }
+            Self::Unverified(error) => (error.status(), error.code(), error.to_string()),
+            Self::Refused(refusal) => (403, refusal.code, refusal.detail.to_owned()),
+            Self::BodyTooLarge => (413, "body_too_large", "the body is too long to be checked".to_owned()),
+            Self::BodyBroken => (400, "body_unreadable", "the body could not be read".to_owned()),
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let title = status.canonical_reason().unwrap_or_default();
+        let problem =
+            json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "detail": detail});
+        let mut response = Response::new(R::from(Bytes::from(problem.to_string())));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Self::Unverified(error) = &self
+            && let Some(challenge) = error.challenge()
+        {
+            headers.insert(WWW_AUTHENTICATE, challenge_header(challenge));
+            if challenge == Challenge::UseDpopNonce
+                && let Some(source) = &settings.nonces
+            {
+                headers.insert(HeaderName::from_static("dpop-nonce"), source());
+            }
+        }
+        response
+    }
+}
+
+const fn challenge_header(challenge: Challenge) -> HeaderValue {
+    HeaderValue::from_static(match challenge {
+        Challenge::None => r#"DPoP algs="ES256""#,
+        Challenge::InvalidToken => r#"DPoP error="invalid_token", algs="ES256""#,
+        Challenge::InvalidDpopProof => r#"DPoP error="invalid_dpop_proof", algs="ES256""#,
+        Challenge::UseDpopNonce => r#"DPoP error="use_dpop_nonce", algs="ES256""#,
+    })
+}
