@@ -17,22 +17,10 @@ use support::*;
 async fn each_check_service_yields_a_token_bound_to_the_key() {
     let service = dev_service().await;
     let cases = [
-        (
-            with_hcaptcha("sim-pass-h1.YXBwLmV4YW1wbGU"),
-            format!("hcap:{}", sim::HCAPTCHA_SITE_KEY),
-        ),
-        (
-            with_hcaptcha("10000000-aaaa-bbbb-cccc-000000000001"),
-            format!("hcap:{}", sim::HCAPTCHA_SITE_KEY),
-        ),
-        (
-            with_recaptcha("sim-pass-r1.YXBwLmV4YW1wbGU.bG9naW4"),
-            format!("recap:{}", sim::RECAPTCHA_SITE_KEY),
-        ),
-        (
-            with_fingerprint("sim-pass-f1"),
-            format!("fp:{}", sim::FINGERPRINT_PUBLIC_API_KEY),
-        ),
+        (with_hcaptcha("sim-pass-h1.YXBwLmV4YW1wbGU"), format!("hcap:{}", sim::HCAPTCHA_SITE_KEY)),
+        (with_hcaptcha("10000000-aaaa-bbbb-cccc-000000000001"), format!("hcap:{}", sim::HCAPTCHA_SITE_KEY)),
+        (with_recaptcha("sim-pass-r1.YXBwLmV4YW1wbGU.bG9naW4"), format!("recap:{}", sim::RECAPTCHA_SITE_KEY)),
+        (with_fingerprint("sim-pass-f1"), format!("fp:{}", sim::FINGERPRINT_PUBLIC_API_KEY)),
     ];
     for (params, embed_key) in cases {
         let mut browser = Browser::new(&service).await;
@@ -41,33 +29,21 @@ async fn each_check_service_yields_a_token_bound_to_the_key() {
         assert!(is_trusted(&token));
         let (header, claims) = decode(&token);
         assert_eq!(header, json!({"typ": "JWT", "alg": "HS256"}));
-        assert_eq!(
-            claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(),
-            120
-        );
+        assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 120);
         assert_eq!(claims["ip"], "192.0.2.7");
         assert_eq!(claims["arc"].as_str().unwrap().len(), 10);
         let proof = browser.proof("GET", URL, |_| {});
-        let thumbprint = approov_verify::dpop::Proof::parse(&proof)
-            .unwrap()
-            .thumbprint()
-            .to_string();
+        let thumbprint = approov_verify::dpop::Proof::parse(&proof).unwrap().thumbprint().to_string();
         assert_eq!(claims["cnf"], json!({"jkt": thumbprint}));
         let embed = claims["embed"].as_object().unwrap();
         assert_eq!(embed.keys().collect::<Vec<_>>(), [&embed_key]);
         let body = answer.json();
         assert_eq!(body["token-lifetime"], 120);
         let server_time = body["server-time"].as_u64().unwrap();
-        assert_eq!(
-            body["expiries"],
-            json!({"session": server_time + 7_200_000, embed_key: server_time + 7_200_000})
-        );
+        assert_eq!(body["expiries"], json!({"session": server_time + 7_200_000, embed_key: server_time + 7_200_000}));
         assert_eq!(answer.header("cache-control"), "no-store");
         assert_eq!(answer.header("access-control-allow-origin"), ORIGIN);
-        assert_eq!(
-            answer.header("access-control-expose-headers"),
-            "DPoP-Nonce, Date, Retry-After"
-        );
+        assert_eq!(answer.header("access-control-expose-headers"), "DPoP-Nonce, Date, Retry-After");
         assert!(!answer.header("date").is_empty() && !answer.header("dpop-nonce").is_empty());
     }
 }
@@ -83,17 +59,11 @@ async fn default_embeds_are_the_documented_ones() {
     assert!(is_trusted(&token));
     let (_, claims) = decode(&token);
     let embed = &claims["embed"];
-    for key in [
-        format!("hcap:{}", sim::HCAPTCHA_SITE_KEY),
-        format!("recap:{}", sim::RECAPTCHA_SITE_KEY),
-    ] {
+    for key in [format!("hcap:{}", sim::HCAPTCHA_SITE_KEY), format!("recap:{}", sim::RECAPTCHA_SITE_KEY)] {
         assert_eq!(embed[&key]["hostname"], "app.example");
         assert_eq!(
             names(&embed[&key]),
-            BTreeMap::from([
-                ("challenge_ts".into(), "string"),
-                ("hostname".into(), "string")
-            ])
+            BTreeMap::from([("challenge_ts".into(), "string"), ("hostname".into(), "string")])
         );
     }
     assert_eq!(
@@ -106,9 +76,7 @@ async fn default_embeds_are_the_documented_ones() {
 async fn a_failed_check_yields_a_token_that_only_its_signature_tells_apart() {
     let service = dev_service().await;
     let mut browser = Browser::new(&service).await;
-    let good = browser
-        .attest(&service, &with_hcaptcha("sim-pass-x.YXBwLmV4YW1wbGU"))
-        .await;
+    let good = browser.attest(&service, &with_hcaptcha("sim-pass-x.YXBwLmV4YW1wbGU")).await;
     for params in [
         with_hcaptcha("sim-fail-x"),
         with_hcaptcha("sim-low-x"),
@@ -126,15 +94,12 @@ async fn a_failed_check_yields_a_token_that_only_its_signature_tells_apart() {
         let answer = browser.attest(&service, &params).await;
         let token = answer.token();
         assert!(!is_trusted(&token), "{params:?}");
-        let ((header, claims), (good_header, good_claims)) =
-            (decode(&token), decode(&good.token()));
+        let ((header, claims), (good_header, good_claims)) = (decode(&token), decode(&good.token()));
         assert_eq!(header, good_header);
         assert_eq!(names(&claims), names(&good_claims));
         assert_eq!(names(&answer.json()), names(&good.json()));
         // The session stays a failed one.
-        assert!(!is_trusted(
-            &browser.attest(&service, &REFRESH).await.token()
-        ));
+        assert!(!is_trusted(&browser.attest(&service, &REFRESH).await.token()));
     }
 }
 
@@ -144,9 +109,7 @@ async fn one_failed_check_of_several_spoils_the_token() {
     let mut browser = Browser::new(&service).await;
     let mut params = with_hcaptcha("sim-pass-m");
     params.extend(&with_recaptcha("sim-fail-m")[2..]);
-    assert!(!is_trusted(
-        &browser.attest(&service, &params).await.token()
-    ));
+    assert!(!is_trusted(&browser.attest(&service, &params).await.token()));
 }
 
 #[tokio::test]
@@ -154,72 +117,40 @@ async fn a_check_that_cannot_be_made_is_told_without_a_token() {
     let service = dev_service().await;
     for (params, code, title) in [
         (with_hcaptcha("sim-error-e"), "hcap-token-check", "hCaptcha"),
-        (
-            with_recaptcha("sim-error-e"),
-            "recap-token-check",
-            "reCAPTCHA",
-        ),
-        (
-            with_fingerprint("sim-error-e"),
-            "fp-tok-check",
-            "Fingerprint",
-        ),
+        (with_recaptcha("sim-error-e"), "recap-token-check", "reCAPTCHA"),
+        (with_fingerprint("sim-error-e"), "fp-tok-check", "Fingerprint"),
     ] {
         let mut browser = Browser::new(&service).await;
         let answer = browser.attest(&service, &params).await;
         assert_eq!(answer.status, 502);
         let text = answer.json()[code].as_str().unwrap().to_owned();
-        assert!(
-            text.starts_with(&format!("{title} answered with status 500")),
-            "{text}"
-        );
+        assert!(text.starts_with(&format!("{title} answered with status 500")), "{text}");
     }
     let dead = dev_config(|config| {
-        let sites = config
-            .accounts
-            .get_mut(dev::SITE_KEY)
-            .unwrap()
-            .checks
-            .get_mut(&Provider::Hcaptcha)
-            .unwrap();
+        let sites = config.accounts.get_mut(dev::SITE_KEY).unwrap().checks.get_mut(&Provider::Hcaptcha).unwrap();
         for site in sites.sites.values_mut() {
-            site.verify_url = "http://127.0.0.1:9/siteverify?secret=hidden"
-                .parse()
-                .unwrap();
+            site.verify_url = "http://127.0.0.1:9/siteverify?secret=hidden".parse().unwrap();
         }
     });
     let service = support::service(dead.await).await;
     let mut browser = Browser::new(&service).await;
     let answer = browser.attest(&service, &with_hcaptcha("sim-pass-e")).await;
-    assert_eq!(
-        answer.json(),
-        json!({"hcap-token-check": "hCaptcha could not be reached"})
-    );
+    assert_eq!(answer.json(), json!({"hcap-token-check": "hCaptcha could not be reached"}));
 }
 
 #[tokio::test]
 async fn checks_run_at_the_same_time_and_within_their_time() {
-    let service =
-        service(dev_config(|config| config.limits.check = Duration::from_millis(700)).await).await;
+    let service = service(dev_config(|config| config.limits.check = Duration::from_millis(700)).await).await;
     let mut params = with_hcaptcha("sim-slow400-c");
     params.extend(&with_recaptcha("sim-slow400-c")[2..]);
     params.extend(&with_fingerprint("sim-slow400-c")[2..]);
     let mut browser = Browser::new(&service).await;
     let begun = std::time::Instant::now();
     assert!(is_trusted(&browser.attest(&service, &params).await.token()));
-    assert!(
-        begun.elapsed() < Duration::from_millis(1100),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_millis(1100), "{:?}", begun.elapsed());
     let mut browser = Browser::new(&service).await;
-    let answer = browser
-        .attest(&service, &with_hcaptcha("sim-slow5000-c"))
-        .await;
-    assert_eq!(
-        answer.json(),
-        json!({"hcap-token-check": "hCaptcha did not answer in time"})
-    );
+    let answer = browser.attest(&service, &with_hcaptcha("sim-slow5000-c")).await;
+    assert_eq!(answer.json(), json!({"hcap-token-check": "hCaptcha did not answer in time"}));
 }
 
 #[tokio::test]
@@ -234,49 +165,21 @@ async fn a_session_refreshes_without_another_check() {
     assert!(is_trusted(&again.token()));
     let refreshed = browser.attest(&service, &REFRESH).await;
     assert!(is_trusted(&refreshed.token()));
-    assert_eq!(
-        refreshed.json()["expiries"],
-        expiries,
-        "the session does not grow"
-    );
+    assert_eq!(refreshed.json()["expiries"], expiries, "the session does not grow");
     let (_, claims) = decode(&refreshed.token());
-    assert!(
-        claims["embed"]
-            .as_object()
-            .unwrap()
-            .contains_key(&format!("hcap:{}", sim::HCAPTCHA_SITE_KEY))
-    );
+    assert!(claims["embed"].as_object().unwrap().contains_key(&format!("hcap:{}", sim::HCAPTCHA_SITE_KEY)));
 }
 
 #[tokio::test]
 async fn a_different_result_is_checked_and_replaces_the_one_before() {
     let service = dev_service().await;
     let mut browser = Browser::new(&service).await;
-    assert!(is_trusted(
-        &browser
-            .attest(&service, &with_hcaptcha("sim-pass-1"))
-            .await
-            .token()
-    ));
-    assert!(!is_trusted(
-        &browser
-            .attest(&service, &with_hcaptcha("sim-fail-2"))
-            .await
-            .token()
-    ));
-    assert!(!is_trusted(
-        &browser.attest(&service, &REFRESH).await.token()
-    ));
-    assert!(is_trusted(
-        &browser
-            .attest(&service, &with_hcaptcha("sim-pass-3"))
-            .await
-            .token()
-    ));
+    assert!(is_trusted(&browser.attest(&service, &with_hcaptcha("sim-pass-1")).await.token()));
+    assert!(!is_trusted(&browser.attest(&service, &with_hcaptcha("sim-fail-2")).await.token()));
+    assert!(!is_trusted(&browser.attest(&service, &REFRESH).await.token()));
+    assert!(is_trusted(&browser.attest(&service, &with_hcaptcha("sim-pass-3")).await.token()));
     // Another service's result joins.
-    let answer = browser
-        .attest(&service, &with_recaptcha("sim-pass-4"))
-        .await;
+    let answer = browser.attest(&service, &with_recaptcha("sim-pass-4")).await;
     let (_, claims) = decode(&answer.token());
     assert_eq!(claims["embed"].as_object().unwrap().len(), 2);
     assert_eq!(answer.json()["expiries"].as_object().unwrap().len(), 3);
@@ -286,16 +189,11 @@ async fn a_different_result_is_checked_and_replaces_the_one_before() {
 async fn a_refresh_token_serves_its_own_session_only() {
     let service = dev_service().await;
     let mut browser = Browser::new(&service).await;
-    browser
-        .attest(&service, &with_hcaptcha("sim-pass-own"))
-        .await;
+    browser.attest(&service, &with_hcaptcha("sim-pass-own")).await;
     let mut thief = Browser::new(&service).await;
     thief.refresh_token = browser.refresh_token.clone();
     let answer = thief.attest(&service, &REFRESH).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.codes()),
-        (401, vec!["aprv-invalid-refresh-token".to_owned()])
-    );
+    assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-refresh-token".to_owned()]));
     for bad in ["", "AQ", "nonsense"] {
         thief.refresh_token = Some(bad.to_owned());
         let answer = thief.attest(&service, &REFRESH).await;
@@ -307,47 +205,25 @@ async fn a_refresh_token_serves_its_own_session_only() {
 async fn a_session_ends_with_the_life_of_its_result() {
     let config = dev_config(|config| {
         let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
-        for site in account
-            .checks
-            .get_mut(&Provider::Hcaptcha)
-            .unwrap()
-            .sites
-            .values_mut()
-        {
+        for site in account.checks.get_mut(&Provider::Hcaptcha).unwrap().sites.values_mut() {
             site.max_result_lifetime = Some(Duration::from_millis(300));
         }
     });
     let service = service(config.await).await;
     let mut browser = Browser::new(&service).await;
-    let answer = browser
-        .attest(&service, &with_hcaptcha("sim-pass-short"))
-        .await;
+    let answer = browser.attest(&service, &with_hcaptcha("sim-pass-short")).await;
     let body = answer.json();
-    assert_eq!(
-        body["expiries"]["session"].as_u64().unwrap() - body["server-time"].as_u64().unwrap(),
-        300
-    );
+    assert_eq!(body["expiries"]["session"].as_u64().unwrap() - body["server-time"].as_u64().unwrap(), 300);
     tokio::time::sleep(Duration::from_millis(350)).await;
     let session = browser.refresh_token.clone();
+    assert_eq!(browser.attest(&service, &REFRESH).await.codes(), ["aprv-invalid-refresh-token"]);
     assert_eq!(
-        browser.attest(&service, &REFRESH).await.codes(),
-        ["aprv-invalid-refresh-token"]
-    );
-    assert_eq!(
-        browser
-            .attest(&service, &with_hcaptcha("sim-pass-short"))
-            .await
-            .codes(),
+        browser.attest(&service, &with_hcaptcha("sim-pass-short")).await.codes(),
         ["aprv-invalid-refresh-token"],
         "the same result does not get a second life"
     );
     browser.refresh_token = session;
-    assert!(is_trusted(
-        &browser
-            .attest(&service, &with_hcaptcha("sim-pass-next"))
-            .await
-            .token()
-    ));
+    assert!(is_trusted(&browser.attest(&service, &with_hcaptcha("sim-pass-next")).await.token()));
 }
 
 #[tokio::test]
@@ -359,16 +235,8 @@ async fn several_apis_get_their_tokens_in_one_request() {
     let answer = browser.attest(&service, &params).await;
     let body = answer.json();
     let tokens = body["tokens"].as_object().unwrap();
-    assert_eq!(
-        tokens.keys().collect::<Vec<_>>(),
-        ["Shapes.approov.io", "api.example.com"],
-        "named as asked"
-    );
-    assert!(
-        tokens
-            .values()
-            .all(|token| is_trusted(token.as_str().unwrap()))
-    );
+    assert_eq!(tokens.keys().collect::<Vec<_>>(), ["Shapes.approov.io", "api.example.com"], "named as asked");
+    assert!(tokens.values().all(|token| is_trusted(token.as_str().unwrap())));
 }
 
 #[tokio::test]
@@ -378,10 +246,7 @@ async fn the_payload_hash_becomes_the_pay_claim() {
     let mut params = with_hcaptcha("sim-pass-pay");
     params.push(("payload", "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU"));
     let (_, claims) = decode(&browser.attest(&service, &params).await.token());
-    assert_eq!(
-        claims["pay"],
-        "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU="
-    );
+    assert_eq!(claims["pay"], "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU=");
 }
 
 #[tokio::test]
@@ -389,15 +254,10 @@ async fn a_replayed_proof_is_refused() {
     let service = dev_service().await;
     let mut browser = Browser::new(&service).await;
     let proof = browser.proof("POST", URL, |_| {});
-    let answer = browser
-        .attest_with(&service, &with_hcaptcha("sim-pass-replay"), proof.clone())
-        .await;
+    let answer = browser.attest_with(&service, &with_hcaptcha("sim-pass-replay"), proof.clone()).await;
     assert_eq!(answer.status, 200);
     let answer = browser.attest_with(&service, &REFRESH, proof).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.codes()),
-        (401, vec!["aprv-invalid-dpop-token".to_owned()])
-    );
+    assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
     assert!(answer.header("www-authenticate").starts_with("DPoP error="));
 }
 
@@ -410,30 +270,13 @@ async fn a_proof_that_does_not_fit_is_refused_and_uses_nothing_up() {
     let jwk = browser.jwk();
     let proofs = [
         ("wrong method", browser.proof("GET", URL, |_| {})),
-        (
-            "wrong url",
-            browser.proof("POST", "http://web.example:8087/other", |_| {}),
-        ),
-        (
-            "wrong host",
-            browser.proof("POST", "http://evil.example/attest", |_| {}),
-        ),
-        (
-            "wrong scheme",
-            browser.proof("POST", "https://web.example:8087/attest", |_| {}),
-        ),
-        (
-            "no jti",
-            browser.proof("POST", URL, |claims| {
-                drop(claims.as_object_mut().unwrap().remove("jti"))
-            }),
-        ),
+        ("wrong url", browser.proof("POST", "http://web.example:8087/other", |_| {})),
+        ("wrong host", browser.proof("POST", "http://evil.example/attest", |_| {})),
+        ("wrong scheme", browser.proof("POST", "https://web.example:8087/attest", |_| {})),
+        ("no jti", browser.proof("POST", URL, |claims| drop(claims.as_object_mut().unwrap().remove("jti")))),
         ("another's key", {
             let claims = json!({"jti": "x", "htm": "POST", "htu": URL, "iat": 1, "nonce": nonce});
-            other.sign(
-                &json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk}),
-                &claims,
-            )
+            other.sign(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk}), &claims)
         }),
         ("unsigned", {
             let proof = browser.proof("POST", URL, |_| {});
@@ -449,40 +292,21 @@ async fn a_proof_that_does_not_fit_is_refused_and_uses_nothing_up() {
         assert_eq!(answer.codes(), ["aprv-invalid-dpop-token"], "{what}");
         assert!(!answer.header("dpop-nonce").is_empty(), "{what}");
     }
-    for nonce in [
-        json!(null),
-        json!(""),
-        json!("wrong"),
-        json!(7),
-        json!({"a": 1}),
-    ] {
+    for nonce in [json!(null), json!(""), json!("wrong"), json!(7), json!({"a": 1})] {
         let proof = browser.proof("POST", URL, |claims| claims["nonce"] = nonce.clone());
         let answer = browser.attest_with(&service, &params, proof).await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.codes()),
-            (401, vec!["aprv-invalid-nonce".to_owned()]),
-            "{nonce}"
-        );
+        assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-nonce".to_owned()]), "{nonce}");
         assert!(answer.header("www-authenticate").contains("use_dpop_nonce"));
     }
-    assert!(
-        is_trusted(&browser.attest(&service, &params).await.token()),
-        "the result was not consumed"
-    );
+    assert!(is_trusted(&browser.attest(&service, &params).await.token()), "the result was not consumed");
 }
 
 #[tokio::test]
 async fn two_proofs_are_none() {
     let service = dev_service().await;
     let mut browser = Browser::new(&service).await;
-    let (one, two) = (
-        browser.proof("GET", URL, |_| {}),
-        browser.proof("GET", URL, |_| {}),
-    );
-    let request = Request::get("/attest")
-        .header("host", HOST)
-        .header("dpop", one)
-        .header("dpop", two);
+    let (one, two) = (browser.proof("GET", URL, |_| {}), browser.proof("GET", URL, |_| {}));
+    let request = Request::get("/attest").header("host", HOST).header("dpop", one).header("dpop", two);
     let answer = send(&service, request.body(Body::empty()).unwrap()).await;
     assert_eq!(answer.codes(), ["aprv-invalid-dpop-token"]);
 }
@@ -494,14 +318,7 @@ async fn a_wrong_clock_in_the_browser_does_not_matter() {
         let mut browser = Browser::new(&service).await;
         let proof = browser.proof("POST", URL, |claims| claims["iat"] = iat.into());
         let token = format!("sim-pass-clock{iat}");
-        assert_eq!(
-            browser
-                .attest_with(&service, &with_hcaptcha(&token), proof)
-                .await
-                .status,
-            200,
-            "{iat}"
-        );
+        assert_eq!(browser.attest_with(&service, &with_hcaptcha(&token), proof).await.status, 200, "{iat}");
     }
 }
 
@@ -511,15 +328,9 @@ async fn a_nonce_request_needs_a_sound_proof_and_gives_a_nonce_either_way() {
     let mut browser = Browser::default();
     let answer = browser.ask_nonce(&service).await;
     assert_eq!((answer.status.as_u16(), answer.body.as_str()), (204, ""));
-    let request = Request::get("/attest")
-        .header("host", HOST)
-        .body(Body::empty())
-        .unwrap();
+    let request = Request::get("/attest").header("host", HOST).body(Body::empty()).unwrap();
     let answer = send(&service, request).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.codes()),
-        (401, vec!["aprv-invalid-dpop-token".to_owned()])
-    );
+    assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
     assert!(!answer.header("dpop-nonce").is_empty());
 }
 
@@ -558,27 +369,17 @@ async fn preflight_and_refusal_agree_about_origins() {
     });
     let service = service(config.await).await;
     let preflight = async |origin: &str| {
-        let request = Request::options("/attest")
-            .header("host", HOST)
-            .header("origin", origin);
+        let request = Request::options("/attest").header("host", HOST).header("origin", origin);
         send(&service, request.body(Body::empty()).unwrap()).await
     };
     assert_eq!(preflight("https://a.b.example.com").await.status, 204);
     let refused = preflight("https://evil.example").await;
-    assert_eq!(
-        (refused.status.as_u16(), refused.codes()),
-        (403, vec!["aprv-origin-not-allowed".to_owned()])
-    );
+    assert_eq!((refused.status.as_u16(), refused.codes()), (403, vec!["aprv-origin-not-allowed".to_owned()]));
     assert_eq!(refused.header("access-control-allow-origin"), "");
     // ORIGIN is the second account's: it may read why the first one refuses it.
     let mut browser = Browser::new(&service).await;
-    let answer = browser
-        .attest(&service, &with_hcaptcha("sim-pass-origin"))
-        .await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.json()),
-        (403, json!({"aprv-origin-not-allowed": ORIGIN}))
-    );
+    let answer = browser.attest(&service, &with_hcaptcha("sim-pass-origin")).await;
+    assert_eq!((answer.status.as_u16(), answer.json()), (403, json!({"aprv-origin-not-allowed": ORIGIN})));
     assert_eq!(answer.header("access-control-allow-origin"), ORIGIN);
     let mut params = with_hcaptcha("sim-pass-origin");
     params[0].1 = "second";
@@ -589,13 +390,7 @@ async fn preflight_and_refusal_agree_about_origins() {
 async fn a_rate_limit_is_kept_per_site() {
     let config = dev_config(|config| {
         let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
-        for site in account
-            .checks
-            .get_mut(&Provider::Hcaptcha)
-            .unwrap()
-            .sites
-            .values_mut()
-        {
+        for site in account.checks.get_mut(&Provider::Hcaptcha).unwrap().sites.values_mut() {
             site.rate_limit = Some(2);
         }
     });
@@ -610,28 +405,15 @@ async fn a_rate_limit_is_kept_per_site() {
             assert_eq!(browser.attest(&service, &REFRESH).await.status, 200);
         }
     }
-    let limited: Vec<_> = answers
-        .iter()
-        .filter(|answer| answer.status == 429)
-        .collect();
+    let limited: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
     // A minute may end in the middle.
-    assert!(
-        !limited.is_empty() && limited.len() <= 3,
-        "{}",
-        limited.len()
-    );
+    assert!(!limited.is_empty() && limited.len() <= 3, "{}", limited.len());
     for answer in limited {
         assert_eq!(answer.codes(), ["aprv-rate-limit"]);
         assert!((1..=60).contains(&answer.header("retry-after").parse::<u64>().unwrap()));
     }
     let mut browser = Browser::new(&service).await;
-    assert_eq!(
-        browser
-            .attest(&service, &with_recaptcha("sim-pass-rate"))
-            .await
-            .status,
-        200
-    );
+    assert_eq!(browser.attest(&service, &with_recaptcha("sim-pass-rate")).await.status, 200);
 }
 
 #[tokio::test]
@@ -639,15 +421,9 @@ async fn a_session_survives_a_restart_and_a_reload() {
     let config = dev_config(|_| {}).await;
     let service = support::service(config.clone()).await;
     let mut browser = Browser::new(&service).await;
-    browser
-        .attest(&service, &with_hcaptcha("sim-pass-restart"))
-        .await;
+    browser.attest(&service, &with_hcaptcha("sim-pass-restart")).await;
     service.reload(config.clone()).unwrap();
-    assert_eq!(
-        browser.attest(&service, &REFRESH).await.status,
-        200,
-        "nonces survive a reload"
-    );
+    assert_eq!(browser.attest(&service, &REFRESH).await.status, 200, "nonces survive a reload");
     let restarted = support::service(config).await;
     assert_eq!(browser.attest(&restarted, &REFRESH).await.status, 200);
 }
@@ -670,9 +446,7 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
         let mut browser = Browser::default();
         let public = "https://public.example/web/attest";
         let proof = browser.proof("GET", public, |_| {});
-        let request = Request::get("/attest")
-            .header("host", "internal:1")
-            .header("dpop", proof);
+        let request = Request::get("/attest").header("host", "internal:1").header("dpop", proof);
         let answer = send(&service, request.body(Body::empty()).unwrap()).await;
         assert_eq!(answer.status, 204, "the proof is about the public URL");
         browser.keep_nonce(&answer);
@@ -682,9 +456,7 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
             dev::SITE_KEY,
             sim::HCAPTCHA_SITE_KEY
         );
-        let request = Request::post("/attest")
-            .header("dpop", proof)
-            .header("x-forwarded-for", forwarded);
+        let request = Request::post("/attest").header("dpop", proof).header("x-forwarded-for", forwarded);
         let answer = send(&service, request.body(Body::from(body)).unwrap()).await;
         let (_, claims) = decode(&answer.token());
         assert_eq!(claims["ip"], ip, "{proxies} {forwarded}");

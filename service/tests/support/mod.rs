@@ -1,5 +1,7 @@
 //! A browser session without a browser, and a service without a process: keys, proofs, requests.
-#![allow(dead_code, missing_docs, unreachable_pub)] // each test binary uses its part
+// Each test binary uses its part; a helper of a test may fail as a test fails.
+#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -73,10 +75,7 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map(|value| value.to_str().unwrap())
-            .unwrap_or_default()
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
 
     pub fn codes(&self) -> Vec<String> {
@@ -96,17 +95,11 @@ impl Answer {
 pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Answer {
     let router: Router = http::router(Arc::clone(service), Router::new());
     let mut request = request;
-    request
-        .extensions_mut()
-        .insert(Peer("192.0.2.7:1234".parse().unwrap()));
+    request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
     let response = router.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer {
-        status: parts.status,
-        headers: parts.headers,
-        body: String::from_utf8(body.to_vec()).unwrap(),
-    }
+    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
 }
 
 /// One browser session: a key, the latest nonce, the refresh token.
@@ -147,25 +140,16 @@ impl Browser {
     }
 
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
-        let input = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header.to_string()),
-            URL_SAFE_NO_PAD.encode(claims.to_string())
-        );
-        let signature = self
-            .key
-            .sign(&SystemRandom::new(), input.as_bytes())
-            .unwrap();
+        let input =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = self.key.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
         format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
 
     /// A proof; `change` edits its claims.
     pub fn proof(&mut self, method: &str, url: &str, change: impl FnOnce(&mut Value)) -> String {
         self.jti += 1;
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let mut claims = json!({
             "jti": format!("jti-{}", self.jti), "htm": method, "htu": url, "iat": now, "nonce": self.nonce,
         });
@@ -173,10 +157,7 @@ impl Browser {
             claims.as_object_mut().unwrap().remove("nonce");
         }
         change(&mut claims);
-        self.sign(
-            &json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()}),
-            &claims,
-        )
+        self.sign(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()}), &claims)
     }
 
     pub async fn ask_nonce(&mut self, service: &Arc<Service>) -> Answer {
@@ -205,12 +186,7 @@ impl Browser {
         self.attest_with(service, params, proof).await
     }
 
-    pub async fn attest_with(
-        &mut self,
-        service: &Arc<Service>,
-        params: &[(&str, &str)],
-        proof: String,
-    ) -> Answer {
+    pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Answer {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.extend_pairs(params);
         if let Some(token) = &self.refresh_token {
@@ -262,16 +238,11 @@ pub fn with_fingerprint(request_id: &str) -> Vec<(&str, &str)> {
 }
 
 /// Parameters of a refresh.
-pub const REFRESH: [(&str, &str); 2] = [
-    ("approov-site-key", dev::SITE_KEY),
-    ("api", "api.example.com"),
-];
+pub const REFRESH: [(&str, &str); 2] = [("approov-site-key", dev::SITE_KEY), ("api", "api.example.com")];
 
 /// Header and claims of a JWS, unverified.
 pub fn decode(token: &str) -> (Value, Value) {
-    let mut parts = token
-        .split('.')
-        .map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
+    let mut parts = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
     let mut json = || serde_json::from_slice(&parts.next().unwrap()).unwrap();
     (json(), json())
 }
@@ -280,12 +251,7 @@ pub fn decode(token: &str) -> (Value, Value) {
 pub fn is_trusted(token: &str) -> bool {
     let (message, signature) = token.rsplit_once('.').unwrap();
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret().as_bytes());
-    hmac::verify(
-        &key,
-        message.as_bytes(),
-        &URL_SAFE_NO_PAD.decode(signature).unwrap(),
-    )
-    .is_ok()
+    hmac::verify(&key, message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).is_ok()
 }
 
 pub fn names(value: &Value) -> BTreeMap<String, &'static str> {
