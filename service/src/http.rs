@@ -62,7 +62,7 @@ pub fn router(service: Arc<Service>, more: Router<Arc<Service>>) -> Router {
 /// Gives every request an id, an end in bounded time, and a line in the log.
 async fn observe(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let now = Moment::now();
+    let now = service.now();
     let live = service.live();
     let id = random::<9>().map(|bytes| base64_url(&bytes)).unwrap_or_default();
     let method = request.method().clone();
@@ -111,7 +111,7 @@ struct ClientIp(String);
 
 /// `/attest`: preflight, nonce request and attest request.
 async fn attest(State(service): State<Arc<Service>>, request: Request) -> Response {
-    let now = Moment::now();
+    let now = service.now();
     let live = service.live();
     let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
     let asks = matches!(*request.method(), Method::GET | Method::POST);
@@ -337,7 +337,7 @@ async fn ready(State(service): State<Arc<Service>>) -> Response {
 }
 
 async fn metrics(State(service): State<Arc<Service>>) -> Response {
-    let text = service.metrics.render(Moment::now());
+    let text = service.metrics.render(service.now());
     let mut response = ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response();
     tell(&mut response, "metrics", Trace::default());
     response

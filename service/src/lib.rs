@@ -12,6 +12,7 @@ pub mod config;
 pub mod dev;
 pub mod edit;
 pub mod error;
+pub mod faults;
 pub mod http;
 pub mod log;
 pub mod lookup;

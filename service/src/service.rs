@@ -2,6 +2,7 @@
 //! a reload (store, HTTP client, counters, log).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// Log lines.
     pub log: Log,
+    /// How far the service's clock is off, milliseconds: not zero in tests of clients only.
+    pub clock_offset: Arc<AtomicI64>,
     /// Whether requests come over TLS: decides the scheme of the URL that proofs are about.
     pub over_tls: bool,
 }
@@ -63,7 +66,21 @@ impl Service {
     /// When keys cannot be derived.
     pub fn new(config: Config, store: AnyStore, lookup: Lookup, log: Log, over_tls: bool) -> Result<Self, TokenError> {
         let live = Live::new(config, None)?;
-        Ok(Self { live: RwLock::new(Arc::new(live)), store, lookup, metrics: Metrics::default(), log, over_tls })
+        Ok(Self {
+            live: RwLock::new(Arc::new(live)),
+            store,
+            lookup,
+            metrics: Metrics::default(),
+            clock_offset: Arc::default(),
+            log,
+            over_tls,
+        })
+    }
+
+    /// The time now, by the service's clock.
+    pub fn now(&self) -> Moment {
+        let now = Moment::now().as_millis();
+        Moment(now.saturating_add_signed(self.clock_offset.load(Ordering::Relaxed)))
     }
 
     /// The configuration in force now. A request takes it once and keeps it to its end.
