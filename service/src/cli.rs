@@ -18,8 +18,8 @@ use toml_edit::{Array, Item, Table, value};
 use crate::args::{Arg, Args, UsageError, unknown};
 use crate::config::{Account, Check, Config, Rule};
 use crate::edit::{self, Document};
+use crate::entropy::{random, random_arc};
 use crate::provider::Provider;
-use crate::service::{random, random_arc};
 use crate::time::Moment;
 use crate::token::{self, JweEntropy, KeyAlg, Signer};
 

@@ -16,10 +16,11 @@ use axum::routing::{any, get};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::attest::{self, Incoming, Trace};
+use crate::entropy::random;
 use crate::error::{Code, Refusal};
 use crate::log::{RequestLine, millis};
 use crate::params::Form;
-use crate::service::{Live, Service, random};
+use crate::service::{Live, Service};
 use crate::store::Store as _;
 use crate::time::Moment;
 

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod edit;
+pub mod entropy;
 pub mod error;
 pub mod faults;
 pub mod http;

@@ -16,10 +16,11 @@ use tokio::sync::watch;
 
 use crate::args::{Arg, Args, UsageError, unknown};
 use crate::config::{Config, DEFAULT_LISTEN};
+use crate::entropy::random;
 use crate::faults::{self, Fault, Faults};
 use crate::log::{Log, LogFormat};
 use crate::lookup::Lookup;
-use crate::service::{Service, random};
+use crate::service::Service;
 use crate::store::{AnyStore, Store as _};
 use crate::{dev, http, serve, sim, tls};
 
@@ -195,9 +196,7 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> 
 }
 
 async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>, String> {
-    let random = u64::from_be_bytes(random().map_err(|error| error.to_string())?);
-    let store =
-        AnyStore::open(&config.store, config.limits.replay_entries, random).map_err(|error| error.to_string())?;
+    let store = AnyStore::open(&config.store, config.limits.replay_entries).map_err(|error| error.to_string())?;
     if let Err(error) = store.ready().await {
         log.event("store", &format!("{error}; requests are refused until it is back"));
     }

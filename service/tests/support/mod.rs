@@ -53,7 +53,7 @@ pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
 }
 
 pub async fn service(config: Config) -> Arc<Service> {
-    let store = AnyStore::open(&config.store, config.limits.replay_entries, 7).unwrap();
+    let store = AnyStore::open(&config.store, config.limits.replay_entries).unwrap();
     let _ = store.ready().await;
     let lookup = Lookup::new(config.limits.check).unwrap();
     Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet), false).unwrap())
