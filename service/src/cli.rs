@@ -33,7 +33,8 @@ approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -l
 approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS
                             -allowOrigin ORIGIN | -disallowOrigin ORIGIN
 approov-web-service web     -fingerprint|-hcaptcha|-recaptcha  -list | -setRequired | -setOptional | -remove KEY
-    -add KEY -secret SECRET|-secretEnv VARIABLE [-embedResult] [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE]
+    -add KEY -secret SECRET|-secretEnv VARIABLE [-embedResult]
+        [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE] [-verifyURL URL]
         -fingerprint:           [-region RoW|EU|AP] [-maxElapsedTime SECONDS] [-maxBotProbability 0..1]
         -hcaptcha, -recaptcha:  [-domain DOMAIN]... [-minScore 0..1] [-includeIP]
         -recaptcha:             [-action ACTION]...
@@ -291,6 +292,7 @@ impl NewSite {
         let (name, item) = match flag {
             "secret" => ("secret", value(args.value(flag)?)),
             "secretEnv" => ("secret_env", value(args.value(flag)?)),
+            "verifyURL" => ("verify_url", value(args.value(flag)?)),
             "region" => ("region", value(args.value(flag)?)),
             "maxElapsedTime" => ("max_elapsed_time", value(args.parsed::<f64>(flag, SECONDS)?)),
             "maxBotProbability" => ("max_bot_probability", value(args.parsed::<f64>(flag, SCORE)?)),
