@@ -4,8 +4,8 @@ use js_sys::{Date, JSON, Reflect, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
-    AbortController, Headers, ReadableStreamDefaultReader, ReferrerPolicy, RequestCache, RequestCredentials,
-    RequestInit, RequestMode, RequestRedirect,
+    AbortController, Headers, ReadableStreamDefaultReader, ReferrerPolicy, RequestCredentials, RequestInit,
+    RequestMode, RequestRedirect,
 };
 
 use super::Failure;
@@ -61,7 +61,8 @@ fn request_init(request: &Request, aborting: &AbortController) -> Result<Request
     init.set_headers(&headers);
     init.set_mode(RequestMode::Cors);
     init.set_credentials(RequestCredentials::Omit);
-    init.set_cache(RequestCache::NoStore);
+    // No `cache` mode here: with one, Chromium also forgets the preflight of the nonce request. The service's answers say
+    // `no-store` themselves.
     init.set_redirect(RequestRedirect::Error);
     init.set_referrer_policy(ReferrerPolicy::NoReferrer);
     init.set_signal(Some(&aborting.signal()));
