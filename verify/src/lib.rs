@@ -19,6 +19,8 @@
 //!
 //! Nothing here reads a clock: `now` is an argument everywhere.
 
+#![warn(missing_docs)]
+
 pub mod dpop;
 mod encoding;
 mod json;
