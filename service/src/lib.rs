@@ -1,6 +1,6 @@
 //! The Approov web protection service.
 //!
-//! Dependencies point one way: the edge ([`run`], [`serve`], [`http`], [`dev`], [`sim`]) → the flow
+//! Dependencies point one way: the edge ([`run`], [`serve`], [`http`], [`dev`], [`sim`]; [`cli`], [`edit`]) → the flow
 //! ([`attest`] over [`service`], [`store`], [`lookup`]) → pure parts that take time and randomness as
 //! values ([`params`], [`check`], [`session`], [`nonce`], [`token`], [`origin`], [`config`], [`error`]).
 
@@ -9,8 +9,10 @@
 pub mod args;
 pub mod attest;
 pub mod check;
+pub mod cli;
 pub mod config;
 pub mod dev;
+pub mod edit;
 pub mod error;
 pub mod http;
 pub mod log;
