@@ -34,10 +34,7 @@ impl Args {
     /// The next argument.
     pub fn next_arg(&mut self) -> Option<Arg> {
         let text = self.0.pop_front()?;
-        let Some(name) = text
-            .strip_prefix("--")
-            .or_else(|| text.strip_prefix('-'))
-            .filter(|name| !name.is_empty())
+        let Some(name) = text.strip_prefix("--").or_else(|| text.strip_prefix('-')).filter(|name| !name.is_empty())
         else {
             return Some(Arg::Word(text));
         };
@@ -53,23 +50,16 @@ impl Args {
     /// # Errors
     /// When nothing follows.
     pub fn value(&mut self, flag: &str) -> Result<String, UsageError> {
-        self.0
-            .pop_front()
-            .ok_or_else(|| UsageError(format!("-{flag} needs a value")))
+        self.0.pop_front().ok_or_else(|| UsageError(format!("-{flag} needs a value")))
     }
 
     /// The value of `flag`, read as a `T`.
     ///
     /// # Errors
     /// When nothing follows, or not a `T`; `expected` says what one is.
-    pub fn parsed<T: std::str::FromStr>(
-        &mut self,
-        flag: &str,
-        expected: &str,
-    ) -> Result<T, UsageError> {
+    pub fn parsed<T: std::str::FromStr>(&mut self, flag: &str, expected: &str) -> Result<T, UsageError> {
         let text = self.value(flag)?;
-        text.parse()
-            .map_err(|_| UsageError(format!("-{flag} must be {expected}, got \"{text}\"")))
+        text.parse().map_err(|_| UsageError(format!("-{flag} must be {expected}, got \"{text}\"")))
     }
 }
 
@@ -87,11 +77,7 @@ mod tests {
 
     #[test]
     fn one_dash_or_two_and_an_equals_sign_mean_the_same() {
-        for line in [
-            ["-listen", "a:1"].as_slice(),
-            &["--listen", "a:1"],
-            &["--listen=a:1"],
-        ] {
+        for line in [["-listen", "a:1"].as_slice(), &["--listen", "a:1"], &["--listen=a:1"]] {
             let mut args = Args::new(line.iter().map(ToString::to_string));
             assert_eq!(args.next_arg(), Some(Arg::Flag("listen".into())));
             assert_eq!(args.value("listen").unwrap(), "a:1");

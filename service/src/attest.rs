@@ -100,9 +100,7 @@ pub async fn attest(
 ) -> Result<Granted, Refusal> {
     let mut problems = Problems::default();
     let request = match &form {
-        Ok(form) => {
-            AttestRequest::read(form, &live.config.accounts, incoming.origin, &mut problems)
-        }
+        Ok(form) => AttestRequest::read(form, &live.config.accounts, incoming.origin, &mut problems),
         Err(refusal) => {
             problems.extend(refusal.clone());
             None
@@ -123,17 +121,10 @@ pub async fn attest(
     let plan = Plan::make(live, &request, &thumbprint, incoming.now)?;
 
     // Up to here nothing has changed anywhere. From here the proof is used up.
-    match service
-        .store
-        .remember(proof.replay_key(), nonce, incoming.now)
-        .await
-    {
+    match service.store.remember(proof.replay_key(), nonce, incoming.now).await {
         Ok(Seen::First) => {}
         Ok(Seen::Again) => {
-            return Err(Refusal::new(
-                Code::InvalidDpopToken,
-                "the proof was used before",
-            ));
+            return Err(Refusal::new(Code::InvalidDpopToken, "the proof was used before"));
         }
         Ok(Seen::Forgotten) => return Err(Refusal::new(Code::InvalidNonce, "")),
         Err(error) => return Err(store_away(service, &error, trace)),
@@ -142,25 +133,11 @@ pub async fn attest(
     let fresh = run_checks(service, &plan, request.account, incoming, trace).await?;
     let checked = !fresh.is_empty();
     let session = plan.session(fresh);
-    let granted = grant(
-        live,
-        &request,
-        &session,
-        &thumbprint,
-        incoming,
-        checked,
-        trace,
-    )
-    .map_err(|_| {
+    let granted = grant(live, &request, &session, &thumbprint, incoming, checked, trace).map_err(|_| {
         trace.detail = Some("tokens could not be made".to_owned());
         unavailable("tokens could not be made", None)
     })?;
-    let id = proof
-        .thumbprint()
-        .as_bytes()
-        .iter()
-        .take(8)
-        .fold(0, |id, byte| id << 8 | u64::from(*byte));
+    let id = proof.thumbprint().as_bytes().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte));
     service.metrics.session(id, incoming.now);
     Ok(granted)
 }
@@ -168,14 +145,8 @@ pub async fn attest(
 fn single_proof(incoming: &Incoming<'_>, trace: &mut Trace) -> Result<Proof, Refusal> {
     match incoming.proofs {
         [proof] => Proof::parse(proof).map_err(|error| bad_proof(error, trace)),
-        [] => Err(Refusal::new(
-            Code::InvalidDpopToken,
-            "the DPoP header is missing",
-        )),
-        _ => Err(Refusal::new(
-            Code::InvalidDpopToken,
-            "more than one DPoP header",
-        )),
+        [] => Err(Refusal::new(Code::InvalidDpopToken, "the DPoP header is missing")),
+        _ => Err(Refusal::new(Code::InvalidDpopToken, "more than one DPoP header")),
     }
 }
 
@@ -187,12 +158,7 @@ fn bad_proof(error: DpopError, trace: &mut Trace) -> Refusal {
     }
 }
 
-fn check_proof(
-    proof: &Proof,
-    incoming: &Incoming<'_>,
-    nonce: Nonce<'_>,
-    trace: &mut Trace,
-) -> Result<(), Refusal> {
+fn check_proof(proof: &Proof, incoming: &Incoming<'_>, nonce: Nonce<'_>, trace: &mut Trace) -> Result<(), Refusal> {
     proof
         .check(&Expected {
             method: incoming.method,
@@ -208,19 +174,11 @@ fn check_proof(
 }
 
 /// The proof of an attest request, with when and where its nonce was issued.
-fn fresh_proof(
-    live: &Live,
-    incoming: &Incoming<'_>,
-    trace: &mut Trace,
-) -> Result<(Proof, Issued), Refusal> {
+fn fresh_proof(live: &Live, incoming: &Incoming<'_>, trace: &mut Trace) -> Result<(Proof, Issued), Refusal> {
     let proof = single_proof(incoming, trace)?;
     let issued = Cell::new(None);
     let accepts = |nonce: &Value| {
-        issued.set(
-            nonce
-                .as_str()
-                .and_then(|nonce| live.check_nonce(nonce, incoming.now)),
-        );
+        issued.set(nonce.as_str().and_then(|nonce| live.check_nonce(nonce, incoming.now)));
         issued.get().is_some()
     };
     check_proof(&proof, incoming, Nonce::Checked(&accepts), trace)?;
@@ -237,12 +195,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(
-        live: &Live,
-        request: &AttestRequest<'_>,
-        thumbprint: &str,
-        now: Moment,
-    ) -> Result<Self, Refusal> {
+    fn make(live: &Live, request: &AttestRequest<'_>, thumbprint: &str, now: Moment) -> Result<Self, Refusal> {
         let account = request.account;
         let invalid = |why: &str| Refusal::new(Code::InvalidRefreshToken, why);
         let mut session = match &request.refresh_token {
@@ -260,14 +213,10 @@ impl Plan {
         let mut to_check = Vec::new();
         for fresh in &request.results {
             let same = |known: &CheckResult| {
-                known.provider == fresh.provider
-                    && known.site == fresh.site
-                    && known.digest == fresh.digest
+                known.provider == fresh.provider && known.site == fresh.site && known.digest == fresh.digest
             };
             if !session.results.iter().any(same) {
-                session
-                    .results
-                    .retain(|known| known.provider != fresh.provider);
+                session.results.retain(|known| known.provider != fresh.provider);
                 to_check.push(fresh.clone());
             }
         }
@@ -275,21 +224,13 @@ impl Plan {
             if known.expires <= now.as_millis() {
                 return Err(invalid("a check result has reached the end of its life"));
             }
-            if !account
-                .site_keys(known.provider)
-                .contains(known.site.as_str())
-            {
-                return Err(invalid(
-                    "a check result is of a site that the account no longer has",
-                ));
+            if !account.site_keys(known.provider).contains(known.site.as_str()) {
+                return Err(invalid("a check result is of a site that the account no longer has"));
             }
         }
         let mut problems = Problems::default();
         for provider in Provider::ALL {
-            let there = session
-                .results
-                .iter()
-                .any(|known| known.provider == provider)
+            let there = session.results.iter().any(|known| known.provider == provider)
                 || to_check.iter().any(|fresh| fresh.provider == provider);
             if !there {
                 params::require(provider, Some(account), &mut problems);
@@ -299,16 +240,9 @@ impl Plan {
         Ok(Self { session, to_check })
     }
 
-    fn sites<'a>(
-        &'a self,
-        account: &'a Account,
-    ) -> impl Iterator<Item = (&'a FreshResult, &'a Site)> {
+    fn sites<'a>(&'a self, account: &'a Account) -> impl Iterator<Item = (&'a FreshResult, &'a Site)> {
         self.to_check.iter().filter_map(|fresh| {
-            let site = account
-                .checks
-                .get(&fresh.provider)?
-                .sites
-                .get(&fresh.site)?;
+            let site = account.checks.get(&fresh.provider)?.sites.get(&fresh.site)?;
             Some((fresh, site))
         })
     }
@@ -331,19 +265,12 @@ async fn limit_rates(
         let Some(limit) = site.rate_limit else {
             continue;
         };
-        let name = format!(
-            "{}:{}:{}",
-            account.site_key,
-            fresh.provider.prefix(),
-            fresh.site
-        );
+        let name = format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.site);
         match service.store.count(&name, limit, now).await {
             Ok(true) => {}
             Ok(false) => {
-                let mut refusal = Refusal::new(
-                    Code::RateLimit,
-                    format!("{}: {limit} per minute", fresh.provider.prefix()),
-                );
+                let mut refusal =
+                    Refusal::new(Code::RateLimit, format!("{}: {limit} per minute", fresh.provider.prefix()));
                 refusal.retry_after = Some(seconds_to_next_minute(now));
                 return Err(refusal);
             }
@@ -360,41 +287,24 @@ async fn run_checks(
     incoming: &Incoming<'_>,
     trace: &mut Trace,
 ) -> Result<Vec<CheckResult>, Refusal> {
-    let page_host = incoming
-        .origin
-        .and_then(|origin| url::Url::parse(origin).ok());
-    let page_host = page_host
-        .as_ref()
-        .and_then(url::Url::host_str)
-        .unwrap_or_default();
-    let asker = Asker {
-        client_ip: incoming.client_ip,
-        page_host,
-    };
+    let page_host = incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
+    let page_host = page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default();
+    let asker = Asker { client_ip: incoming.client_ip, page_host };
     let checks = plan.sites(account).map(|(fresh, site)| async move {
         let begun = Instant::now();
         let outcome = service.lookup.check(fresh, site, asker).await;
         let result = match &outcome {
-            Ok(Checked {
-                verdict: Ok(()), ..
-            }) => "passed",
-            Ok(Checked {
-                verdict: Err(fault),
-                ..
-            }) => fault.name(),
+            Ok(Checked { verdict: Ok(()), .. }) => "passed",
+            Ok(Checked { verdict: Err(fault), .. }) => fault.name(),
             Err(_) => "error",
         };
-        service
-            .metrics
-            .check(fresh.provider.name(), result, begun.elapsed());
+        service.metrics.check(fresh.provider.name(), result, begun.elapsed());
         (fresh, site, result, outcome)
     });
     let mut problems = Problems::default();
     let mut results = Vec::new();
     for (fresh, site, result, outcome) in join_all(checks).await {
-        trace
-            .checks
-            .push(format!("{}: {result}", fresh.provider.name()));
+        trace.checks.push(format!("{}: {result}", fresh.provider.name()));
         match outcome {
             Err(error) => problems.add(fresh.provider.codes().check, error.0),
             Ok(checked) => results.push(CheckResult {
@@ -403,10 +313,7 @@ async fn run_checks(
                 digest: fresh.digest.clone(),
                 expires: incoming
                     .now
-                    .after(
-                        site.max_result_lifetime
-                            .unwrap_or(account.refresh_token_lifetime),
-                    )
+                    .after(site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime))
                     .as_millis(),
                 passed: u8::from(checked.verdict.is_ok()),
                 brief: checked.brief,
@@ -452,20 +359,13 @@ fn grant(
             Some(secret) => token::encrypt(
                 &jws,
                 secret,
-                JweEntropy {
-                    content_key: Zeroizing::new(random()?),
-                    wrap_nonce: random()?,
-                    content_nonce: random()?,
-                },
+                JweEntropy { content_key: Zeroizing::new(random()?), wrap_nonce: random()?, content_nonce: random()? },
             )?,
         };
         tokens.insert(name.clone(), token);
     }
-    let mut expiries: BTreeMap<String, u64> = session
-        .results
-        .iter()
-        .map(|result| (result.embed_key(), result.expires))
-        .collect();
+    let mut expiries: BTreeMap<String, u64> =
+        session.results.iter().map(|result| (result.embed_key(), result.expires)).collect();
     expiries.insert("session".to_owned(), session.ends());
     trace.arc = Some(arc);
     Ok(Granted {
@@ -485,14 +385,8 @@ fn embed(session: &Session, encrypted: bool) -> Map<String, Value> {
         .results
         .iter()
         .map(|result| {
-            let full = result
-                .full
-                .as_ref()
-                .filter(|full| encrypted && !full.is_empty());
-            (
-                result.embed_key(),
-                Value::Object(full.unwrap_or(&result.brief).clone()),
-            )
+            let full = result.full.as_ref().filter(|full| encrypted && !full.is_empty());
+            (result.embed_key(), Value::Object(full.unwrap_or(&result.brief).clone()))
         })
         .collect()
 }

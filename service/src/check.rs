@@ -105,37 +105,21 @@ pub fn judge_captcha(
         });
     };
     let success = full.get("success") == Some(&Value::Bool(true));
-    let codes: Vec<&str> = full
-        .get("error-codes")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect();
+    let codes: Vec<&str> =
+        full.get("error-codes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     if !success && let Some(ours) = codes.iter().find(|code| !is_about_the_result(code)) {
         return Err(CheckError(format!("{title}: {}", plain(ours))));
     }
     let hostname = full.get("hostname").and_then(Value::as_str);
-    let verdict = if success {
-        captcha_rules(result, site, &full, hostname)
-    } else {
-        Err(Fault::NotAccepted)
-    };
+    let verdict = if success { captcha_rules(result, site, &full, hostname) } else { Err(Fault::NotAccepted) };
     let brief = Map::from_iter([
         (
             "challenge_ts".to_owned(),
-            full.get("challenge_ts")
-                .and_then(Value::as_str)
-                .map_or_else(|| now.to_rfc3339(), str::to_owned)
-                .into(),
+            full.get("challenge_ts").and_then(Value::as_str).map_or_else(|| now.to_rfc3339(), str::to_owned).into(),
         ),
         ("hostname".to_owned(), hostname.unwrap_or(page_host).into()),
     ]);
-    Ok(Checked {
-        verdict,
-        brief,
-        full,
-    })
+    Ok(Checked { verdict, brief, full })
 }
 
 /// Whether an error code of a captcha service is about the result that the browser sent. Others are
@@ -159,22 +143,14 @@ fn captcha_rules(
     full: &Map<String, Value>,
     hostname: Option<&str>,
 ) -> Result<(), Fault> {
-    let Rule::Captcha {
-        domains,
-        actions,
-        min_score,
-        ..
-    } = &site.rule
-    else {
+    let Rule::Captcha { domains, actions, min_score, .. } = &site.rule else {
         return Err(Fault::NotAccepted);
     };
     let hostname = hostname.map(str::to_ascii_lowercase);
     if !domains.is_empty() && hostname.as_ref().is_none_or(|host| !domains.contains(host)) {
         return Err(Fault::Host);
     }
-    if let Evidence::Captcha {
-        host: Some(host), ..
-    } = &result.evidence
+    if let Evidence::Captcha { host: Some(host), .. } = &result.evidence
         && hostname.as_deref() != Some(host.to_ascii_lowercase().as_str())
     {
         return Err(Fault::Host);
@@ -185,11 +161,7 @@ fn captcha_rules(
     {
         return Err(Fault::Action);
     }
-    if full
-        .get("score")
-        .and_then(Value::as_f64)
-        .is_some_and(|score| score < *min_score)
-    {
+    if full.get("score").and_then(Value::as_f64).is_some_and(|score| score < *min_score) {
         return Err(Fault::Score);
     }
     Ok(())
@@ -220,23 +192,16 @@ struct BrowserDetails {
 
 /// Whether the bot result has to be asked for separately: a limit is set, and the visit does not tell.
 pub fn needs_bot_result(site: &Site, visitor: &ServerAnswer<'_>) -> bool {
-    let Rule::Fingerprint {
-        max_bot_probability,
-        ..
-    } = &site.rule
-    else {
+    let Rule::Fingerprint { max_bot_probability, .. } = &site.rule else {
         return false;
     };
     *max_bot_probability < 1.0
         && visitor.is_success()
         && serde_json::from_slice::<Visitor>(visitor.body).is_ok_and(|visitor| {
-            visitor.visits.iter().any(|visit| {
-                visit
-                    .browser_details
-                    .as_ref()
-                    .and_then(|details| details.bot_probability)
-                    .is_none()
-            })
+            visitor
+                .visits
+                .iter()
+                .any(|visit| visit.browser_details.as_ref().and_then(|details| details.bot_probability).is_none())
         })
 }
 
@@ -251,27 +216,14 @@ pub fn judge_fingerprint(
     event: Option<&ServerAnswer<'_>>,
     now: Moment,
 ) -> Result<Checked, CheckError> {
-    let Evidence::Fingerprint {
-        visitor_id,
-        request_id,
-    } = &result.evidence
-    else {
+    let Evidence::Fingerprint { visitor_id, request_id } = &result.evidence else {
         return Err(CheckError("not a Fingerprint result".to_owned()));
     };
     let brief = Map::from_iter([
         ("visitorId".to_owned(), visitor_id.as_str().into()),
-        (
-            "visits".to_owned(),
-            serde_json::json!([{ "requestId": request_id }]),
-        ),
+        ("visits".to_owned(), serde_json::json!([{ "requestId": request_id }])),
     ]);
-    let checked = |verdict, full| {
-        Ok(Checked {
-            verdict,
-            brief: brief.clone(),
-            full,
-        })
-    };
+    let checked = |verdict, full| Ok(Checked { verdict, brief: brief.clone(), full });
     if visitor.status == 404 {
         return checked(Err(Fault::Visitor), Map::new());
     }
@@ -280,22 +232,13 @@ pub fn judge_fingerprint(
     }
     let full = visitor.object().unwrap_or_default();
     let Ok(known) = serde_json::from_slice::<Visitor>(visitor.body) else {
-        return Err(CheckError(
-            "Fingerprint gave an answer that is not understood".to_owned(),
-        ));
+        return Err(CheckError("Fingerprint gave an answer that is not understood".to_owned()));
     };
-    let visit = known
-        .visits
-        .iter()
-        .find(|visit| visit.request_id == *request_id);
+    let visit = known.visits.iter().find(|visit| visit.request_id == *request_id);
     let (true, Some(visit)) = (known.visitor_id == *visitor_id, visit) else {
         return checked(Err(Fault::Visitor), full);
     };
-    let Rule::Fingerprint {
-        max_elapsed_time,
-        max_bot_probability,
-    } = &site.rule
-    else {
+    let Rule::Fingerprint { max_elapsed_time, max_bot_probability } = &site.rule else {
         return checked(Err(Fault::Visitor), full);
     };
     // Milliseconds, exact in a double for the next 285,000 years; out of range saturates to "too old" or "ahead".
@@ -305,10 +248,7 @@ pub fn judge_fingerprint(
         return checked(Err(Fault::Age), full);
     }
     if *max_bot_probability < 1.0 {
-        let told = visit
-            .browser_details
-            .as_ref()
-            .and_then(|details| details.bot_probability);
+        let told = visit.browser_details.as_ref().and_then(|details| details.bot_probability);
         let probability = match (told, event) {
             (Some(probability), _) => probability,
             (None, Some(event)) => bot_probability(event)?,
@@ -329,22 +269,15 @@ fn bot_probability(event: &ServerAnswer<'_>) -> Result<f64, CheckError> {
         return Err(fingerprint_error(event));
     }
     let value: Value = serde_json::from_slice(event.body).unwrap_or_default();
-    match value
-        .pointer("/products/botd/data/bot/result")
-        .and_then(Value::as_str)
-    {
+    match value.pointer("/products/botd/data/bot/result").and_then(Value::as_str) {
         Some("notDetected") => Ok(0.0),
         Some("good" | "bad") => Ok(1.0),
-        _ => Err(CheckError(
-            "Fingerprint's bot detection gave no result".to_owned(),
-        )),
+        _ => Err(CheckError("Fingerprint's bot detection gave no result".to_owned())),
     }
 }
 
 fn fingerprint_error(answer: &ServerAnswer<'_>) -> CheckError {
-    let told = answer
-        .object()
-        .and_then(|object| object.get("error").and_then(Value::as_str).map(plain));
+    let told = answer.object().and_then(|object| object.get("error").and_then(Value::as_str).map(plain));
     CheckError(match told {
         Some(text) if !text.is_empty() => {
             format!("Fingerprint answered with status {}: {text}", answer.status)
@@ -355,10 +288,7 @@ fn fingerprint_error(answer: &ServerAnswer<'_>) -> CheckError {
 
 /// Text of another server, cut down to what cannot do harm in a message.
 fn plain(text: &str) -> String {
-    text.chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.' | ','))
-        .take(120)
-        .collect()
+    text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.' | ',')).take(120).collect()
 }
 
 /// The check services' own words for a captcha's secret parameter and token.
@@ -367,29 +297,16 @@ pub const CAPTCHA_SECRET: &str = "secret";
 pub const CAPTCHA_RESPONSE: &str = "response";
 
 /// The form that a captcha's `siteverify` is asked with.
-pub fn captcha_form<'a>(
-    result: &'a FreshResult,
-    site: &'a Site,
-    client_ip: &'a str,
-) -> Vec<(&'static str, &'a str)> {
+pub fn captcha_form<'a>(result: &'a FreshResult, site: &'a Site, client_ip: &'a str) -> Vec<(&'static str, &'a str)> {
     let mut form = Vec::with_capacity(4);
-    form.push((
-        CAPTCHA_SECRET,
-        std::str::from_utf8(site.secret.as_bytes()).unwrap_or_default(),
-    ));
+    form.push((CAPTCHA_SECRET, std::str::from_utf8(site.secret.as_bytes()).unwrap_or_default()));
     if let Evidence::Captcha { token, .. } = &result.evidence {
         form.push((CAPTCHA_RESPONSE, token));
     }
     if result.provider == Provider::Hcaptcha {
         form.push(("sitekey", &result.site));
     }
-    if matches!(
-        &site.rule,
-        Rule::Captcha {
-            include_ip: true,
-            ..
-        }
-    ) {
+    if matches!(&site.rule, Rule::Captcha { include_ip: true, .. }) {
         form.push(("remoteip", client_ip));
     }
     form
@@ -408,10 +325,7 @@ mod tests {
         FreshResult {
             provider,
             site: "key".into(),
-            evidence: Evidence::Captcha {
-                token: "t".into(),
-                host: host.map(Into::into),
-            },
+            evidence: Evidence::Captcha { token: "t".into(), host: host.map(Into::into) },
             digest: String::new(),
         }
     }
@@ -429,38 +343,21 @@ mod tests {
 
     fn captcha_site(domains: &[&str], actions: &[&str], min_score: f64) -> Site {
         let own = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-        site(Rule::Captcha {
-            domains: own(domains),
-            actions: own(actions),
-            min_score,
-            include_ip: true,
-        })
+        site(Rule::Captcha { domains: own(domains), actions: own(actions), min_score, include_ip: true })
     }
 
-    fn judge(
-        site: &Site,
-        host: Option<&str>,
-        status: u16,
-        answer: Value,
-    ) -> Result<Result<(), Fault>, CheckError> {
+    fn judge(site: &Site, host: Option<&str>, status: u16, answer: Value) -> Result<Result<(), Fault>, CheckError> {
         let body = answer.to_string();
         judge_captcha(
             &captcha(Provider::Hcaptcha, host),
             site,
-            &ServerAnswer {
-                status,
-                body: body.as_bytes(),
-            },
+            &ServerAnswer { status, body: body.as_bytes() },
             "page.example",
             NOW,
         )
         .map(|checked| {
             let members: Vec<_> = checked.brief.keys().cloned().collect();
-            assert_eq!(
-                members,
-                ["challenge_ts", "hostname"],
-                "pass or fail, the brief looks the same"
-            );
+            assert_eq!(members, ["challenge_ts", "hostname"], "pass or fail, the brief looks the same");
             checked.verdict
         })
     }
@@ -469,97 +366,43 @@ mod tests {
     fn a_captcha_answer_is_judged_by_every_rule() {
         let any = captcha_site(&[], &[], 0.0);
         let strict = captcha_site(&["example.com"], &["login"], 0.5);
-        let good =
-            json!({"success": true, "hostname": "Example.com", "score": 0.5, "action": "login"});
+        let good = json!({"success": true, "hostname": "Example.com", "score": 0.5, "action": "login"});
         assert_eq!(judge(&strict, None, 200, good.clone()), Ok(Ok(())));
         let with = |name: &str, value: Value| {
             let mut answer = good.clone();
             answer[name] = value;
             answer
         };
-        assert_eq!(
-            judge(&strict, None, 200, with("hostname", json!("evil.example"))),
-            Ok(Err(Fault::Host))
-        );
-        assert_eq!(
-            judge(&strict, None, 200, with("hostname", json!(null))),
-            Ok(Err(Fault::Host))
-        );
-        assert_eq!(
-            judge(&strict, None, 200, with("action", json!("pay"))),
-            Ok(Err(Fault::Action))
-        );
-        assert_eq!(
-            judge(&strict, None, 200, with("action", json!(null))),
-            Ok(Ok(()))
-        );
-        assert_eq!(
-            judge(&strict, None, 200, with("score", json!(0.49))),
-            Ok(Err(Fault::Score))
-        );
-        assert_eq!(
-            judge(&strict, None, 200, with("score", json!(null))),
-            Ok(Ok(()))
-        );
-        assert_eq!(
-            judge(&any, Some("EXAMPLE.com"), 200, good.clone()),
-            Ok(Ok(()))
-        );
-        assert_eq!(
-            judge(&any, Some("other.com"), 200, good),
-            Ok(Err(Fault::Host))
-        );
+        assert_eq!(judge(&strict, None, 200, with("hostname", json!("evil.example"))), Ok(Err(Fault::Host)));
+        assert_eq!(judge(&strict, None, 200, with("hostname", json!(null))), Ok(Err(Fault::Host)));
+        assert_eq!(judge(&strict, None, 200, with("action", json!("pay"))), Ok(Err(Fault::Action)));
+        assert_eq!(judge(&strict, None, 200, with("action", json!(null))), Ok(Ok(())));
+        assert_eq!(judge(&strict, None, 200, with("score", json!(0.49))), Ok(Err(Fault::Score)));
+        assert_eq!(judge(&strict, None, 200, with("score", json!(null))), Ok(Ok(())));
+        assert_eq!(judge(&any, Some("EXAMPLE.com"), 200, good.clone()), Ok(Ok(())));
+        assert_eq!(judge(&any, Some("other.com"), 200, good), Ok(Err(Fault::Host)));
     }
 
     #[test]
     fn a_bad_result_fails_and_a_bad_secret_is_an_error() {
         let any = captcha_site(&[], &[], 0.0);
-        let refused = |code: &str| {
-            judge(
-                &any,
-                None,
-                200,
-                json!({"success": false, "error-codes": [code]}),
-            )
-        };
-        for code in [
-            "invalid-input-response",
-            "expired-input-response",
-            "already-seen-response",
-            "timeout-or-duplicate",
-        ] {
+        let refused = |code: &str| judge(&any, None, 200, json!({"success": false, "error-codes": [code]}));
+        for code in
+            ["invalid-input-response", "expired-input-response", "already-seen-response", "timeout-or-duplicate"]
+        {
             assert_eq!(refused(code), Ok(Err(Fault::NotAccepted)), "{code}");
         }
-        for code in [
-            "invalid-input-secret",
-            "missing-input-secret",
-            "sitekey-secret-mismatch",
-            "bad-request",
-        ] {
-            assert_eq!(
-                refused(code),
-                Err(CheckError(format!("hCaptcha: {code}"))),
-                "{code}"
-            );
+        for code in ["invalid-input-secret", "missing-input-secret", "sitekey-secret-mismatch", "bad-request"] {
+            assert_eq!(refused(code), Err(CheckError(format!("hCaptcha: {code}"))), "{code}");
         }
+        assert_eq!(judge(&any, None, 200, json!({"success": false})), Ok(Err(Fault::NotAccepted)));
         assert_eq!(
-            judge(&any, None, 200, json!({"success": false})),
-            Ok(Err(Fault::NotAccepted))
-        );
-        assert_eq!(
-            judge(&any, None, 200, json!({"success": "true"}))
-                .unwrap_err()
-                .0,
+            judge(&any, None, 200, json!({"success": "true"})).unwrap_err().0,
             "hCaptcha gave an answer that is not understood"
         );
+        assert_eq!(judge(&any, None, 503, json!("sorry")).unwrap_err().0, "hCaptcha answered with status 503");
         assert_eq!(
-            judge(&any, None, 503, json!("sorry")).unwrap_err().0,
-            "hCaptcha answered with status 503"
-        );
-        assert_eq!(
-            refused("<script>alert('x')</script> https://10.0.0.1/?secret=shh")
-                .unwrap_err()
-                .0,
+            refused("<script>alert('x')</script> https://10.0.0.1/?secret=shh").unwrap_err().0,
             "hCaptcha: scriptalertxscript https10.0.0.1secretshh"
         );
     }
@@ -569,20 +412,10 @@ mod tests {
         let site = captcha_site(&[], &[], 0.0);
         assert_eq!(
             captcha_form(&captcha(Provider::Hcaptcha, None), &site, "1.2.3.4"),
-            [
-                ("secret", "shh"),
-                ("response", "t"),
-                ("sitekey", "key"),
-                ("remoteip", "1.2.3.4")
-            ]
+            [("secret", "shh"), ("response", "t"), ("sitekey", "key"), ("remoteip", "1.2.3.4")]
         );
         let site = Site {
-            rule: Rule::Captcha {
-                domains: vec![],
-                actions: vec![],
-                min_score: 0.0,
-                include_ip: false,
-            },
+            rule: Rule::Captcha { domains: vec![], actions: vec![], min_score: 0.0, include_ip: false },
             ..site
         };
         assert_eq!(
@@ -600,36 +433,17 @@ mod tests {
         let result = FreshResult {
             provider: Provider::Fingerprint,
             site: "key".into(),
-            evidence: Evidence::Fingerprint {
-                visitor_id: "V".into(),
-                request_id: "R".into(),
-            },
+            evidence: Evidence::Fingerprint { visitor_id: "V".into(), request_id: "R".into() },
             digest: String::new(),
         };
-        let site = site(Rule::Fingerprint {
-            max_elapsed_time: Duration::from_secs(2),
-            max_bot_probability: max_bot,
-        });
+        let site = site(Rule::Fingerprint { max_elapsed_time: Duration::from_secs(2), max_bot_probability: max_bot });
         let body = visitor.to_string();
-        let visitor = ServerAnswer {
-            status,
-            body: body.as_bytes(),
-        };
+        let visitor = ServerAnswer { status, body: body.as_bytes() };
         let event = event.map(|event| event.to_string());
-        let event = event.as_ref().map(|event| ServerAnswer {
-            status: 200,
-            body: event.as_bytes(),
-        });
-        assert_eq!(
-            needs_bot_result(&site, &visitor),
-            event.is_some(),
-            "asked exactly when needed"
-        );
+        let event = event.as_ref().map(|event| ServerAnswer { status: 200, body: event.as_bytes() });
+        assert_eq!(needs_bot_result(&site, &visitor), event.is_some(), "asked exactly when needed");
         judge_fingerprint(&result, &site, &visitor, event.as_ref(), NOW).map(|checked| {
-            assert_eq!(
-                Value::Object(checked.brief),
-                json!({"visitorId": "V", "visits": [{"requestId": "R"}]})
-            );
+            assert_eq!(Value::Object(checked.brief), json!({"visitorId": "V", "visits": [{"requestId": "R"}]}));
             checked.verdict
         })
     }
@@ -641,34 +455,17 @@ mod tests {
     #[test]
     fn a_fingerprint_answer_is_judged_by_every_rule() {
         assert_eq!(fingerprint(visit(NOW.0 - 2000), 200, None, 1.0), Ok(Ok(())));
-        assert_eq!(
-            fingerprint(visit(NOW.0 - 2001), 200, None, 1.0),
-            Ok(Err(Fault::Age))
-        );
-        assert_eq!(
-            fingerprint(visit(NOW.0 + 5001), 200, None, 1.0),
-            Ok(Err(Fault::Age))
-        );
+        assert_eq!(fingerprint(visit(NOW.0 - 2001), 200, None, 1.0), Ok(Err(Fault::Age)));
+        assert_eq!(fingerprint(visit(NOW.0 + 5001), 200, None, 1.0), Ok(Err(Fault::Age)));
         assert_eq!(fingerprint(visit(NOW.0), 200, None, 0.3), Ok(Ok(())));
-        assert_eq!(
-            fingerprint(visit(NOW.0), 200, None, 0.29),
-            Ok(Err(Fault::Bot))
-        );
+        assert_eq!(fingerprint(visit(NOW.0), 200, None, 0.29), Ok(Err(Fault::Bot)));
         let mut other = visit(NOW.0);
         other["visitorId"] = json!("W");
         assert_eq!(fingerprint(other, 200, None, 1.0), Ok(Err(Fault::Visitor)));
+        assert_eq!(fingerprint(json!({"visitorId": "V", "visits": []}), 200, None, 1.0), Ok(Err(Fault::Visitor)));
+        assert_eq!(fingerprint(json!({"error": "visitor not found"}), 404, None, 1.0), Ok(Err(Fault::Visitor)));
         assert_eq!(
-            fingerprint(json!({"visitorId": "V", "visits": []}), 200, None, 1.0),
-            Ok(Err(Fault::Visitor))
-        );
-        assert_eq!(
-            fingerprint(json!({"error": "visitor not found"}), 404, None, 1.0),
-            Ok(Err(Fault::Visitor))
-        );
-        assert_eq!(
-            fingerprint(json!({"error": "secret key is wrong"}), 403, None, 1.0)
-                .unwrap_err()
-                .0,
+            fingerprint(json!({"error": "secret key is wrong"}), 403, None, 1.0).unwrap_err().0,
             "Fingerprint answered with status 403: secret key is wrong"
         );
         assert!(fingerprint(json!({"visits": 3}), 200, None, 1.0).is_err());
@@ -678,21 +475,10 @@ mod tests {
     fn bots_are_asked_for_when_the_visit_does_not_tell() {
         let mut silent = visit(NOW.0);
         silent["visits"][0]["browserDetails"] = json!({});
-        let event = |result: &str| {
-            Some(json!({"products": {"botd": {"data": {"bot": {"result": result}}}}}))
-        };
-        assert_eq!(
-            fingerprint(silent.clone(), 200, event("notDetected"), 0.5),
-            Ok(Ok(()))
-        );
-        assert_eq!(
-            fingerprint(silent.clone(), 200, event("bad"), 0.5),
-            Ok(Err(Fault::Bot))
-        );
-        assert_eq!(
-            fingerprint(silent.clone(), 200, event("good"), 0.5),
-            Ok(Err(Fault::Bot))
-        );
+        let event = |result: &str| Some(json!({"products": {"botd": {"data": {"bot": {"result": result}}}}}));
+        assert_eq!(fingerprint(silent.clone(), 200, event("notDetected"), 0.5), Ok(Ok(())));
+        assert_eq!(fingerprint(silent.clone(), 200, event("bad"), 0.5), Ok(Err(Fault::Bot)));
+        assert_eq!(fingerprint(silent.clone(), 200, event("good"), 0.5), Ok(Err(Fault::Bot)));
         assert!(fingerprint(silent, 200, event("?"), 0.5).is_err());
     }
 }

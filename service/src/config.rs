@@ -17,8 +17,7 @@ use crate::token::SigningKey;
 use approov_verify::secret::Secret;
 
 /// Where the service listens when the configuration does not say.
-pub const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -208,13 +207,7 @@ impl Config {
 pub fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .count()
-        + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     (line, column)
 }
 
@@ -358,33 +351,28 @@ type Read<T> = Result<T, ConfigError>;
 
 impl Reader<'_> {
     fn error<T, V>(&self, at: &Spanned<V>, message: impl Into<String>) -> Read<T> {
-        Err(ConfigError {
-            position: Some(position(self.text, at.span().start)),
-            message: message.into(),
-        })
+        Err(ConfigError { position: Some(position(self.text, at.span().start)), message: message.into() })
     }
 
     fn config(&self, raw: raw::Config) -> Read<Config> {
         let listen = match &raw.listen {
             None => DEFAULT_LISTEN,
-            Some(listen) => {
-                match listen.get_ref().parse() {
-                    Ok(address) => address,
-                    Err(_) => {
-                        return self.error(
+            Some(listen) => match listen.get_ref().parse() {
+                Ok(address) => address,
+                Err(_) => {
+                    return self.error(
                         listen,
-                        format!("listen must be an IP address and port such as 0.0.0.0:443, got \"{}\"", listen.get_ref()),
+                        format!(
+                            "listen must be an IP address and port such as 0.0.0.0:443, got \"{}\"",
+                            listen.get_ref()
+                        ),
                     );
-                    }
                 }
-            }
+            },
         };
         let tls = match (raw.tls_cert, raw.tls_key) {
             (None, None) => None,
-            (Some(cert), Some(key)) => Some(TlsFiles {
-                cert: cert.into_inner().into(),
-                key: key.into_inner().into(),
-            }),
+            (Some(cert), Some(key)) => Some(TlsFiles { cert: cert.into_inner().into(), key: key.into_inner().into() }),
             (Some(one), None) => return self.error(&one, "tls_cert needs tls_key beside it"),
             (None, Some(one)) => return self.error(&one, "tls_key needs tls_cert beside it"),
         };
@@ -396,10 +384,7 @@ impl Reader<'_> {
                     StoreAddress::Redis(url.to_owned())
                 }
                 _ => {
-                    return self.error(
-                        store,
-                        "store must be \"memory\" or \"redis://host:port/db\"",
-                    );
+                    return self.error(store, "store must be \"memory\" or \"redis://host:port/db\"");
                 }
             },
         };
@@ -416,10 +401,7 @@ impl Reader<'_> {
             let at = account.site_key.clone();
             let account = self.account(account)?;
             if accounts.insert(account.site_key.clone(), account).is_some() {
-                return self.error(
-                    &at,
-                    format!("two accounts have the site key \"{}\"", at.get_ref()),
-                );
+                return self.error(&at, format!("two accounts have the site key \"{}\"", at.get_ref()));
             }
         }
         let limits = self.limits(&raw.limits)?;
@@ -456,44 +438,30 @@ impl Reader<'_> {
             Some(text) => self.secret_bytes(&text, 32)?,
             None => return self.error(&raw.site_key, "the account needs secret or secret_env"),
         };
-        let jwe_secret =
-            match self.secret_text(&raw.jwe_secret, &raw.jwe_secret_env, &raw.site_key)? {
-                None => None,
-                Some(text) => {
-                    let secret = self.secret_bytes(&text, 32)?;
-                    if secret.as_bytes().len() != 32 {
-                        return self.error(
-                            &text,
-                            "jwe_secret must be exactly 32 bytes in base64 (A256GCMKW)",
-                        );
-                    }
-                    Some(secret)
+        let jwe_secret = match self.secret_text(&raw.jwe_secret, &raw.jwe_secret_env, &raw.site_key)? {
+            None => None,
+            Some(text) => {
+                let secret = self.secret_bytes(&text, 32)?;
+                if secret.as_bytes().len() != 32 {
+                    return self.error(&text, "jwe_secret must be exactly 32 bytes in base64 (A256GCMKW)");
                 }
-            };
+                Some(secret)
+            }
+        };
         let allowed_origins = {
             for entry in &raw.allowed_origins {
                 if let Err(message) = AllowedOrigins::parse([entry.get_ref().as_str()]) {
                     return self.error(entry, message);
                 }
             }
-            AllowedOrigins::parse(
-                raw.allowed_origins
-                    .iter()
-                    .map(|entry| entry.get_ref().as_str()),
-            )
-            .map_err(|message| ConfigError {
-                position: None,
-                message,
-            })?
+            AllowedOrigins::parse(raw.allowed_origins.iter().map(|entry| entry.get_ref().as_str()))
+                .map_err(|message| ConfigError { position: None, message })?
         };
         let mut keys = BTreeMap::new();
         for key in &raw.key {
             let kid = self.key_text(&key.kid, "kid")?;
             let Some(alg) = crate::token::KeyAlg::parse(key.alg.get_ref()) else {
-                return self.error(
-                    &key.alg,
-                    format!("alg must be RS256 or ES256, got \"{}\"", key.alg.get_ref()),
-                );
+                return self.error(&key.alg, format!("alg must be RS256 or ES256, got \"{}\"", key.alg.get_ref()));
             };
             let parsed = match SigningKey::from_pem(alg, &kid, key.private_key.get_ref()) {
                 Ok(parsed) => parsed,
@@ -509,10 +477,7 @@ impl Reader<'_> {
             if let Some(kid) = &api.keyset_kid
                 && !keys.contains_key(kid.get_ref())
             {
-                return self.error(
-                    kid,
-                    format!("the account has no key with kid \"{}\"", kid.get_ref()),
-                );
+                return self.error(kid, format!("the account has no key with kid \"{}\"", kid.get_ref()));
             }
             let jwe = match &api.jwe {
                 Some(jwe) if *jwe.get_ref() && jwe_secret.is_none() => {
@@ -534,10 +499,7 @@ impl Reader<'_> {
         if let Some(raw) = &raw.fingerprint {
             checks.insert(Provider::Fingerprint, self.fingerprint(raw)?);
         }
-        for (provider, raw) in [
-            (Provider::Hcaptcha, &raw.hcaptcha),
-            (Provider::Recaptcha, &raw.recaptcha),
-        ] {
+        for (provider, raw) in [(Provider::Hcaptcha, &raw.hcaptcha), (Provider::Recaptcha, &raw.recaptcha)] {
             if let Some(raw) = raw {
                 checks.insert(provider, self.captcha(provider, raw)?);
             }
@@ -559,19 +521,13 @@ impl Reader<'_> {
         let mut sites = BTreeMap::new();
         for site in &raw.subscription {
             let key = self.key_text(&site.public_api_key, "public_api_key")?;
-            let region = site
-                .region
-                .as_ref()
-                .map_or("RoW", |region| region.get_ref().as_str());
+            let region = site.region.as_ref().map_or("RoW", |region| region.get_ref().as_str());
             let default_url = match (region, &site.region) {
                 ("RoW", _) => "https://api.fpjs.io",
                 ("EU", _) => "https://eu.api.fpjs.io",
                 ("AP", _) => "https://ap.api.fpjs.io",
                 (_, Some(at)) => {
-                    return self.error(
-                        at,
-                        format!("region must be RoW, EU or AP, got \"{region}\""),
-                    );
+                    return self.error(at, format!("region must be RoW, EU or AP, got \"{region}\""));
                 }
                 (_, None) => "https://api.fpjs.io",
             };
@@ -586,21 +542,14 @@ impl Reader<'_> {
                         Some(value) => self.duration(value)?,
                         None => Duration::from_secs(2),
                     },
-                    max_bot_probability: self
-                        .probability(site.max_bot_probability.as_ref(), 1.0)?,
+                    max_bot_probability: self.probability(site.max_bot_probability.as_ref(), 1.0)?,
                 },
             };
             if sites.insert(key, value).is_some() {
-                return self.error(
-                    &site.public_api_key,
-                    "the account has this public_api_key twice",
-                );
+                return self.error(&site.public_api_key, "the account has this public_api_key twice");
             }
         }
-        Ok(Check {
-            required: raw.required,
-            sites,
-        })
+        Ok(Check { required: raw.required, sites })
     }
 
     fn captcha(&self, provider: Provider, raw: &raw::Captcha) -> Read<Check> {
@@ -621,11 +570,7 @@ impl Reader<'_> {
                 rate_limit: (site.rate_limit > 0).then_some(site.rate_limit),
                 verify_url: self.verify_url(site.verify_url.as_ref(), default_url)?,
                 rule: Rule::Captcha {
-                    domains: site
-                        .domains
-                        .iter()
-                        .map(|domain| domain.to_ascii_lowercase())
-                        .collect(),
+                    domains: site.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
                     actions: site.actions.clone(),
                     min_score: self.probability(site.min_score.as_ref(), 0.0)?,
                     include_ip: site.include_ip,
@@ -635,10 +580,7 @@ impl Reader<'_> {
                 return self.error(&site.site_key, "the account has this site_key twice");
             }
         }
-        Ok(Check {
-            required: raw.required,
-            sites,
-        })
+        Ok(Check { required: raw.required, sites })
     }
 
     /// The text of a secret, from the file or from the environment. Both is a mistake.
@@ -653,14 +595,9 @@ impl Reader<'_> {
             (Some(text), None) => Ok(Some(text.clone())),
             (None, Some(name)) => match (self.env)(name.get_ref()) {
                 Some(value) if !value.is_empty() => Ok(Some(Spanned::new(name.span(), value))),
-                _ => self.error(
-                    name,
-                    format!("the environment variable {} is not set", name.get_ref()),
-                ),
+                _ => self.error(name, format!("the environment variable {} is not set", name.get_ref())),
             },
-            (Some(_), Some(_)) => {
-                self.error(at, "give the secret or its environment variable, not both")
-            }
+            (Some(_), Some(_)) => self.error(at, "give the secret or its environment variable, not both"),
         }
     }
 
@@ -668,10 +605,7 @@ impl Reader<'_> {
         match Secret::from_base64(text.get_ref()) {
             Ok(secret) if secret.as_bytes().len() >= at_least => Ok(secret),
             // Not echoed: it is a secret, even when it is a wrong one.
-            Ok(_) => self.error(
-                text,
-                format!("the secret must decode to at least {at_least} bytes"),
-            ),
+            Ok(_) => self.error(text, format!("the secret must decode to at least {at_least} bytes")),
             Err(_) => self.error(text, "the secret must be base64 or base64url"),
         }
     }
@@ -683,23 +617,15 @@ impl Reader<'_> {
         at: &Spanned<String>,
     ) -> Read<Secret> {
         match self.secret_text(text, env, at)? {
-            Some(secret) if !secret.get_ref().is_empty() => {
-                Ok(Secret::from_bytes(secret.into_inner().into_bytes()))
-            }
-            _ => self.error(
-                at,
-                format!("\"{}\" needs secret or secret_env", at.get_ref()),
-            ),
+            Some(secret) if !secret.get_ref().is_empty() => Ok(Secret::from_bytes(secret.into_inner().into_bytes())),
+            _ => self.error(at, format!("\"{}\" needs secret or secret_env", at.get_ref())),
         }
     }
 
     fn key_text(&self, text: &Spanned<String>, name: &str) -> Read<String> {
         let value = text.get_ref();
         if value.is_empty() || value.len() > 256 || value.chars().any(char::is_control) {
-            return self.error(
-                text,
-                format!("{name} must be 1 to 256 printable characters"),
-            );
+            return self.error(text, format!("{name} must be 1 to 256 printable characters"));
         }
         Ok(value.clone())
     }
@@ -708,48 +634,32 @@ impl Reader<'_> {
         let domain = text.get_ref().to_ascii_lowercase();
         let fits = !domain.is_empty()
             && domain.len() <= 253
-            && domain
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+            && domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if fits {
             Ok(domain)
         } else {
-            self.error(
-                text,
-                format!(
-                    "domain must be a host name such as api.example.com, got \"{}\"",
-                    text.get_ref()
-                ),
-            )
+            self.error(text, format!("domain must be a host name such as api.example.com, got \"{}\"", text.get_ref()))
         }
     }
 
     fn http_url(&self, text: &Spanned<String>) -> Read<Url> {
         match Url::parse(text.get_ref()) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-            _ => self.error(
-                text,
-                format!("must be an http or https URL, got \"{}\"", text.get_ref()),
-            ),
+            _ => self.error(text, format!("must be an http or https URL, got \"{}\"", text.get_ref())),
         }
     }
 
     fn verify_url(&self, text: Option<&Spanned<String>>, default: &str) -> Read<Url> {
         match text {
             Some(text) => self.http_url(text),
-            None => Url::parse(default).map_err(|e| ConfigError {
-                position: None,
-                message: e.to_string(),
-            }),
+            None => Url::parse(default).map_err(|e| ConfigError { position: None, message: e.to_string() }),
         }
     }
 
     fn lifetime(&self, value: Option<&Spanned<u32>>, default: u32) -> Read<Duration> {
         match value {
             None => Ok(Duration::from_secs(default.into())),
-            Some(value) if *value.get_ref() > 0 => {
-                Ok(Duration::from_secs((*value.get_ref()).into()))
-            }
+            Some(value) if *value.get_ref() > 0 => Ok(Duration::from_secs((*value.get_ref()).into())),
             Some(value) => self.error(value, "a lifetime must be at least one second"),
         }
     }
@@ -757,13 +667,7 @@ impl Reader<'_> {
     fn duration(&self, value: &Spanned<f64>) -> Read<Duration> {
         match Duration::try_from_secs_f64(*value.get_ref()) {
             Ok(duration) if !duration.is_zero() => Ok(duration),
-            _ => self.error(
-                value,
-                format!(
-                    "must be a number of seconds above 0, got {}",
-                    value.get_ref()
-                ),
-            ),
+            _ => self.error(value, format!("must be a number of seconds above 0, got {}", value.get_ref())),
         }
     }
 
@@ -771,10 +675,7 @@ impl Reader<'_> {
         match value {
             None => Ok(default),
             Some(value) if (0.0..=1.0).contains(value.get_ref()) => Ok(*value.get_ref()),
-            Some(value) => self.error(
-                value,
-                format!("must be between 0 and 1, got {}", value.get_ref()),
-            ),
+            Some(value) => self.error(value, format!("must be between 0 and 1, got {}", value.get_ref())),
         }
     }
 }
@@ -786,10 +687,7 @@ fn optional_seconds(seconds: u32) -> Option<Duration> {
 impl Account {
     /// Public keys of every site, for messages.
     pub fn site_keys(&self, provider: Provider) -> BTreeSet<&str> {
-        self.checks
-            .get(&provider)
-            .map(|check| check.sites.keys().map(String::as_str).collect())
-            .unwrap_or_default()
+        self.checks.get(&provider).map(|check| check.sites.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 }
 
@@ -800,9 +698,7 @@ mod tests {
     const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(text, &|name| {
-            (name == "HCAP_SECRET").then(|| "0xabc".to_owned())
-        })
+        Config::parse(text, &|name| (name == "HCAP_SECRET").then(|| "0xabc".to_owned()))
     }
 
     fn account(rest: &str) -> String {
@@ -863,43 +759,17 @@ max_elapsed_time = 2.5
             ("listen = ".to_owned(), (1, 10), ""),
             (account("token_lifetime = 0\n"), (4, 18), "lifetime"),
             (account("typo = 1\n"), (4, 1), "typo"),
+            (account("[[account.api]]\ndomain = \"https://x\"\n"), (5, 10), "domain"),
+            (account("[[account.api]]\ndomain = \"x\"\njwe = true\n"), (6, 7), "jwe_secret"),
+            (account("[[account.api]]\ndomain = \"x\"\nkeyset_kid = \"nope\"\n"), (6, 14), "nope"),
+            (account("allowed_origins = [\"example.com\"]\n"), (4, 20), "origin"),
+            (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret_env = \"UNSET\"\n"), (6, 14), "UNSET"),
             (
-                account("[[account.api]]\ndomain = \"https://x\"\n"),
-                (5, 10),
-                "domain",
-            ),
-            (
-                account("[[account.api]]\ndomain = \"x\"\njwe = true\n"),
-                (6, 7),
-                "jwe_secret",
-            ),
-            (
-                account("[[account.api]]\ndomain = \"x\"\nkeyset_kid = \"nope\"\n"),
-                (6, 14),
-                "nope",
-            ),
-            (
-                account("allowed_origins = [\"example.com\"]\n"),
-                (4, 20),
-                "origin",
-            ),
-            (
-                account("[[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret_env = \"UNSET\"\n"),
-                (6, 14),
-                "UNSET",
-            ),
-            (
-                account(
-                    "[[account.recaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\nmin_score = 2\n",
-                ),
+                account("[[account.recaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\nmin_score = 2\n"),
                 (7, 13),
                 "between",
             ),
-            (
-                "[[account]]\nsite_key = \"k\"\nsecret = \"c2hvcnQ=\"\n".to_owned(),
-                (3, 10),
-                "32 bytes",
-            ),
+            ("[[account]]\nsite_key = \"k\"\nsecret = \"c2hvcnQ=\"\n".to_owned(), (3, 10), "32 bytes"),
             ("store = \"mysql://\"".to_owned(), (1, 9), "redis"),
         ] {
             let error = parse(&text).unwrap_err();

@@ -19,12 +19,7 @@ use crate::sim;
 /// The site key of the development account.
 pub const SITE_KEY: &str = "dev-approov-site-key";
 /// APIs that it always has.
-pub const APIS: [&str; 4] = [
-    "localhost",
-    "127.0.0.1",
-    "api.example.com",
-    "shapes.approov.io",
-];
+pub const APIS: [&str; 4] = ["localhost", "127.0.0.1", "api.example.com", "shapes.approov.io"];
 /// A captcha score below this fails; a bot probability above it too.
 const THRESHOLD: f64 = 0.5;
 
@@ -48,45 +43,22 @@ pub fn config(
             rule,
         })
     };
-    let captcha = || Rule::Captcha {
-        domains: Vec::new(),
-        actions: Vec::new(),
-        min_score: THRESHOLD,
-        include_ip: false,
-    };
-    let fingerprint = Rule::Fingerprint {
-        max_elapsed_time: Duration::from_secs(2),
-        max_bot_probability: THRESHOLD,
-    };
-    let check = |key: &str, site: Site| Check {
-        required: false,
-        sites: BTreeMap::from([(key.to_owned(), site)]),
-    };
+    let captcha =
+        || Rule::Captcha { domains: Vec::new(), actions: Vec::new(), min_score: THRESHOLD, include_ip: false };
+    let fingerprint = Rule::Fingerprint { max_elapsed_time: Duration::from_secs(2), max_bot_probability: THRESHOLD };
+    let check = |key: &str, site: Site| Check { required: false, sites: BTreeMap::from([(key.to_owned(), site)]) };
     let checks = BTreeMap::from([
         (
             Provider::Hcaptcha,
-            check(
-                sim::HCAPTCHA_SITE_KEY,
-                site(sim::HCAPTCHA_SECRET, "/sim/hcaptcha/siteverify", captcha())?,
-            ),
+            check(sim::HCAPTCHA_SITE_KEY, site(sim::HCAPTCHA_SECRET, "/sim/hcaptcha/siteverify", captcha())?),
         ),
         (
             Provider::Recaptcha,
-            check(
-                sim::RECAPTCHA_SITE_KEY,
-                site(
-                    sim::RECAPTCHA_SECRET,
-                    "/sim/recaptcha/siteverify",
-                    captcha(),
-                )?,
-            ),
+            check(sim::RECAPTCHA_SITE_KEY, site(sim::RECAPTCHA_SECRET, "/sim/recaptcha/siteverify", captcha())?),
         ),
         (
             Provider::Fingerprint,
-            check(
-                sim::FINGERPRINT_PUBLIC_API_KEY,
-                site(sim::FINGERPRINT_SECRET, "/sim/fingerprint", fingerprint)?,
-            ),
+            check(sim::FINGERPRINT_PUBLIC_API_KEY, site(sim::FINGERPRINT_SECRET, "/sim/fingerprint", fingerprint)?),
         ),
     ]);
     let account = Account {
@@ -101,16 +73,7 @@ pub fn config(
             .into_iter()
             .map(str::to_owned)
             .chain(apis.iter().map(|api| api.to_ascii_lowercase()))
-            .map(|domain| {
-                (
-                    domain,
-                    Api {
-                        allow_web: true,
-                        jwe: false,
-                        keyset_kid: None,
-                    },
-                )
-            })
+            .map(|domain| (domain, Api { allow_web: true, jwe: false, keyset_kid: None }))
             .collect(),
         checks,
     };

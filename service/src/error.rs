@@ -142,17 +142,12 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with one code.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            codes: BTreeMap::from([(code, detail.into())]),
-            retry_after: None,
-        }
+        Self { codes: BTreeMap::from([(code, detail.into())]), retry_after: None }
     }
 
     /// The codes and their details.
     pub fn codes(&self) -> impl Iterator<Item = (Code, &str)> {
-        self.codes
-            .iter()
-            .map(|(code, detail)| (*code, detail.as_str()))
+        self.codes.iter().map(|(code, detail)| (*code, detail.as_str()))
     }
 
     /// Whether `code` is among the reasons.
@@ -163,19 +158,13 @@ impl Refusal {
     /// The HTTP status: the kind of fault that has to be mended first decides.
     pub fn status(&self) -> u16 {
         const FIRST_TO_MEND: [u16; 7] = [413, 503, 400, 401, 403, 429, 502];
-        FIRST_TO_MEND
-            .into_iter()
-            .find(|status| self.codes.keys().any(|code| code.status() == *status))
-            .unwrap_or(400)
+        FIRST_TO_MEND.into_iter().find(|status| self.codes.keys().any(|code| code.status() == *status)).unwrap_or(400)
     }
 
     /// The body: a flat JSON object, code to detail.
     pub fn to_json(&self) -> String {
-        let map: serde_json::Map<String, serde_json::Value> = self
-            .codes
-            .iter()
-            .map(|(code, detail)| (code.name().to_owned(), detail.as_str().into()))
-            .collect();
+        let map: serde_json::Map<String, serde_json::Value> =
+            self.codes.iter().map(|(code, detail)| (code.name().to_owned(), detail.as_str().into())).collect();
         serde_json::Value::Object(map).to_string()
     }
 }
@@ -207,14 +196,7 @@ impl Problems {
     /// # Errors
     /// The refusal that carries every problem noted.
     pub fn into_result(self) -> Result<(), Refusal> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Refusal {
-                codes: self.0,
-                retry_after: None,
-            })
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(Refusal { codes: self.0, retry_after: None }) }
     }
 }
 
@@ -240,10 +222,7 @@ mod tests {
         problems.add(Code::NoSiteKey, "");
         let refusal = problems.into_result().unwrap_err();
         assert_eq!(refusal.status(), 400);
-        assert_eq!(
-            refusal.to_json(),
-            r#"{"aprv-invalid-nonce":"","aprv-no-site-key":""}"#
-        );
+        assert_eq!(refusal.to_json(), r#"{"aprv-invalid-nonce":"","aprv-no-site-key":""}"#);
     }
 
     #[test]

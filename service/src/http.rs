@@ -55,56 +55,37 @@ pub fn router(service: Arc<Service>, more: Router<Arc<Service>>) -> Router {
         .route("/metrics", get(metrics))
         .merge(more)
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&service),
-            observe,
-        ))
+        .layer(middleware::from_fn_with_state(Arc::clone(&service), observe))
         .with_state(service)
 }
 
 /// Gives every request an id, an end in bounded time, and a line in the log.
-async fn observe(
-    State(service): State<Arc<Service>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+async fn observe(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let now = Moment::now();
     let live = service.live();
-    let id = random::<9>()
-        .map(|bytes| base64_url(&bytes))
-        .unwrap_or_default();
+    let id = random::<9>().map(|bytes| base64_url(&bytes)).unwrap_or_default();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let ip = client_ip(&live, &request).to_string();
     let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
     request.extensions_mut().insert(ClientIp(ip.clone()));
-    let mut response =
-        match tokio::time::timeout(live.config.limits.request, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => {
-                let mut refusal = Refusal::new(Code::Unavailable, "out of time");
-                refusal.retry_after = Some(1);
-                let mut response = refused(&refusal, Trace::default());
-                cross_origin(&live, origin.as_deref(), response.headers_mut());
-                response
-            }
-        };
+    let mut response = match tokio::time::timeout(live.config.limits.request, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let mut refusal = Refusal::new(Code::Unavailable, "out of time");
+            refusal.retry_after = Some(1);
+            let mut response = refused(&refusal, Trace::default());
+            cross_origin(&live, origin.as_deref(), response.headers_mut());
+            response
+        }
+    };
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    let told = response
-        .extensions()
-        .get::<Told>()
-        .cloned()
-        .unwrap_or(Told {
-            outcome: "other",
-            ..Told::default()
-        });
+    let told = response.extensions().get::<Told>().cloned().unwrap_or(Told { outcome: "other", ..Told::default() });
     let status = response.status().as_u16();
-    service
-        .metrics
-        .request(told.outcome, status, &told.codes, begun.elapsed());
+    service.metrics.request(told.outcome, status, &told.codes, begun.elapsed());
     service.log.request(
         now,
         &RequestLine {
@@ -133,16 +114,14 @@ async fn attest(State(service): State<Arc<Service>>, request: Request) -> Respon
     let now = Moment::now();
     let live = service.live();
     let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
+    let asks = matches!(*request.method(), Method::GET | Method::POST);
     let mut response = match *request.method() {
-        Method::OPTIONS => preflight(),
+        Method::OPTIONS => preflight(&live, origin.as_deref()),
         Method::GET => nonce_request(&service, &live, &request, now),
         Method::POST => attest_request(&service, &live, request, now).await,
         _ => {
             let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
-            response.headers_mut().insert(
-                header::ALLOW,
-                HeaderValue::from_static("GET, POST, OPTIONS"),
-            );
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
             response
         }
     };
@@ -151,35 +130,25 @@ async fn attest(State(service): State<Arc<Service>>, request: Request) -> Respon
         headers.insert(header::DATE, date);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(nonce) = live.issue_nonce(now, service.store.epoch())
+    if asks
+        && let Ok(nonce) = live.issue_nonce(now, service.store.epoch())
         && let Ok(nonce) = HeaderValue::from_str(&nonce)
-        && (headers.contains_key(header::CONTENT_TYPE)
-            || response.status() == StatusCode::NO_CONTENT)
-        && !response
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_MAX_AGE)
     {
-        response.headers_mut().insert(DPOP_NONCE, nonce);
+        headers.insert(DPOP_NONCE, nonce);
     }
     cross_origin(&live, origin.as_deref(), response.headers_mut());
     response
 }
 
-fn preflight() -> Response {
+fn preflight(live: &Live, origin: Option<&str>) -> Response {
+    if let Some(origin) = origin.filter(|origin| !live.some_account_allows(origin)) {
+        return refused(&Refusal::new(Code::OriginNotAllowed, origin), Trace::default());
+    }
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("GET, POST"),
-    );
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("dpop, content-type"),
-    );
-    headers.insert(
-        header::ACCESS_CONTROL_MAX_AGE,
-        HeaderValue::from_static(PREFLIGHT_AGE),
-    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("dpop, content-type"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_AGE));
     tell(&mut response, "preflight", Trace::default());
     response
 }
@@ -188,21 +157,11 @@ fn nonce_request(service: &Service, live: &Live, request: &Request, now: Moment)
     let mut trace = Trace::default();
     let outcome = (|| {
         if request.uri().query().is_some_and(|query| !query.is_empty()) {
-            return Err(Refusal::new(
-                Code::IllegalParams,
-                "a nonce request has no parameters",
-            ));
+            return Err(Refusal::new(Code::IllegalParams, "a nonce request has no parameters"));
         }
         let url = seen_url(service, live, request)?;
         let proofs = proofs(request.headers());
-        let incoming = Incoming {
-            method: "GET",
-            url: &url,
-            proofs: &proofs,
-            origin: None,
-            client_ip: "",
-            now,
-        };
+        let incoming = Incoming { method: "GET", url: &url, proofs: &proofs, origin: None, client_ip: "", now };
         attest::check_nonce_request(&incoming, &mut trace)
     })();
     match outcome {
@@ -219,11 +178,7 @@ async fn attest_request(service: &Service, live: &Live, request: Request, now: M
     let mut trace = Trace::default();
     let (parts, body) = request.into_parts();
     let form = match read_body(body, &parts.headers, live.config.limits.body_bytes).await {
-        Ok(body) => Form::read(
-            parts.uri.query(),
-            text(&parts.headers, header::CONTENT_TYPE),
-            &body,
-        ),
+        Ok(body) => Form::read(parts.uri.query(), text(&parts.headers, header::CONTENT_TYPE), &body),
         Err(refusal) => Err(refusal),
     };
     let request = Request::from_parts(parts, ());
@@ -232,10 +187,7 @@ async fn attest_request(service: &Service, live: &Live, request: Request, now: M
         Err(refusal) => return refused(&refusal, trace),
     };
     let proofs = proofs(request.headers());
-    let client_ip = request
-        .extensions()
-        .get::<ClientIp>()
-        .map_or("", |ip| ip.0.as_str());
+    let client_ip = request.extensions().get::<ClientIp>().map_or("", |ip| ip.0.as_str());
     let incoming = Incoming {
         method: "POST",
         url: &url,
@@ -248,10 +200,7 @@ async fn attest_request(service: &Service, live: &Live, request: Request, now: M
         Err(refusal) => refused(&refusal, trace),
         Ok(granted) => {
             let Ok(body) = serde_json::to_string(&granted) else {
-                return refused(
-                    &Refusal::new(Code::Unavailable, "tokens could not be made"),
-                    trace,
-                );
+                return refused(&Refusal::new(Code::Unavailable, "tokens could not be made"), trace);
             };
             let mut response = json(StatusCode::OK, body);
             let outcome = match (granted.passed, granted.checked) {
@@ -267,8 +216,7 @@ async fn attest_request(service: &Service, live: &Live, request: Request, now: M
 
 async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<Vec<u8>, Refusal> {
     let too_large = || Refusal::new(Code::BodyTooLarge, format!("more than {limit} bytes"));
-    let declared =
-        text(headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+    let declared = text(headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     if declared.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
@@ -276,19 +224,12 @@ async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<Vec<
         Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Refusal::new(Code::BodyReadFail, "the body ended early")),
-        Err(_) => Err(Refusal::new(
-            Code::BodyReadFail,
-            "the body did not come in time",
-        )),
+        Err(_) => Err(Refusal::new(Code::BodyReadFail, "the body did not come in time")),
     }
 }
 
 /// The URL of a request as the browser sees it: what its proof is about.
-fn seen_url<B>(
-    service: &Service,
-    live: &Live,
-    request: &axum::http::Request<B>,
-) -> Result<HttpUri, Refusal> {
+fn seen_url<B>(service: &Service, live: &Live, request: &axum::http::Request<B>) -> Result<HttpUri, Refusal> {
     let path = request.uri().path();
     let text = match &live.config.public_url {
         Some(public) => format!("{}{path}", public.as_str().trim_end_matches('/')),
@@ -299,23 +240,15 @@ fn seen_url<B>(
                 .map(|authority| authority.as_str())
                 .or_else(|| text(request.headers(), header::HOST))
                 .unwrap_or_default();
-            format!(
-                "{}://{host}{path}",
-                if service.over_tls { "https" } else { "http" }
-            )
+            format!("{}://{host}{path}", if service.over_tls { "https" } else { "http" })
         }
     };
-    HttpUri::parse(&text)
-        .map_err(|_| Refusal::new(Code::InvalidDpopToken, "the request's Host is not usable"))
+    HttpUri::parse(&text).map_err(|_| Refusal::new(Code::InvalidDpopToken, "the request's Host is not usable"))
 }
 
 fn proofs(headers: &HeaderMap) -> Vec<&str> {
     // A header that is not text counts: as one that cannot be read.
-    headers
-        .get_all(DPOP)
-        .iter()
-        .map(|value| value.to_str().unwrap_or_default())
-        .collect()
+    headers.get_all(DPOP).iter().map(|value| value.to_str().unwrap_or_default()).collect()
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -324,10 +257,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 
 /// The browser's address: the peer, or what the trusted proxies in front say.
 fn client_ip<B>(live: &Live, request: &axum::http::Request<B>) -> IpAddr {
-    let peer = request
-        .extensions()
-        .get::<Peer>()
-        .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     let forwarded: Vec<&str> = request
         .headers()
         .get_all("x-forwarded-for")
@@ -338,14 +268,9 @@ fn client_ip<B>(live: &Live, request: &axum::http::Request<B>) -> IpAddr {
         .collect();
     let ip = match live.config.trusted_proxies {
         0 => None,
-        proxies => forwarded
-            .len()
-            .checked_sub(proxies)
-            .and_then(|at| forwarded.get(at)),
+        proxies => forwarded.len().checked_sub(proxies).and_then(|at| forwarded.get(at)),
     };
-    ip.and_then(|ip| ip.parse().ok())
-        .unwrap_or(peer)
-        .to_canonical()
+    ip.and_then(|ip| ip.parse().ok()).unwrap_or(peer).to_canonical()
 }
 
 /// Cross-origin headers. Nothing here depends on cookies, so reading is allowed to every page that
@@ -360,32 +285,20 @@ fn cross_origin(live: &Live, origin: Option<&str>, headers: &mut HeaderMap) {
     };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(TIMING_ALLOW_ORIGIN, origin);
-    headers.insert(
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("DPoP-Nonce, Date, Retry-After"),
-    );
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("DPoP-Nonce, Date, Retry-After"));
 }
 
 fn refused(refusal: &Refusal, trace: Trace) -> Response {
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = json(status, refusal.to_json());
     if let Some(seconds) = refusal.retry_after {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, seconds.into());
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     if status == StatusCode::UNAUTHORIZED {
         // RFC 9449 section 8; the map in the body is the specification's.
-        let error = if refusal.has(Code::InvalidNonce) {
-            "use_dpop_nonce"
-        } else {
-            "invalid_dpop_proof"
-        };
-        if let Ok(value) = HeaderValue::from_str(&format!("DPoP error=\"{error}\", algs=\"ES256\""))
-        {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, value);
+        let error = if refusal.has(Code::InvalidNonce) { "use_dpop_nonce" } else { "invalid_dpop_proof" };
+        if let Ok(value) = HeaderValue::from_str(&format!("DPoP error=\"{error}\", algs=\"ES256\"")) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
         }
     }
     tell(&mut response, "refused", trace);
@@ -418,19 +331,14 @@ async fn ready(State(service): State<Arc<Service>>) -> Response {
         Ok(()) => plain(StatusCode::OK, "ready\n", "health"),
         Err(_) => {
             service.metrics.store_error();
-            plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the store is away\n",
-                "health",
-            )
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the store is away\n", "health")
         }
     }
 }
 
 async fn metrics(State(service): State<Arc<Service>>) -> Response {
     let text = service.metrics.render(Moment::now());
-    let mut response =
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response();
+    let mut response = ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response();
     tell(&mut response, "metrics", Trace::default());
     response
 }

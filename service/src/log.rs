@@ -90,12 +90,7 @@ impl Log {
                     line.outcome,
                     line.ms
                 );
-                for part in line
-                    .codes
-                    .iter()
-                    .copied()
-                    .chain(line.checks.iter().map(String::as_str))
-                    .chain(line.detail)
+                for part in line.codes.iter().copied().chain(line.checks.iter().map(String::as_str)).chain(line.detail)
                 {
                     text.push_str(" [");
                     text.push_str(part);

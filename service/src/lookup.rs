@@ -49,31 +49,16 @@ impl Lookup {
     ///
     /// # Errors
     /// When the check could not be made; the text is fit for clients.
-    pub async fn check(
-        &self,
-        result: &FreshResult,
-        site: &Site,
-        asker: Asker<'_>,
-    ) -> Result<Checked, CheckError> {
+    pub async fn check(&self, result: &FreshResult, site: &Site, asker: Asker<'_>) -> Result<Checked, CheckError> {
         match (&result.evidence, result.provider) {
-            (
-                Evidence::Fingerprint {
-                    visitor_id,
-                    request_id,
-                },
-                _,
-            ) => {
-                self.check_fingerprint(result, site, visitor_id, request_id)
-                    .await
+            (Evidence::Fingerprint { visitor_id, request_id }, _) => {
+                self.check_fingerprint(result, site, visitor_id, request_id).await
             }
             (Evidence::Captcha { .. }, _) => {
                 let form = check::captcha_form(result, site, asker.client_ip);
                 let request = self.client.post(site.verify_url.clone()).form(&form);
                 let (status, body) = send(request, result.provider).await?;
-                let answer = ServerAnswer {
-                    status,
-                    body: &body,
-                };
+                let answer = ServerAnswer { status, body: &body };
                 check::judge_captcha(result, site, &answer, asker.page_host, Moment::now())
             }
         }
@@ -92,22 +77,12 @@ impl Lookup {
         let url = below(&site.verify_url, &["visitors", visitor_id])?;
         let request = get(url).query(&[("request_id", request_id)]);
         let (status, body) = send(request, result.provider).await?;
-        let visitor = ServerAnswer {
-            status,
-            body: &body,
-        };
+        let visitor = ServerAnswer { status, body: &body };
         if !check::needs_bot_result(site, &visitor) {
             return check::judge_fingerprint(result, site, &visitor, None, asked);
         }
-        let (status, event) = send(
-            get(below(&site.verify_url, &["events", request_id])?),
-            result.provider,
-        )
-        .await?;
-        let event = ServerAnswer {
-            status,
-            body: &event,
-        };
+        let (status, event) = send(get(below(&site.verify_url, &["events", request_id])?), result.provider).await?;
+        let event = ServerAnswer { status, body: &event };
         check::judge_fingerprint(result, site, &visitor, Some(&event), asked)
     }
 }
@@ -115,17 +90,11 @@ impl Lookup {
 /// `base` with path segments added, each encoded, so that no ID from a browser can point elsewhere.
 fn below(base: &Url, segments: &[&str]) -> Result<Url, CheckError> {
     let unusable = || CheckError("the result's ID cannot be looked up".to_owned());
-    if segments
-        .iter()
-        .any(|segment| matches!(*segment, "." | ".."))
-    {
+    if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
         return Err(unusable());
     }
     let mut url = base.clone();
-    url.path_segments_mut()
-        .map_err(|()| unusable())?
-        .pop_if_empty()
-        .extend(segments);
+    url.path_segments_mut().map_err(|()| unusable())?.pop_if_empty().extend(segments);
     Ok(url)
 }
 
@@ -134,19 +103,13 @@ async fn send(request: RequestBuilder, provider: Provider) -> Result<(u16, Vec<u
     let title = provider.title();
     let again = request.try_clone();
     let answer = match (request.send().await, again) {
-        (Err(error), Some(again)) if error.is_connect() && !error.is_timeout() => {
-            again.send().await
-        }
+        (Err(error), Some(again)) if error.is_connect() && !error.is_timeout() => again.send().await,
         (answer, _) => answer,
     };
     let mut answer = answer.map_err(|error| explain(title, &error))?;
     let status = answer.status().as_u16();
     let mut body = Vec::new();
-    while let Some(chunk) = answer
-        .chunk()
-        .await
-        .map_err(|error| explain(title, &error))?
-    {
+    while let Some(chunk) = answer.chunk().await.map_err(|error| explain(title, &error))? {
         if body.len() + chunk.len() > MAX_ANSWER {
             return Err(CheckError(format!("{title} gave too long an answer")));
         }
@@ -175,15 +138,9 @@ mod tests {
         let base = Url::parse("https://api.fpjs.io").unwrap();
         let url = |id: &str| below(&base, &["visitors", id]).map(|url| url.to_string());
         assert_eq!(url("abc").unwrap(), "https://api.fpjs.io/visitors/abc");
-        assert_eq!(
-            url("../events/x?y#z").unwrap(),
-            "https://api.fpjs.io/visitors/..%2Fevents%2Fx%3Fy%23z"
-        );
+        assert_eq!(url("../events/x?y#z").unwrap(), "https://api.fpjs.io/visitors/..%2Fevents%2Fx%3Fy%23z");
         assert!(url("..").is_err());
         let base = Url::parse("http://127.0.0.1:1/sim/fingerprint/").unwrap();
-        assert_eq!(
-            below(&base, &["visitors", "v"]).unwrap().as_str(),
-            "http://127.0.0.1:1/sim/fingerprint/visitors/v"
-        );
+        assert_eq!(below(&base, &["visitors", "v"]).unwrap().as_str(), "http://127.0.0.1:1/sim/fingerprint/visitors/v");
     }
 }

@@ -8,9 +8,7 @@ use std::time::Duration;
 use crate::time::Moment;
 
 /// Upper bounds of the latency buckets, seconds.
-const BUCKETS: [f64; 11] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
-];
+const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 /// A session is active when it got a token in this time.
 const ACTIVE: Duration = Duration::from_secs(300);
 /// Most sessions counted, so that the count cannot eat the memory.
@@ -64,11 +62,7 @@ impl Sessions {
         let period = now.as_secs() / ACTIVE.as_secs();
         if period != self.period {
             let present = std::mem::take(&mut self.present);
-            self.past = if period == self.period + 1 {
-                present
-            } else {
-                HashSet::new()
-            };
+            self.past = if period == self.period + 1 { present } else { HashSet::new() };
             self.period = period;
         }
     }
@@ -84,20 +78,10 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub fn request(
-        &self,
-        outcome: &'static str,
-        status: u16,
-        codes: &[&'static str],
-        time: Duration,
-    ) {
+    pub fn request(&self, outcome: &'static str, status: u16, codes: &[&'static str], time: Duration) {
         self.with(|counts| {
             *counts.requests.entry((outcome, status)).or_default() += 1;
-            counts
-                .request_time
-                .entry(outcome)
-                .or_default()
-                .observe(time);
+            counts.request_time.entry(outcome).or_default().observe(time);
             for code in codes {
                 *counts.refusals.entry(code).or_default() += 1;
             }
@@ -149,47 +133,17 @@ impl Metrics {
 impl Counts {
     fn render(&self) -> String {
         let mut out = String::new();
-        head(
-            &mut out,
-            "approov_requests_total",
-            "counter",
-            "Requests answered, by outcome and HTTP status.",
-        );
+        head(&mut out, "approov_requests_total", "counter", "Requests answered, by outcome and HTTP status.");
         for ((outcome, status), count) in &self.requests {
-            line(
-                &mut out,
-                "approov_requests_total",
-                &format!("outcome=\"{outcome}\",status=\"{status}\""),
-                count,
-            );
+            line(&mut out, "approov_requests_total", &format!("outcome=\"{outcome}\",status=\"{status}\""), count);
         }
-        head(
-            &mut out,
-            "approov_refusals_total",
-            "counter",
-            "Error codes sent.",
-        );
+        head(&mut out, "approov_refusals_total", "counter", "Error codes sent.");
         for (code, count) in &self.refusals {
-            line(
-                &mut out,
-                "approov_refusals_total",
-                &format!("code=\"{code}\""),
-                count,
-            );
+            line(&mut out, "approov_refusals_total", &format!("code=\"{code}\""), count);
         }
-        head(
-            &mut out,
-            "approov_checks_total",
-            "counter",
-            "Checks made, by service and result.",
-        );
+        head(&mut out, "approov_checks_total", "counter", "Checks made, by service and result.");
         for ((service, result), count) in &self.checks {
-            line(
-                &mut out,
-                "approov_checks_total",
-                &format!("service=\"{service}\",result=\"{result}\""),
-                count,
-            );
+            line(&mut out, "approov_checks_total", &format!("service=\"{service}\",result=\"{result}\""), count);
         }
         histograms(
             &mut out,
@@ -198,45 +152,14 @@ impl Counts {
             "outcome",
             &self.request_time,
         );
-        histograms(
-            &mut out,
-            "approov_check_seconds",
-            "Time a check service took.",
-            "service",
-            &self.check_time,
-        );
-        head(
-            &mut out,
-            "approov_config_reloads_total",
-            "counter",
-            "Configuration reloads, by result.",
-        );
+        histograms(&mut out, "approov_check_seconds", "Time a check service took.", "service", &self.check_time);
+        head(&mut out, "approov_config_reloads_total", "counter", "Configuration reloads, by result.");
         for (result, count) in &self.reloads {
-            line(
-                &mut out,
-                "approov_config_reloads_total",
-                &format!("result=\"{result}\""),
-                count,
-            );
+            line(&mut out, "approov_config_reloads_total", &format!("result=\"{result}\""), count);
         }
-        head(
-            &mut out,
-            "approov_store_errors_total",
-            "counter",
-            "Times the store did not answer.",
-        );
-        line(
-            &mut out,
-            "approov_store_errors_total",
-            "",
-            &self.store_errors,
-        );
-        head(
-            &mut out,
-            "approov_connections_total",
-            "counter",
-            "Connections accepted.",
-        );
+        head(&mut out, "approov_store_errors_total", "counter", "Times the store did not answer.");
+        line(&mut out, "approov_store_errors_total", "", &self.store_errors);
+        head(&mut out, "approov_connections_total", "counter", "Connections accepted.");
         line(&mut out, "approov_connections_total", "", &self.connections);
         head(
             &mut out,
@@ -244,12 +167,7 @@ impl Counts {
             "gauge",
             "Sessions that got a token from this replica in the last five to ten minutes.",
         );
-        line(
-            &mut out,
-            "approov_active_sessions",
-            "",
-            &(self.sessions.active() as u64),
-        );
+        line(&mut out, "approov_active_sessions", "", &(self.sessions.active() as u64));
         out
     }
 }
@@ -260,39 +178,19 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 }
 
 fn line(out: &mut String, name: &str, labels: &str, value: &u64) {
-    let _ = if labels.is_empty() {
-        writeln!(out, "{name} {value}")
-    } else {
-        writeln!(out, "{name}{{{labels}}} {value}")
-    };
+    let _ =
+        if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
 }
 
-fn histograms(
-    out: &mut String,
-    name: &str,
-    help: &str,
-    label: &str,
-    all: &BTreeMap<&'static str, Histogram>,
-) {
+fn histograms(out: &mut String, name: &str, help: &str, label: &str, all: &BTreeMap<&'static str, Histogram>) {
     head(out, name, "histogram", help);
     for (value, histogram) in all {
         for (bound, count) in BUCKETS.iter().zip(histogram.buckets) {
-            let _ = writeln!(
-                out,
-                "{name}_bucket{{{label}=\"{value}\",le=\"{bound}\"}} {count}"
-            );
+            let _ = writeln!(out, "{name}_bucket{{{label}=\"{value}\",le=\"{bound}\"}} {count}");
         }
-        let _ = writeln!(
-            out,
-            "{name}_bucket{{{label}=\"{value}\",le=\"+Inf\"}} {}",
-            histogram.count
-        );
+        let _ = writeln!(out, "{name}_bucket{{{label}=\"{value}\",le=\"+Inf\"}} {}", histogram.count);
         let _ = writeln!(out, "{name}_sum{{{label}=\"{value}\"}} {}", histogram.sum);
-        let _ = writeln!(
-            out,
-            "{name}_count{{{label}=\"{value}\"}} {}",
-            histogram.count
-        );
+        let _ = writeln!(out, "{name}_count{{{label}=\"{value}\"}} {}", histogram.count);
     }
 }
 
@@ -304,12 +202,7 @@ mod tests {
     fn counts_are_rendered_by_outcome() {
         let metrics = Metrics::default();
         metrics.request("token", 200, &[], Duration::from_millis(3));
-        metrics.request(
-            "refused",
-            400,
-            &["aprv-no-site-key"],
-            Duration::from_millis(1),
-        );
+        metrics.request("refused", 400, &["aprv-no-site-key"], Duration::from_millis(1));
         metrics.check("hcaptcha", "passed", Duration::from_millis(20));
         let text = metrics.render(Moment(0));
         for line in [
@@ -334,10 +227,7 @@ mod tests {
         metrics.session(2, now.after(ACTIVE));
         let active = |now| {
             let text = metrics.render(now);
-            text.lines()
-                .find_map(|line| line.strip_prefix("approov_active_sessions "))
-                .unwrap()
-                .to_owned()
+            text.lines().find_map(|line| line.strip_prefix("approov_active_sessions ")).unwrap().to_owned()
         };
         assert_eq!(active(now.after(ACTIVE)), "2");
         assert_eq!(active(now.after(ACTIVE * 2)), "1");

@@ -67,10 +67,7 @@ impl NonceKey {
 }
 
 /// 32 bytes derived from a secret for one purpose (HKDF-SHA256, RFC 5869).
-pub(crate) fn derive_key(
-    secret: &Secret,
-    purpose: &[u8],
-) -> Result<Zeroizing<[u8; 32]>, TokenError> {
+pub(crate) fn derive_key(secret: &Secret, purpose: &[u8]) -> Result<Zeroizing<[u8; 32]>, TokenError> {
     let mut bytes = Zeroizing::new([0; 32]);
     hkdf::Salt::new(hkdf::HKDF_SHA256, b"approov-web-service")
         .extract(secret.as_bytes())
@@ -95,14 +92,8 @@ mod tests {
     fn a_nonce_is_good_for_its_life_and_no_longer() {
         let nonce = key(1).issue(ISSUED, [9; 8]);
         assert_eq!(key(1).check(&nonce, NOW), Some(ISSUED));
-        assert_eq!(
-            key(1).check(&nonce, NOW.after(NONCE_LIFETIME)),
-            Some(ISSUED)
-        );
-        assert_eq!(
-            key(1).check(&nonce, NOW.after(NONCE_LIFETIME + Duration::from_millis(1))),
-            None
-        );
+        assert_eq!(key(1).check(&nonce, NOW.after(NONCE_LIFETIME)), Some(ISSUED));
+        assert_eq!(key(1).check(&nonce, NOW.after(NONCE_LIFETIME + Duration::from_millis(1))), None);
         assert_eq!(key(1).check(&nonce, Moment(NOW.0 - 30_001)), None);
     }
 
@@ -117,18 +108,9 @@ mod tests {
         for i in 0..nonce.len() {
             let mut bytes = nonce.clone().into_bytes();
             bytes[i] = if bytes[i] == b'A' { b'B' } else { b'A' };
-            assert_eq!(
-                key(1).check(&String::from_utf8(bytes).unwrap(), NOW),
-                None,
-                "position {i}"
-            );
+            assert_eq!(key(1).check(&String::from_utf8(bytes).unwrap(), NOW), None, "position {i}");
         }
-        for bad in [
-            "",
-            "a",
-            "!!!!",
-            nonce.trim_start_matches(char::is_alphanumeric),
-        ] {
+        for bad in ["", "a", "!!!!", nonce.trim_start_matches(char::is_alphanumeric)] {
             assert_eq!(key(1).check(bad, NOW), None);
         }
     }

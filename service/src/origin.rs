@@ -19,32 +19,22 @@ impl AllowedOrigins {
     /// # Errors
     /// The message names the entry and what is accepted.
     pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
-        entries
-            .into_iter()
-            .map(Rule::parse)
-            .collect::<Result<Vec<_>, _>>()
-            .map(Self)
+        entries.into_iter().map(Rule::parse).collect::<Result<Vec<_>, _>>().map(Self)
     }
 
     /// Whether a request from this origin is served. `None`: the request had no `Origin` header.
     pub fn allows(&self, origin: Option<&str>) -> bool {
-        self.0.is_empty()
-            || origin.is_some_and(|origin| self.0.iter().any(|rule| rule.matches(origin)))
+        self.0.is_empty() || origin.is_some_and(|origin| self.0.iter().any(|rule| rule.matches(origin)))
     }
 }
 
 impl Rule {
     fn parse(entry: &str) -> Result<Self, String> {
-        let bad = || {
-            format!(
-                "an allowed origin must be like https://app.example.com or *.example.com, got \"{entry}\""
-            )
-        };
+        let bad =
+            || format!("an allowed origin must be like https://app.example.com or *.example.com, got \"{entry}\"");
         if let Some(domain) = entry.strip_prefix("*.") {
             return match url::Host::parse(domain) {
-                Ok(url::Host::Domain(domain)) if !domain.contains('*') => {
-                    Ok(Rule::Subdomains(domain))
-                }
+                Ok(url::Host::Domain(domain)) if !domain.contains('*') => Ok(Rule::Subdomains(domain)),
                 _ => Err(bad()),
             };
         }
@@ -64,16 +54,13 @@ impl Rule {
             Rule::Subdomains(domain) => origin
                 .strip_prefix("https://")
                 .and_then(|host| host.strip_suffix(domain.as_str()))
-                .is_some_and(|labels| {
-                    labels.len() > 1 && labels.ends_with('.') && is_host_text(labels)
-                }),
+                .is_some_and(|labels| labels.len() > 1 && labels.ends_with('.') && is_host_text(labels)),
         }
     }
 }
 
 fn is_host_text(text: &str) -> bool {
-    text.bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
 }
 
 #[cfg(test)]
@@ -124,16 +111,8 @@ mod tests {
 
     #[test]
     fn what_is_not_an_origin_is_refused() {
-        for bad in [
-            "example.com",
-            "https://a.example.com/path",
-            "*",
-            "*.",
-            "*.*.com",
-            "ftp://x",
-            "https://*.a.com",
-            "",
-        ] {
+        for bad in ["example.com", "https://a.example.com/path", "*", "*.", "*.*.com", "ftp://x", "https://*.a.com", ""]
+        {
             assert!(AllowedOrigins::parse([bad]).is_err(), "{bad}");
         }
     }

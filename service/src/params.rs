@@ -31,11 +31,7 @@ impl Form {
     ///
     /// # Errors
     /// When both have some, or they are not a well-formed form.
-    pub fn read(
-        query: Option<&str>,
-        content_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<Self, Refusal> {
+    pub fn read(query: Option<&str>, content_type: Option<&str>, body: &[u8]) -> Result<Self, Refusal> {
         let query = query.unwrap_or_default();
         if body.is_empty() {
             return decode(query.as_bytes()).map(Self);
@@ -44,13 +40,8 @@ impl Form {
             return Err(Refusal::new(Code::ParamsInBodyAndPath, ""));
         }
         let essence = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
-        if essence
-            .is_some_and(|text| !text.eq_ignore_ascii_case("application/x-www-form-urlencoded"))
-        {
-            return Err(Refusal::new(
-                Code::BodyParse,
-                "the body must be application/x-www-form-urlencoded",
-            ));
+        if essence.is_some_and(|text| !text.eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
+            return Err(Refusal::new(Code::BodyParse, "the body must be application/x-www-form-urlencoded"));
         }
         decode(body).map(Self)
     }
@@ -61,17 +52,11 @@ impl Form {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// Names that no parameter has, and names that came twice but may come once.
@@ -80,9 +65,7 @@ impl Form {
         let mut illegal = BTreeSet::new();
         for (name, _) in &self.0 {
             let known = matches!(name.as_str(), API | SITE_KEY | PAYLOAD | REFRESH_TOKEN)
-                || Provider::ALL
-                    .iter()
-                    .any(|p| p.params().iter().any(|(param, ..)| param == name));
+                || Provider::ALL.iter().any(|p| p.params().iter().any(|(param, ..)| param == name));
             if !known || (!seen.insert(name) && name != API) {
                 illegal.insert(name.chars().take(LISTED_CHARS).collect());
             }
@@ -94,10 +77,7 @@ impl Form {
 /// Strict `application/x-www-form-urlencoded`: what does not decode to UTF-8 is refused, not replaced.
 fn decode(text: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
     let component = |bytes: &[u8]| -> Option<String> {
-        let spaced: Vec<u8> = bytes
-            .iter()
-            .map(|b| if *b == b'+' { b' ' } else { *b })
-            .collect();
+        let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
         let mut rest = spaced.as_slice();
         while let Some(at) = rest.iter().position(|b| *b == b'%') {
             let hex = rest.get(at + 1..at + 3)?;
@@ -106,10 +86,7 @@ fn decode(text: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
             }
             rest = rest.get(at + 3..)?;
         }
-        percent_decode(&spaced)
-            .decode_utf8()
-            .ok()
-            .map(|text| text.into_owned())
+        percent_decode(&spaced).decode_utf8().ok().map(|text| text.into_owned())
     };
     text.split(|b| *b == b'&')
         .filter(|pair| !pair.is_empty())
@@ -120,12 +97,7 @@ fn decode(text: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
             Some((name, value))
         })
         .collect::<Option<Vec<_>>>()
-        .ok_or_else(|| {
-            Refusal::new(
-                Code::BodyParse,
-                "the parameters are not well-formed percent-encoded UTF-8",
-            )
-        })
+        .ok_or_else(|| Refusal::new(Code::BodyParse, "the parameters are not well-formed percent-encoded UTF-8"))
 }
 
 /// What an attest request asks for.
@@ -199,17 +171,11 @@ impl<'a> AttestRequest<'a> {
         if account.is_some_and(|account| !account.allowed_origins.allows(origin)) {
             faults.add(
                 Code::OriginNotAllowed,
-                origin
-                    .unwrap_or("no Origin header")
-                    .chars()
-                    .take(256)
-                    .collect::<String>(),
+                origin.unwrap_or("no Origin header").chars().take(256).collect::<String>(),
             );
         }
         let targets = read_targets(form, account, &mut faults);
-        let pay = form
-            .get(PAYLOAD)
-            .and_then(|payload| read_payload(payload, &mut faults));
+        let pay = form.get(PAYLOAD).and_then(|payload| read_payload(payload, &mut faults));
         let refresh_token = form.get(REFRESH_TOKEN).map(str::to_owned);
         let mut results = Vec::new();
         let mut mentioned = false;
@@ -225,13 +191,7 @@ impl<'a> AttestRequest<'a> {
             faults.add(Code::NoWebProtectParams, "");
         }
         match (faults.into_result(), account) {
-            (Ok(()), Some(account)) => Some(Self {
-                account,
-                targets,
-                pay,
-                refresh_token,
-                results,
-            }),
+            (Ok(()), Some(account)) => Some(Self { account, targets, pay, refresh_token, results }),
             (Err(refusal), _) => {
                 problems.extend(refusal);
                 None
@@ -243,10 +203,7 @@ impl<'a> AttestRequest<'a> {
 
 /// Notes that the account requires a result of this service.
 pub fn require(provider: Provider, account: Option<&Account>, problems: &mut Problems) {
-    if account
-        .and_then(|account| account.checks.get(&provider))
-        .is_some_and(|check| check.required)
-    {
+    if account.and_then(|account| account.checks.get(&provider)).is_some_and(|check| check.required) {
         problems.add(provider.codes().missing_required, "");
     }
 }
@@ -272,11 +229,7 @@ fn find_account<'a>(
     account
 }
 
-fn read_targets<'a>(
-    form: &Form,
-    account: Option<&'a Account>,
-    problems: &mut Problems,
-) -> Vec<(String, &'a Api)> {
+fn read_targets<'a>(form: &Form, account: Option<&'a Account>, problems: &mut Problems) -> Vec<(String, &'a Api)> {
     let names: Vec<&str> = form.all(API).collect();
     if names.is_empty() {
         problems.add(Code::ApiNoTargets, "");
@@ -301,17 +254,12 @@ fn read_targets<'a>(
             Some(Some(api)) => targets.push(((*name).to_owned(), api)),
         }
     }
-    for (code, names) in [
-        (Code::ApiDuplicateTarget, duplicate),
-        (Code::ApiNotFound, unknown),
-        (Code::ApiNotWebEnabled, closed),
-    ] {
+    for (code, names) in
+        [(Code::ApiDuplicateTarget, duplicate), (Code::ApiNotFound, unknown), (Code::ApiNotWebEnabled, closed)]
+    {
         if !names.is_empty() {
-            let listed: Vec<String> = names
-                .iter()
-                .take(LISTED)
-                .map(|name| name.chars().take(LISTED_CHARS).collect())
-                .collect();
+            let listed: Vec<String> =
+                names.iter().take(LISTED).map(|name| name.chars().take(LISTED_CHARS).collect()).collect();
             problems.add(code, listed.join(", "));
         }
     }
@@ -329,10 +277,7 @@ fn read_payload(payload: &str, problems: &mut Problems) -> Option<String> {
     match <[u8; 32]>::try_from(bytes) {
         Ok(hash) => Some(pay_claim(&hash)),
         Err(bytes) => {
-            problems.add(
-                Code::PayloadInvalidSize,
-                format!("{} bytes instead of 32", bytes.len()),
-            );
+            problems.add(Code::PayloadInvalidSize, format!("{} bytes instead of 32", bytes.len()));
             None
         }
     }
@@ -376,44 +321,22 @@ fn read_result(
             && !site.is_empty()
             && !sites.contains(site)
         {
-            problems.add(
-                codes.key_not_found,
-                site.chars().take(LISTED_CHARS).collect::<String>(),
-            );
+            problems.add(codes.key_not_found, site.chars().take(LISTED_CHARS).collect::<String>());
             sound = false;
         }
     }
     if !sound {
         return (true, None);
     }
-    let value = |index: usize| {
-        values
-            .get(index)
-            .copied()
-            .flatten()
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let value = |index: usize| values.get(index).copied().flatten().unwrap_or_default().to_owned();
     let evidence = match provider {
-        Provider::Fingerprint => Evidence::Fingerprint {
-            visitor_id: value(1),
-            request_id: value(2),
-        },
-        Provider::Hcaptcha => Evidence::Captcha {
-            token: value(1),
-            host: Some(value(3)).filter(|host| !host.is_empty()),
-        },
-        Provider::Recaptcha => Evidence::Captcha {
-            token: value(1),
-            host: None,
-        },
+        Provider::Fingerprint => Evidence::Fingerprint { visitor_id: value(1), request_id: value(2) },
+        Provider::Hcaptcha => {
+            Evidence::Captcha { token: value(1), host: Some(value(3)).filter(|host| !host.is_empty()) }
+        }
+        Provider::Recaptcha => Evidence::Captcha { token: value(1), host: None },
     };
-    let result = FreshResult {
-        provider,
-        site: value(0),
-        evidence,
-        digest: digest_of(&values),
-    };
+    let result = FreshResult { provider, site: value(0), evidence, digest: digest_of(&values) };
     (true, Some(result))
 }
 
@@ -425,15 +348,7 @@ fn digest_of(values: &[Option<&str>]) -> String {
         context.update(&value.len().to_be_bytes());
         context.update(value.as_bytes());
     }
-    URL_SAFE_NO_PAD.encode(
-        context
-            .finish()
-            .as_ref()
-            .iter()
-            .take(16)
-            .copied()
-            .collect::<Vec<u8>>(),
-    )
+    URL_SAFE_NO_PAD.encode(context.finish().as_ref().iter().take(16).copied().collect::<Vec<u8>>())
 }
 
 #[cfg(test)]
@@ -476,21 +391,13 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
 
     fn faults(body: &str) -> Vec<(&'static str, String)> {
         let config = config();
-        let form = Form::read(
-            None,
-            Some("application/x-www-form-urlencoded"),
-            body.as_bytes(),
-        )
-        .unwrap();
+        let form = Form::read(None, Some("application/x-www-form-urlencoded"), body.as_bytes()).unwrap();
         let mut problems = Problems::default();
         let request = AttestRequest::read(&form, &config.accounts, None, &mut problems);
         assert_eq!(request.is_some(), problems.is_empty());
         match problems.into_result() {
             Ok(()) => Vec::new(),
-            Err(refusal) => refusal
-                .codes()
-                .map(|(code, detail)| (code.name(), detail.to_owned()))
-                .collect(),
+            Err(refusal) => refusal.codes().map(|(code, detail)| (code.name(), detail.to_owned())).collect(),
         }
     }
 
@@ -503,10 +410,7 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
     #[test]
     fn a_complete_request_has_no_faults() {
         assert_eq!(codes(GOOD), Vec::<&str>::new());
-        assert_eq!(
-            codes("approov-site-key=site&api=a.example&refresh-token=r"),
-            Vec::<&str>::new()
-        );
+        assert_eq!(codes("approov-site-key=site&api=a.example&refresh-token=r"), Vec::<&str>::new());
     }
 
     #[test]
@@ -525,10 +429,7 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
                 ("aprv-api-not-found", "x.example"),
                 ("aprv-api-not-web-enabled", "mobile.example"),
                 ("fp-config-not-found", ""),
-                (
-                    "fp-param-mismatch",
-                    "missing: fingerprintjs-visitor-id, fingerprintjs-request-id"
-                ),
+                ("fp-param-mismatch", "missing: fingerprintjs-visitor-id, fingerprintjs-request-id"),
                 ("fp-empty-browser-tok", ""),
                 ("hcap-param-mismatch", "missing: hcaptcha-token"),
                 ("hcap-empty-site-key", ""),
@@ -556,25 +457,16 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
 
     #[test]
     fn an_origin_that_the_account_does_not_list_is_refused() {
-        assert!(
-            codes("approov-site-key=bare&api=x&refresh-token=r")
-                .contains(&"aprv-origin-not-allowed")
-        );
+        assert!(codes("approov-site-key=bare&api=x&refresh-token=r").contains(&"aprv-origin-not-allowed"));
     }
 
     #[test]
     fn the_payload_must_be_a_sha_256() {
         let with = |payload: &str| codes(&format!("{GOOD}&payload={payload}"));
-        assert_eq!(
-            with("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"),
-            Vec::<&str>::new()
-        );
+        assert_eq!(with("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"), Vec::<&str>::new());
         assert_eq!(with("47DEQpj8HBSa"), ["aprv-payload-param-invalid-size"]);
         assert_eq!(with(""), ["aprv-payload-param-invalid-size"]);
-        assert_eq!(
-            with("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="),
-            ["aprv-payload-not-b64url"]
-        );
+        assert_eq!(with("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="), ["aprv-payload-not-b64url"]);
     }
 
     #[test]

@@ -15,11 +15,7 @@ pub enum Provider {
 
 impl Provider {
     /// All of them, in the order of the specification.
-    pub const ALL: [Provider; 3] = [
-        Provider::Fingerprint,
-        Provider::Hcaptcha,
-        Provider::Recaptcha,
-    ];
+    pub const ALL: [Provider; 3] = [Provider::Fingerprint, Provider::Hcaptcha, Provider::Recaptcha];
 
     /// The prefix in `embed` and `expiries` keys, before the colon and the site key.
     pub fn prefix(self) -> &'static str {
@@ -62,16 +58,8 @@ impl Provider {
         match self {
             Provider::Fingerprint => &[
                 ("fingerprintjs-token", true, Some(Code::FpEmptyBrowserToken)),
-                (
-                    "fingerprintjs-visitor-id",
-                    true,
-                    Some(Code::FpEmptyVisitorId),
-                ),
-                (
-                    "fingerprintjs-request-id",
-                    true,
-                    Some(Code::FpEmptyRequestId),
-                ),
+                ("fingerprintjs-visitor-id", true, Some(Code::FpEmptyVisitorId)),
+                ("fingerprintjs-request-id", true, Some(Code::FpEmptyRequestId)),
             ],
             Provider::Hcaptcha => &[
                 ("hcaptcha-site-key", true, Some(Code::HcapEmptySiteKey)),

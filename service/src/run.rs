@@ -36,11 +36,7 @@ pub struct Options {
 #[derive(Debug)]
 enum Mode {
     Config(PathBuf),
-    Dev {
-        apis: Vec<String>,
-        secret: Option<Secret>,
-        tls: bool,
-    },
+    Dev { apis: Vec<String>, secret: Option<Secret>, tls: bool },
 }
 
 impl Options {
@@ -59,9 +55,7 @@ impl Options {
             match flag.as_str() {
                 "dev" => dev = true,
                 "config" => config = Some(PathBuf::from(args.value(flag)?)),
-                "listen" => {
-                    listen = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8087")?)
-                }
+                "listen" => listen = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8087")?),
                 "api" => apis.push(args.value(flag)?),
                 "secret" => secret = Some(read_secret(&args.value(flag)?)?),
                 "dev-tls" => tls = true,
@@ -74,23 +68,14 @@ impl Options {
         let mode = match (dev, config) {
             (true, None) => Mode::Dev { apis, secret, tls },
             (false, Some(_)) if !apis.is_empty() || secret.is_some() || tls => {
-                return Err(UsageError(
-                    "--api, --secret and --dev-tls belong to --dev".to_owned(),
-                ));
+                return Err(UsageError("--api, --secret and --dev-tls belong to --dev".to_owned()));
             }
             (false, Some(path)) => Mode::Config(path),
             _ => {
-                return Err(UsageError(
-                    "serve needs either --dev or --config FILE".to_owned(),
-                ));
+                return Err(UsageError("serve needs either --dev or --config FILE".to_owned()));
             }
         };
-        Ok(Self {
-            mode,
-            listen,
-            json,
-            log,
-        })
+        Ok(Self { mode, listen, json, log })
     }
 }
 
@@ -109,43 +94,24 @@ pub async fn run(options: Options) -> Result<(), String> {
     let log = Log::new(options.log);
     match options.mode {
         Mode::Config(path) => run_config(&path, options.listen, options.json, log).await,
-        Mode::Dev { apis, secret, tls } => {
-            run_dev(options.listen, &apis, secret, tls, options.json, log).await
-        }
+        Mode::Dev { apis, secret, tls } => run_dev(options.listen, &apis, secret, tls, options.json, log).await,
     }
 }
 
-async fn run_config(
-    path: &Path,
-    listen: Option<SocketAddr>,
-    json: bool,
-    log: Log,
-) -> Result<(), String> {
+async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Log) -> Result<(), String> {
     let (text, mut config) = load(path).await?;
     if let Some(listen) = listen {
         config.listen = listen;
     }
     let (listener, address) = bind(config.listen).await?;
-    let identity = config
-        .tls
-        .as_ref()
-        .map(tls::from_files)
-        .transpose()?
-        .map(watch::channel);
+    let identity = config.tls.as_ref().map(tls::from_files).transpose()?.map(watch::channel);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     let service = start(config, log, identity.is_some()).await?;
     announce(json.then(|| serde_json::json!({ "url": url }).to_string()));
     log.event("listening", &url);
-    let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| {
-        (Some(sender), Some(receiver))
-    });
-    let watcher = tokio::spawn(watch_file(
-        path.to_owned(),
-        text,
-        Arc::clone(&service),
-        renew,
-    ));
+    let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
+    let watcher = tokio::spawn(watch_file(path.to_owned(), text, Arc::clone(&service), renew));
     let done = run_until_signal(listener, identity, service, Router::new()).await;
     watcher.abort();
     done
@@ -165,21 +131,11 @@ async fn run_dev(
     };
     let (listener, address) = bind(listen.unwrap_or(DEFAULT_LISTEN)).await?;
     let identity = if with_tls {
-        let names = vec![
-            "localhost".to_owned(),
-            "127.0.0.1".to_owned(),
-            "::1".to_owned(),
-            address.ip().to_string(),
-        ];
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
         let (identity, pem) = tls::self_signed(names)?;
         let path = std::env::temp_dir().join(format!("approov-web-service-{}.pem", address.port()));
-        tokio::fs::write(&path, pem)
-            .await
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        log.event(
-            "certificate",
-            &format!("made for development, in {}", path.display()),
-        );
+        tokio::fs::write(&path, pem).await.map_err(|error| format!("{}: {error}", path.display()))?;
+        log.event("certificate", &format!("made for development, in {}", path.display()));
         // The other end of the channel may go: this identity never changes.
         Some(watch::channel(identity).1)
     } else {
@@ -196,8 +152,7 @@ async fn run_dev(
     } else {
         address
     };
-    let config =
-        dev::config(address, simulators, apis, secret).map_err(|error| error.to_string())?;
+    let config = dev::config(address, simulators, apis, secret).map_err(|error| error.to_string())?;
     let url = format!("{}://{address}", if with_tls { "https" } else { "http" });
     let (line, text) = (dev::json_line(&url, &config), dev::text(&url, &config));
     let service = start(config, log, with_tls).await?;
@@ -206,9 +161,7 @@ async fn run_dev(
 }
 
 async fn load(path: &Path) -> Result<(String, Config), String> {
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let config = Config::parse(&text, &|name| std::env::var(name).ok())
         .map_err(|error| format!("{}: {error}", path.display()))?;
     Ok((text, config))
@@ -223,17 +176,13 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> 
 
 async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>, String> {
     let random = u64::from_be_bytes(random().map_err(|error| error.to_string())?);
-    let store = AnyStore::open(&config.store, config.limits.replay_entries, random)
-        .map_err(|error| error.to_string())?;
+    let store =
+        AnyStore::open(&config.store, config.limits.replay_entries, random).map_err(|error| error.to_string())?;
     if let Err(error) = store.ready().await {
-        log.event(
-            "store",
-            &format!("{error}; requests are refused until it is back"),
-        );
+        log.event("store", &format!("{error}; requests are refused until it is back"));
     }
     let lookup = Lookup::new(config.limits.check).map_err(|error| error.to_string())?;
-    let service =
-        Service::new(config, store, lookup, log, over_tls).map_err(|error| error.to_string())?;
+    let service = Service::new(config, store, lookup, log, over_tls).map_err(|error| error.to_string())?;
     Ok(Arc::new(service))
 }
 
@@ -273,9 +222,7 @@ async fn run_until_signal(
         std::process::exit(130);
     });
     let router = http::router(Arc::clone(&service), more);
-    serve::serve(listener, identity, router, service, stop)
-        .await
-        .map_err(failed)
+    serve::serve(listener, identity, router, service, stop).await.map_err(failed)
 }
 
 /// Puts a changed configuration file in force; on SIGHUP, or within [`WATCH`] of the change.
@@ -288,9 +235,7 @@ async fn watch_file(
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
-            return service
-                .log
-                .event("reload", &format!("changes are not watched: {error}"));
+            return service.log.event("reload", &format!("changes are not watched: {error}"));
         }
     };
     let mut ticks = tokio::time::interval(WATCH);
@@ -315,10 +260,7 @@ async fn watch_file(
             }
             Err(error) => {
                 service.metrics.reload("refused");
-                service.log.event(
-                    "reload",
-                    &format!("{error}; the configuration before it stays in force"),
-                );
+                service.log.event("reload", &format!("{error}; the configuration before it stays in force"));
             }
         }
     }
@@ -331,14 +273,11 @@ fn reload(
     renew: Option<&watch::Sender<Arc<ServerConfig>>>,
 ) -> Result<(), String> {
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let mut config =
-        Config::parse(text, &|name| std::env::var(name).ok()).map_err(|error| at(&error))?;
+    let mut config = Config::parse(text, &|name| std::env::var(name).ok()).map_err(|error| at(&error))?;
     let live = service.live();
     let before = &live.config;
     if config.store != before.store || config.tls.is_some() != before.tls.is_some() {
-        return Err(at(
-            &"store and the presence of TLS change with a restart only",
-        ));
+        return Err(at(&"store and the presence of TLS change with a restart only"));
     }
     // The command line may have chosen the address, and a listener does not move.
     config.listen = before.listen;

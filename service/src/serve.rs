@@ -72,20 +72,16 @@ pub async fn serve(
             service.log.event("accept", &error.to_string());
             continue;
         }
-        let acceptor = tls
-            .as_ref()
-            .map(|config| TlsAcceptor::from(Arc::clone(&config.borrow())));
+        let acceptor = tls.as_ref().map(|config| TlsAcceptor::from(Arc::clone(&config.borrow())));
         let (router, stop, log) = (router.clone(), stop.clone(), service.log);
         connections.spawn(async move {
             match acceptor {
                 None => connection(stream, peer, router, stop).await,
-                Some(acceptor) => {
-                    match tokio::time::timeout(HEAD_TIME, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => connection(stream, peer, router, stop).await,
-                        Ok(Err(error)) => debug_handshake(log, peer, &error.to_string()),
-                        Err(_) => debug_handshake(log, peer, "no handshake in time"),
-                    }
-                }
+                Some(acceptor) => match tokio::time::timeout(HEAD_TIME, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, peer, router, stop).await,
+                    Ok(Err(error)) => debug_handshake(log, peer, &error.to_string()),
+                    Err(_) => debug_handshake(log, peer, "no handshake in time"),
+                },
             }
             drop(slot);
         });
@@ -93,10 +89,7 @@ pub async fn serve(
     drop(listener);
     let finish = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, finish).await.is_err() {
-        service.log.event(
-            "stopping",
-            "some connections did not finish and were closed",
-        );
+        service.log.event("stopping", "some connections did not finish and were closed");
     }
     Ok(())
 }
@@ -115,11 +108,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_buf_size(HEAD_BYTES);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
     server
         .http2()
         .timer(TokioTimer::new())
@@ -131,8 +120,7 @@ where
         request.extensions_mut().insert(Peer(peer));
         let mut router = router.clone();
         async move {
-            let response: Result<Response, Infallible> =
-                router.call(request.map(Body::new) as Request).await;
+            let response: Result<Response, Infallible> = router.call(request.map(Body::new) as Request).await;
             response
         }
     });

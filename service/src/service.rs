@@ -61,22 +61,9 @@ impl Service {
     ///
     /// # Errors
     /// When keys cannot be derived.
-    pub fn new(
-        config: Config,
-        store: AnyStore,
-        lookup: Lookup,
-        log: Log,
-        over_tls: bool,
-    ) -> Result<Self, TokenError> {
+    pub fn new(config: Config, store: AnyStore, lookup: Lookup, log: Log, over_tls: bool) -> Result<Self, TokenError> {
         let live = Live::new(config, None)?;
-        Ok(Self {
-            live: RwLock::new(Arc::new(live)),
-            store,
-            lookup,
-            metrics: Metrics::default(),
-            log,
-            over_tls,
-        })
+        Ok(Self { live: RwLock::new(Arc::new(live)), store, lookup, metrics: Metrics::default(), log, over_tls })
     }
 
     /// The configuration in force now. A request takes it once and keeps it to its end.
@@ -110,12 +97,7 @@ impl Live {
             (None, Some(account)) => NonceKey::derive(&account.secret)?,
             (None, None) => NonceKey::derive(&Secret::from_bytes(random::<32>()?.to_vec()))?,
         };
-        Ok(Self {
-            config,
-            keys,
-            nonce,
-            previous_nonce,
-        })
+        Ok(Self { config, keys, nonce, previous_nonce })
     }
 
     /// The keys of an account of this configuration.
@@ -136,22 +118,14 @@ impl Live {
 
     /// When a nonce was issued, if it is the service's and good at `now`.
     pub fn check_nonce(&self, nonce: &str, now: Moment) -> Option<Issued> {
-        self.nonce.check(nonce, now).or_else(|| {
-            self.previous_nonce
-                .as_ref()
-                .and_then(|key| key.check(nonce, now))
-        })
+        self.nonce.check(nonce, now).or_else(|| self.previous_nonce.as_ref().and_then(|key| key.check(nonce, now)))
     }
 
     /// Whether some account serves pages of this origin. The preflight request names no account, so
     /// this is what cross-origin answers go by; the account's own list decides about the request.
     pub fn some_account_allows(&self, origin: &str) -> bool {
         self.config.accounts.is_empty()
-            || self
-                .config
-                .accounts
-                .values()
-                .any(|account| account.allowed_origins.allows(Some(origin)))
+            || self.config.accounts.values().any(|account| account.allowed_origins.allows(Some(origin)))
     }
 }
 
@@ -159,11 +133,7 @@ impl AccountKeys {
     fn new(account: &Account) -> Result<Self, TokenError> {
         let trusted = Signers {
             account: Signer::hs256(&account.secret),
-            by_kid: account
-                .keys
-                .iter()
-                .map(|(kid, key)| (kid.clone(), Signer::Key(key.clone())))
-                .collect(),
+            by_kid: account.keys.iter().map(|(kid, key)| (kid.clone(), Signer::Key(key.clone()))).collect(),
         };
         let decoy = Signers {
             account: Signer::hs256(&Secret::from_bytes(random::<64>()?.to_vec())),
@@ -173,11 +143,7 @@ impl AccountKeys {
                 .map(|(kid, key)| Ok((kid.clone(), Signer::Key(key.decoy()?))))
                 .collect::<Result<_, TokenError>>()?,
         };
-        Ok(Self {
-            refresh: RefreshKey::derive(&account.secret)?,
-            trusted,
-            decoy,
-        })
+        Ok(Self { refresh: RefreshKey::derive(&account.secret)?, trusted, decoy })
     }
 
     /// Who signs tokens of this API: the key that its backend trusts when the checks `passed`,

@@ -68,10 +68,7 @@ impl Session {
 
     /// When the session ends: the earliest of the refresh token's and the results' ends.
     pub fn ends(&self) -> u64 {
-        self.results
-            .iter()
-            .map(|result| result.expires)
-            .fold(self.expires, u64::min)
+        self.results.iter().map(|result| result.expires).fold(self.expires, u64::min)
     }
 }
 
@@ -80,16 +77,11 @@ mod provider_prefix {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
-        provider: &Provider,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(provider: &Provider, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(provider.prefix())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Provider, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Provider, D::Error> {
         let prefix = String::deserialize(deserializer)?;
         Provider::ALL
             .into_iter()
@@ -113,10 +105,7 @@ impl RefreshKey {
     /// When the cryptographic module fails.
     pub fn derive(secret: &Secret) -> Result<Self, TokenError> {
         let bytes = derive_key(secret, b"approov-web-service refresh token v1")?;
-        Ok(Self(LessSafeKey::new(UnboundKey::new(
-            &AES_256_GCM_SIV,
-            &*bytes,
-        )?)))
+        Ok(Self(LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &*bytes)?)))
     }
 
     /// Seals a session. `site_key` is authenticated, not carried. AES-256-GCM-SIV (RFC 8452) keeps
@@ -124,12 +113,7 @@ impl RefreshKey {
     ///
     /// # Errors
     /// When the cryptographic module fails.
-    pub fn seal(
-        &self,
-        session: &Session,
-        site_key: &str,
-        random: [u8; 12],
-    ) -> Result<String, TokenError> {
+    pub fn seal(&self, session: &Session, site_key: &str, random: [u8; 12]) -> Result<String, TokenError> {
         let mut body = serde_json::to_vec(session).map_err(|_| TokenError)?;
         let tag = self.0.seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(random),
@@ -146,13 +130,7 @@ impl RefreshKey {
 
     /// Opens a refresh token, if it is this account's, belongs to the key with `thumbprint`, and
     /// has not reached the end of its own life at `now`. Its results may have: the caller decides.
-    pub fn open(
-        &self,
-        token: &str,
-        site_key: &str,
-        thumbprint: &str,
-        now: Moment,
-    ) -> Option<Session> {
+    pub fn open(&self, token: &str, site_key: &str, thumbprint: &str, now: Moment) -> Option<Session> {
         if token.len() > MAX_LEN {
             return None;
         }
@@ -163,14 +141,8 @@ impl RefreshKey {
         }
         let (nonce, body) = rest.split_at_mut(12);
         let nonce: [u8; 12] = (&*nonce).try_into().ok()?;
-        let body = self
-            .0
-            .open_in_place(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(site_key.as_bytes()),
-                body,
-            )
-            .ok()?;
+        let body =
+            self.0.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(site_key.as_bytes()), body).ok()?;
         let session: Session = serde_json::from_slice(body).ok()?;
         (session.thumbprint == thumbprint && now.as_millis() < session.expires).then_some(session)
     }
@@ -215,10 +187,7 @@ mod tests {
         assert_eq!(key(2).open(&token, "site", "jkt", NOW), None);
         assert_eq!(key(1).open(&token, "other", "jkt", NOW), None);
         assert_eq!(key(1).open(&token, "site", "other", NOW), None);
-        assert_eq!(
-            key(1).open(&token, "site", "jkt", Moment(NOW.0 + 1000)),
-            None
-        );
+        assert_eq!(key(1).open(&token, "site", "jkt", Moment(NOW.0 + 1000)), None);
     }
 
     #[test]
@@ -228,11 +197,7 @@ mod tests {
             let mut bytes = token.clone().into_bytes();
             bytes[i] = if bytes[i] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(bytes).unwrap();
-            assert_eq!(
-                key(1).open(&changed, "site", "jkt", NOW),
-                None,
-                "position {i}"
-            );
+            assert_eq!(key(1).open(&changed, "site", "jkt", NOW), None, "position {i}");
         }
         for bad in ["", "A", "AQ", "AQAAAAAAAAAAAAAAAAAA"] {
             assert_eq!(key(1).open(bad, "site", "jkt", NOW), None);

@@ -48,27 +48,21 @@ const MOST_USED: usize = 100_000;
 struct Used(Mutex<HashSet<String>>);
 
 impl Used {
-    /// Whether this is the token's first use.
-    fn first(&self, token: &str) -> bool {
+    /// Whether this is the token's first use at this service.
+    fn first(&self, service: &str, token: &str) -> bool {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if used.len() >= MOST_USED {
             used.clear();
         }
-        used.insert(token.to_owned())
+        used.insert(format!("{service}:{token}"))
     }
 }
 
 /// The routes below `/sim/`.
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route(
-            "/sim/hcaptcha/1/api.js",
-            get(|| async { script(include_str!("sim/hcaptcha.js").to_owned()) }),
-        )
-        .route(
-            "/sim/recaptcha/api.js",
-            get(|| async { script(include_str!("sim/recaptcha.js").to_owned()) }),
-        )
+        .route("/sim/hcaptcha/1/api.js", get(|| async { script(include_str!("sim/hcaptcha.js").to_owned()) }))
+        .route("/sim/recaptcha/api.js", get(|| async { script(include_str!("sim/recaptcha.js").to_owned()) }))
         .route("/sim/fingerprint/v3/{key}", get(fingerprint_agent))
         .route("/sim/hcaptcha/siteverify", post(hcaptcha))
         .route("/sim/recaptcha/siteverify", post(recaptcha))
@@ -91,17 +85,10 @@ fn script(text: String) -> Response {
 
 async fn fingerprint_agent(Path(key): Path<String>) -> Response {
     if key != FINGERPRINT_PUBLIC_API_KEY {
-        return (
-            StatusCode::FORBIDDEN,
-            [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")],
-            "unknown public API key\n",
-        )
+        return (StatusCode::FORBIDDEN, [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], "unknown public API key\n")
             .into_response();
     }
-    script(
-        include_str!("sim/fingerprint.js")
-            .replace("SERVED_AT", &Moment::now().as_millis().to_string()),
-    )
+    script(include_str!("sim/fingerprint.js").replace("SERVED_AT", &Moment::now().as_millis().to_string()))
 }
 
 /// What a simulated token says about itself.
@@ -134,9 +121,7 @@ impl Token {
             "expired" => Outcome::Expired,
             "error" => Outcome::Error,
             "slow" => Outcome::Slow(SLOW),
-            other => Outcome::Slow(
-                Duration::from_millis(other.strip_prefix("slow")?.parse().ok()?).min(SLOWEST),
-            ),
+            other => Outcome::Slow(Duration::from_millis(other.strip_prefix("slow")?.parse().ok()?).min(SLOWEST)),
         };
         let mut text = || String::from_utf8(URL_SAFE_NO_PAD.decode(parts.next()?).ok()?).ok();
         Some(Self {
@@ -156,27 +141,15 @@ struct SiteVerify {
 }
 
 fn refused(codes: &[&str]) -> Response {
-    axum_json(
-        StatusCode::OK,
-        &json!({"success": false, "error-codes": codes}),
-    )
+    axum_json(StatusCode::OK, &json!({"success": false, "error-codes": codes}))
 }
 
 fn axum_json(status: StatusCode, body: &Value) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/json")],
-        body.to_string(),
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 fn form(body: &Bytes) -> SiteVerify {
-    let mut form = SiteVerify {
-        secret: None,
-        response: None,
-        sitekey: None,
-    };
+    let mut form = SiteVerify { secret: None, response: None, sitekey: None };
     for (name, value) in url::form_urlencoded::parse(body) {
         match &*name {
             "secret" => form.secret = Some(value.into_owned()),
@@ -195,11 +168,7 @@ async fn hcaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
         Some(HCAPTCHA_SECRET) => {}
         Some(_) => return refused(&["invalid-input-secret"]),
     }
-    if form
-        .sitekey
-        .as_deref()
-        .is_some_and(|key| key != HCAPTCHA_SITE_KEY)
-    {
+    if form.sitekey.as_deref().is_some_and(|key| key != HCAPTCHA_SITE_KEY) {
         return refused(&["sitekey-secret-mismatch"]);
     }
     let Some(response) = form.response.filter(|text| !text.is_empty()) else {
@@ -224,7 +193,7 @@ async fn hcaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
     let Some(token) = Token::parse(&response) else {
         return refused(&["invalid-input-response"]);
     };
-    if !used.first(&response) {
+    if !used.first("hcaptcha", &response) {
         return refused(&["already-seen-response"]);
     }
     match token.outcome {
@@ -232,10 +201,7 @@ async fn hcaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
         Outcome::Low => pass(&token.host, 0.1),
         Outcome::Fail => refused(&["invalid-input-response"]),
         Outcome::Expired => refused(&["expired-input-response"]),
-        Outcome::Error => axum_json(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            &json!({"error": "simulated outage"}),
-        ),
+        Outcome::Error => axum_json(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": "simulated outage"})),
         Outcome::Slow(time) => {
             tokio::time::sleep(time).await;
             pass(&token.host, 0.9)
@@ -256,7 +222,7 @@ async fn recaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
     let Some(token) = Token::parse(&response) else {
         return refused(&["invalid-input-response"]);
     };
-    if !used.first(&response) {
+    if !used.first("recaptcha", &response) {
         return refused(&["timeout-or-duplicate"]);
     }
     let pass = |score: f64| {
@@ -270,10 +236,7 @@ async fn recaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
             && (token.action.is_some() || token.outcome == Outcome::Low)
         {
             body.insert("score".to_owned(), score.into());
-            body.insert(
-                "action".to_owned(),
-                token.action.clone().unwrap_or_default().into(),
-            );
+            body.insert("action".to_owned(), token.action.clone().unwrap_or_default().into());
         }
         axum_json(StatusCode::OK, &body)
     };
@@ -282,10 +245,7 @@ async fn recaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
         Outcome::Low => pass(0.1),
         Outcome::Fail => refused(&["invalid-input-response"]),
         Outcome::Expired => refused(&["timeout-or-duplicate"]),
-        Outcome::Error => axum_json(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            &json!({"error": "simulated outage"}),
-        ),
+        Outcome::Error => axum_json(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": "simulated outage"})),
         Outcome::Slow(time) => {
             tokio::time::sleep(time).await;
             pass(0.9)
@@ -299,41 +259,21 @@ struct VisitorQuery {
 }
 
 fn wrong_key(headers: &HeaderMap) -> Option<Response> {
-    let key = headers
-        .get("auth-api-key")
-        .and_then(|key| key.to_str().ok());
-    (key != Some(FINGERPRINT_SECRET)).then(|| {
-        axum_json(
-            StatusCode::FORBIDDEN,
-            &json!({"error": "secret key is wrong"}),
-        )
-    })
+    let key = headers.get("auth-api-key").and_then(|key| key.to_str().ok());
+    (key != Some(FINGERPRINT_SECRET))
+        .then(|| axum_json(StatusCode::FORBIDDEN, &json!({"error": "secret key is wrong"})))
 }
 
-async fn visitors(
-    headers: HeaderMap,
-    Path(visitor): Path<String>,
-    Query(query): Query<VisitorQuery>,
-) -> Response {
+async fn visitors(headers: HeaderMap, Path(visitor): Path<String>, Query(query): Query<VisitorQuery>) -> Response {
     if let Some(answer) = wrong_key(&headers) {
         return answer;
     }
     let request = query.request_id.unwrap_or_default();
     let token = Token::parse(&request);
     let visits = match &token {
-        None
-        | Some(Token {
-            outcome: Outcome::Fail,
-            ..
-        }) => json!([]),
-        Some(Token {
-            outcome: Outcome::Error,
-            ..
-        }) => {
-            return axum_json(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                &json!({"error": "simulated outage"}),
-            );
+        None | Some(Token { outcome: Outcome::Fail, .. }) => json!([]),
+        Some(Token { outcome: Outcome::Error, .. }) => {
+            return axum_json(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": "simulated outage"}));
         }
         Some(token) => {
             if let Outcome::Slow(time) = token.outcome {
@@ -349,20 +289,13 @@ async fn visitors(
             }])
         }
     };
-    axum_json(
-        StatusCode::OK,
-        &json!({"visitorId": visitor, "visits": visits}),
-    )
+    axum_json(StatusCode::OK, &json!({"visitorId": visitor, "visits": visits}))
 }
 
 /// When an identification was made: the agent puts the time before an `x`; others are just made.
 fn made_at(token: &Token) -> u64 {
     let now = Moment::now().as_millis();
-    let made = token
-        .unique
-        .split_once('x')
-        .and_then(|(time, _)| time.parse().ok())
-        .unwrap_or(now);
+    let made = token.unique.split_once('x').and_then(|(time, _)| time.parse().ok()).unwrap_or(now);
     match token.outcome {
         Outcome::Expired => made.saturating_sub(3_600_000),
         Outcome::Pass | Outcome::Fail | Outcome::Low | Outcome::Error | Outcome::Slow(_) => made,
@@ -374,16 +307,9 @@ async fn events(headers: HeaderMap, Path(request): Path<String>) -> Response {
         return answer;
     }
     let Some(token) = Token::parse(&request) else {
-        return axum_json(
-            StatusCode::NOT_FOUND,
-            &json!({"error": "request not found"}),
-        );
+        return axum_json(StatusCode::NOT_FOUND, &json!({"error": "request not found"}));
     };
-    let bot = if token.outcome == Outcome::Low {
-        "bad"
-    } else {
-        "notDetected"
-    };
+    let bot = if token.outcome == Outcome::Low { "bad" } else { "notDetected" };
     axum_json(
         StatusCode::OK,
         &json!({"products": {
@@ -400,22 +326,10 @@ mod tests {
     #[test]
     fn a_token_says_how_it_ends() {
         let token = Token::parse("sim-pass-abc.bG9jYWxob3N0.bG9naW4").unwrap();
-        assert_eq!(
-            (token.host.as_str(), token.action.as_deref()),
-            ("localhost", Some("login"))
-        );
-        assert_eq!(
-            Token::parse("sim-slow-a").unwrap().outcome,
-            Outcome::Slow(SLOW)
-        );
-        assert_eq!(
-            Token::parse("sim-slow250-a").unwrap().outcome,
-            Outcome::Slow(Duration::from_millis(250))
-        );
-        assert_eq!(
-            Token::parse("sim-slow999999999-a").unwrap().outcome,
-            Outcome::Slow(SLOWEST)
-        );
+        assert_eq!((token.host.as_str(), token.action.as_deref()), ("localhost", Some("login")));
+        assert_eq!(Token::parse("sim-slow-a").unwrap().outcome, Outcome::Slow(SLOW));
+        assert_eq!(Token::parse("sim-slow250-a").unwrap().outcome, Outcome::Slow(Duration::from_millis(250)));
+        assert_eq!(Token::parse("sim-slow999999999-a").unwrap().outcome, Outcome::Slow(SLOWEST));
         for bad in ["", "pass", "sim-pass", "sim-never-a", "sim-slowly-a"] {
             assert_eq!(Token::parse(bad), None, "{bad}");
         }

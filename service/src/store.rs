@@ -66,12 +66,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When the store is away. The caller must refuse.
-    fn count(
-        &self,
-        name: &str,
-        limit: u64,
-        now: Moment,
-    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn count(&self, name: &str, limit: u64, now: Moment) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Whether the store answers.
     ///
@@ -107,11 +102,7 @@ impl AnyStore {
     ///
     /// # Errors
     /// When its address cannot be used. A server that is away is not an error: it may come.
-    pub fn open(
-        address: &StoreAddress,
-        replay_entries: usize,
-        random: u64,
-    ) -> Result<Self, StoreError> {
+    pub fn open(address: &StoreAddress, replay_entries: usize, random: u64) -> Result<Self, StoreError> {
         match address {
             StoreAddress::Memory => Ok(AnyStore::Memory(MemoryStore::new(replay_entries, random))),
             StoreAddress::Redis(url) => RedisStore::new(url, random).map(AnyStore::Redis),
@@ -127,12 +118,7 @@ impl Store for AnyStore {
         }
     }
 
-    async fn remember(
-        &self,
-        key: ReplayKey,
-        nonce: Issued,
-        now: Moment,
-    ) -> Result<Seen, StoreError> {
+    async fn remember(&self, key: ReplayKey, nonce: Issued, now: Moment) -> Result<Seen, StoreError> {
         match self {
             AnyStore::Memory(store) => store.remember(key, nonce, now).await,
             AnyStore::Redis(store) => store.remember(key, nonce, now).await,
@@ -184,12 +170,7 @@ struct Counts {
 impl MemoryStore {
     /// An empty store for `capacity` proofs; `random` becomes its epoch.
     pub fn new(capacity: usize, random: u64) -> Self {
-        Self {
-            epoch: random,
-            capacity,
-            proofs: Mutex::default(),
-            counts: Mutex::default(),
-        }
+        Self { epoch: random, capacity, proofs: Mutex::default(), counts: Mutex::default() }
     }
 
     fn remember_now(&self, key: ReplayKey, nonce: Issued, now: Moment) -> Seen {
@@ -197,11 +178,7 @@ impl MemoryStore {
             return Seen::Forgotten;
         }
         let second = nonce.at.as_secs();
-        let short = key
-            .as_bytes()
-            .iter()
-            .take(16)
-            .fold(0_u128, |value, byte| value << 8 | u128::from(*byte));
+        let short = key.as_bytes().iter().take(16).fold(0_u128, |value, byte| value << 8 | u128::from(*byte));
         let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
         // One second more than the life: a slot holds nonces up to its last millisecond.
         let expired = now.as_secs().saturating_sub(NONCE_LIFETIME.as_secs() + 1);
@@ -236,12 +213,7 @@ impl Store for MemoryStore {
         self.epoch
     }
 
-    async fn remember(
-        &self,
-        key: ReplayKey,
-        nonce: Issued,
-        now: Moment,
-    ) -> Result<Seen, StoreError> {
+    async fn remember(&self, key: ReplayKey, nonce: Issued, now: Moment) -> Result<Seen, StoreError> {
         Ok(self.remember_now(key, nonce, now))
     }
 
@@ -298,12 +270,7 @@ impl RedisStore {
     /// When the URL is not one of Redis.
     pub fn new(url: &str, random: u64) -> Result<Self, StoreError> {
         let client = redis::Client::open(url).map_err(|e| StoreError(kind(&e)))?;
-        Ok(Self {
-            client,
-            random,
-            epoch: AtomicU64::new(0),
-            link: tokio::sync::Mutex::default(),
-        })
+        Ok(Self { client, random, epoch: AtomicU64::new(0), link: tokio::sync::Mutex::default() })
     }
 
     async fn connection(&self) -> Result<Connection, StoreError> {
@@ -317,11 +284,7 @@ impl RedisStore {
         match tokio::time::timeout(REDIS_TIMEOUT, self.connect()).await {
             Ok(Ok((redis, run_id))) => {
                 link.generation += 1;
-                let open = Connection {
-                    redis,
-                    run_id,
-                    generation: link.generation,
-                };
+                let open = Connection { redis, run_id, generation: link.generation };
                 link.open = Some(open.clone());
                 link.failed = None;
                 Ok(open)
@@ -339,29 +302,20 @@ impl RedisStore {
 
     async fn connect(&self) -> redis::RedisResult<(MultiplexedConnection, String)> {
         let mut redis = self.client.get_multiplexed_async_connection().await?;
-        let info: String = redis::cmd("INFO")
-            .arg("server")
-            .query_async(&mut redis)
-            .await?;
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut redis).await?;
         let run_id = info
             .lines()
             .find_map(|line| line.strip_prefix("run_id:"))
             .map(|id| id.trim().to_owned())
-            .ok_or_else(|| {
-                redis::RedisError::from((redis::ErrorKind::Client, "INFO has no run_id"))
-            })?;
+            .ok_or_else(|| redis::RedisError::from((redis::ErrorKind::Client, "INFO has no run_id")))?;
         Ok((redis, run_id))
     }
 
     /// Runs a pipeline; any failure closes the connection, so that the next request opens a new one
     /// and learns whether it is still the same server.
-    async fn run<T: redis::FromRedisValue>(
-        &self,
-        pipeline: &redis::Pipeline,
-    ) -> Result<(T, String), StoreError> {
+    async fn run<T: redis::FromRedisValue>(&self, pipeline: &redis::Pipeline) -> Result<(T, String), StoreError> {
         let mut connection = self.connection().await?;
-        let answer =
-            tokio::time::timeout(REDIS_TIMEOUT, pipeline.query_async(&mut connection.redis)).await;
+        let answer = tokio::time::timeout(REDIS_TIMEOUT, pipeline.query_async(&mut connection.redis)).await;
         let failure = match answer {
             Ok(Ok(value)) => return Ok((value, connection.run_id)),
             Ok(Err(error)) => kind(&error),
@@ -382,10 +336,7 @@ fn kind(error: &redis::RedisError) -> String {
 
 fn mix(run_id: &str, stored: &str) -> Epoch {
     let hash = digest::digest(&digest::SHA256, format!("{run_id}\n{stored}").as_bytes());
-    hash.as_ref()
-        .iter()
-        .take(8)
-        .fold(0, |value, byte| value << 8 | u64::from(*byte))
+    hash.as_ref().iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 impl Store for RedisStore {
@@ -393,21 +344,11 @@ impl Store for RedisStore {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    async fn remember(
-        &self,
-        key: ReplayKey,
-        nonce: Issued,
-        now: Moment,
-    ) -> Result<Seen, StoreError> {
+    async fn remember(&self, key: ReplayKey, nonce: Issued, now: Moment) -> Result<Seen, StoreError> {
         let life = nonce.at.after(NONCE_LIFETIME).since(now) + Duration::from_secs(60);
         let mut pipeline = redis::pipe();
         pipeline.atomic();
-        pipeline
-            .cmd("SET")
-            .arg(EPOCH_KEY)
-            .arg(self.random)
-            .arg("NX")
-            .ignore();
+        pipeline.cmd("SET").arg(EPOCH_KEY).arg(self.random).arg("NX").ignore();
         pipeline.cmd("GET").arg(EPOCH_KEY);
         pipeline
             .cmd("SET")
@@ -439,12 +380,7 @@ impl Store for RedisStore {
     async fn ready(&self) -> Result<(), StoreError> {
         let mut pipeline = redis::pipe();
         pipeline.atomic();
-        pipeline
-            .cmd("SET")
-            .arg(EPOCH_KEY)
-            .arg(self.random)
-            .arg("NX")
-            .ignore();
+        pipeline.cmd("SET").arg(EPOCH_KEY).arg(self.random).arg("NX").ignore();
         pipeline.cmd("GET").arg(EPOCH_KEY);
         let ((stored,), run_id): ((String,), _) = self.run(&pipeline).await?;
         self.epoch.store(mix(&run_id, &stored), Ordering::Relaxed);
@@ -464,10 +400,7 @@ mod tests {
     }
 
     fn issued(seconds_ago: u64) -> Issued {
-        Issued {
-            at: Moment(NOW.0 - seconds_ago * 1000),
-            epoch: 7,
-        }
+        Issued { at: Moment(NOW.0 - seconds_ago * 1000), epoch: 7 }
     }
 
     #[test]
@@ -483,10 +416,7 @@ mod tests {
     #[test]
     fn a_nonce_of_another_epoch_is_not_judged() {
         let store = MemoryStore::new(10, 7);
-        let nonce = Issued {
-            epoch: 8,
-            ..issued(0)
-        };
+        let nonce = Issued { epoch: 8, ..issued(0) };
         assert_eq!(store.remember_now(key(1), nonce, NOW), Seen::Forgotten);
     }
 
@@ -494,27 +424,12 @@ mod tests {
     fn a_full_store_forgets_the_oldest_and_never_accepts_them_again() {
         let store = MemoryStore::new(3, 7);
         for n in 0..3 {
-            assert_eq!(
-                store.remember_now(key(n), issued(100 - n), NOW),
-                Seen::First
-            );
+            assert_eq!(store.remember_now(key(n), issued(100 - n), NOW), Seen::First);
         }
         assert_eq!(store.remember_now(key(3), issued(1), NOW), Seen::First);
-        assert_eq!(
-            store.remember_now(key(0), issued(100), NOW),
-            Seen::Forgotten,
-            "the forgotten one is not accepted"
-        );
-        assert_eq!(
-            store.remember_now(key(9), issued(200), NOW),
-            Seen::Forgotten,
-            "nor anything older"
-        );
-        assert_eq!(
-            store.remember_now(key(1), issued(99), NOW),
-            Seen::Again,
-            "the others are remembered"
-        );
+        assert_eq!(store.remember_now(key(0), issued(100), NOW), Seen::Forgotten, "the forgotten one is not accepted");
+        assert_eq!(store.remember_now(key(9), issued(200), NOW), Seen::Forgotten, "nor anything older");
+        assert_eq!(store.remember_now(key(1), issued(99), NOW), Seen::Again, "the others are remembered");
         assert_eq!(store.proofs.lock().unwrap().len, 3);
     }
 
@@ -528,15 +443,8 @@ mod tests {
             }
         }
         let proofs = store.proofs.lock().unwrap();
-        assert!(
-            proofs.len <= 10 * (NONCE_LIFETIME.as_secs() as usize + 3),
-            "{}",
-            proofs.len
-        );
-        assert_eq!(
-            proofs.len,
-            proofs.slots.values().map(HashSet::len).sum::<usize>()
-        );
+        assert!(proofs.len <= 10 * (NONCE_LIFETIME.as_secs() as usize + 3), "{}", proofs.len);
+        assert_eq!(proofs.len, proofs.slots.values().map(HashSet::len).sum::<usize>());
     }
 
     #[tokio::test]

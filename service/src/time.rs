@@ -47,10 +47,7 @@ impl Moment {
         let seconds = i64::try_from(self.as_secs()).unwrap_or(i64::MAX);
         time::OffsetDateTime::from_unix_timestamp(seconds)
             .ok()
-            .and_then(|time| {
-                time.format(&time::format_description::well_known::Rfc3339)
-                    .ok()
-            })
+            .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok())
             .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
     }
 }
@@ -71,9 +68,6 @@ mod tests {
 
     #[test]
     fn rfc_3339_text_is_utc() {
-        assert_eq!(
-            Moment(1_620_127_950_391).to_rfc3339(),
-            "2021-05-04T11:32:30Z"
-        );
+        assert_eq!(Moment(1_620_127_950_391).to_rfc3339(), "2021-05-04T11:32:30Z");
     }
 }

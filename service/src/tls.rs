@@ -17,8 +17,7 @@ pub fn from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
     let certificates = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| format!("{}: {error}", files.cert.display()))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| format!("{}: {error}", files.key.display()))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| format!("{}: {error}", files.key.display()))?;
     server_config(certificates, key).map_err(|error| format!("{}: {error}", files.cert.display()))
 }
 
@@ -29,12 +28,10 @@ pub fn from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
 pub fn self_signed(names: Vec<String>) -> Result<(Arc<ServerConfig>, String), String> {
     let failed = |error: &dyn std::fmt::Display| format!("no development certificate: {error}");
     let key = KeyPair::generate().map_err(|error| failed(&error))?;
-    let certificate = CertificateParams::new(names)
-        .and_then(|params| params.self_signed(&key))
-        .map_err(|error| failed(&error))?;
+    let certificate =
+        CertificateParams::new(names).and_then(|params| params.self_signed(&key)).map_err(|error| failed(&error))?;
     let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| failed(&error))?;
-    let config =
-        server_config(vec![certificate.der().clone()], private).map_err(|error| failed(&error))?;
+    let config = server_config(vec![certificate.der().clone()], private).map_err(|error| failed(&error))?;
     Ok((config, certificate.pem()))
 }
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use aws_lc_rs::{hmac, rsa};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -127,26 +125,19 @@ impl SigningKey {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
             .map_err(|_| "private_key must be a PKCS#8 PEM (BEGIN PRIVATE KEY)".to_owned())?;
         let pair = match alg {
-            KeyAlg::Es256 => {
-                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der())
-                    .map(Pair::Es256)
-                    .map_err(|_| "private_key must be a P-256 key for ES256".to_owned())?
-            }
+            KeyAlg::Es256 => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der())
+                .map(Pair::Es256)
+                .map_err(|_| "private_key must be a P-256 key for ES256".to_owned())?,
             KeyAlg::Rs256 => {
                 let pair = RsaKeyPair::from_pkcs8(der.secret_pkcs8_der())
                     .map_err(|_| "private_key must be an RSA key for RS256".to_owned())?;
                 if pair.public_modulus_len() < 256 {
-                    return Err(
-                        "an RSA key must have at least 2048 bits (RFC 7518 section 3.3)".to_owned(),
-                    );
+                    return Err("an RSA key must have at least 2048 bits (RFC 7518 section 3.3)".to_owned());
                 }
                 Pair::Rs256(pair)
             }
         };
-        Ok(Self {
-            kid: Some(kid.to_owned()),
-            pair: Arc::new(pair),
-        })
+        Ok(Self { kid: Some(kid.to_owned()), pair: Arc::new(pair) })
     }
 
     /// A fresh key of the same kind under the same name, which nobody else knows.
@@ -155,21 +146,14 @@ impl SigningKey {
     /// When the cryptographic module fails.
     pub fn decoy(&self) -> Result<Self, TokenError> {
         let pair = match &*self.pair {
-            Pair::Es256(_) => {
-                Pair::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?)
-            }
-            Pair::Rs256(pair) => {
-                Pair::Rs256(RsaKeyPair::generate(match pair.public_modulus_len() {
-                    0..=256 => rsa::KeySize::Rsa2048,
-                    257..=384 => rsa::KeySize::Rsa3072,
-                    _ => rsa::KeySize::Rsa4096,
-                })?)
-            }
+            Pair::Es256(_) => Pair::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?),
+            Pair::Rs256(pair) => Pair::Rs256(RsaKeyPair::generate(match pair.public_modulus_len() {
+                0..=256 => rsa::KeySize::Rsa2048,
+                257..=384 => rsa::KeySize::Rsa3072,
+                _ => rsa::KeySize::Rsa4096,
+            })?),
         };
-        Ok(Self {
-            kid: self.kid.clone(),
-            pair: Arc::new(pair),
-        })
+        Ok(Self { kid: self.kid.clone(), pair: Arc::new(pair) })
     }
 
     /// The algorithm.
@@ -187,12 +171,8 @@ impl SigningKey {
     pub fn public_pem(&self) -> Result<String, TokenError> {
         use aws_lc_rs::encoding::PublicKeyX509Der;
         let der = match &*self.pair {
-            Pair::Es256(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())?
-                .as_ref()
-                .to_vec(),
-            Pair::Rs256(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())?
-                .as_ref()
-                .to_vec(),
+            Pair::Es256(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())?.as_ref().to_vec(),
+            Pair::Rs256(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())?.as_ref().to_vec(),
         };
         let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
         for line in STANDARD.encode(der).as_bytes().chunks(64) {
@@ -234,10 +214,7 @@ pub enum Signer {
 impl Signer {
     /// HS256 with this secret.
     pub fn hs256(secret: &Secret) -> Self {
-        Signer::Hmac(Box::new(hmac::Key::new(
-            hmac::HMAC_SHA256,
-            secret.as_bytes(),
-        )))
+        Signer::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
     }
 
     /// The compact JWS of these claims.
@@ -289,12 +266,11 @@ pub struct JweEntropy {
 /// When `key` is not 32 bytes or the cryptographic module fails.
 pub fn encrypt(jws: &str, key: &Secret, entropy: JweEntropy) -> Result<String, TokenError> {
     let mut wrapped = *entropy.content_key;
-    let wrap_tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_bytes())?)
-        .seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(entropy.wrap_nonce),
-            Aad::empty(),
-            &mut wrapped,
-        )?;
+    let wrap_tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_bytes())?).seal_in_place_separate_tag(
+        Nonce::assume_unique_for_key(entropy.wrap_nonce),
+        Aad::empty(),
+        &mut wrapped,
+    )?;
     let header = serde_json::json!({
         "alg": "A256GCMKW",
         "enc": "A256GCM",
@@ -304,12 +280,11 @@ pub fn encrypt(jws: &str, key: &Secret, entropy: JweEntropy) -> Result<String, T
     });
     let header = URL_SAFE_NO_PAD.encode(header.to_string());
     let mut content = jws.as_bytes().to_vec();
-    let tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*entropy.content_key)?)
-        .seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(entropy.content_nonce),
-            Aad::from(header.as_bytes()),
-            &mut content,
-        )?;
+    let tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*entropy.content_key)?).seal_in_place_separate_tag(
+        Nonce::assume_unique_for_key(entropy.content_nonce),
+        Aad::from(header.as_bytes()),
+        &mut content,
+    )?;
     Ok([
         header,
         URL_SAFE_NO_PAD.encode(wrapped),
@@ -349,9 +324,7 @@ mod tests {
             "h+CX0tOzdAAR9l15bWAqvq7w9olk66daIH+Xk+IAHhVVHszjDzeGobzNnqyRze3lw/WVyWrc2gZfh3XXfBOmww==",
         )
         .unwrap();
-        let token = Signer::hs256(&secret)
-            .sign_value(&serde_json::json!({"exp": 4_708_683_205.891_912_f64}))
-            .unwrap();
+        let token = Signer::hs256(&secret).sign_value(&serde_json::json!({"exp": 4_708_683_205.891_912_f64})).unwrap();
         assert_eq!(
             token,
             "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJleHAiOjQ3MDg2ODMyMDUuODkxOTEyfQ.c8I4KNndbThAQ7zlgX4_QDtcxCrD9cff1elaCJe9p9U"
@@ -361,53 +334,29 @@ mod tests {
     #[test]
     fn pay_is_padded_standard_base64() {
         // The vendor's token binding example: SHA-256 of "Bearer myauth_tokenmy-device-id".
-        let hash = aws_lc_rs::digest::digest(
-            &aws_lc_rs::digest::SHA256,
-            b"Bearer myauth_tokenmy-device-id",
-        );
-        assert_eq!(
-            pay_claim(hash.as_ref().try_into().unwrap()),
-            "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU="
-        );
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"Bearer myauth_tokenmy-device-id");
+        assert_eq!(pay_claim(hash.as_ref().try_into().unwrap()), "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU=");
     }
 
     #[test]
     fn generated_keys_sign_what_their_public_half_verifies() {
-        use aws_lc_rs::signature::{
-            ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
-        };
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
         for alg in [KeyAlg::Es256, KeyAlg::Rs256] {
             let key = SigningKey::from_pem(alg, "k1", &alg.generate_pem().unwrap()).unwrap();
-            let token = Signer::Key(key.clone())
-                .sign_value(&serde_json::json!({"exp": 1}))
-                .unwrap();
+            let token = Signer::Key(key.clone()).sign_value(&serde_json::json!({"exp": 1})).unwrap();
             let (message, signature) = token.rsplit_once('.').unwrap();
             let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
             let verify = |key: &SigningKey| match &*key.pair {
-                Pair::Es256(pair) => {
-                    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref())
-                        .verify(message.as_bytes(), &signature)
-                }
-                Pair::Rs256(pair) => {
-                    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public_key().as_ref())
-                        .verify(message.as_bytes(), &signature)
-                }
+                Pair::Es256(pair) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref())
+                    .verify(message.as_bytes(), &signature),
+                Pair::Rs256(pair) => UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public_key().as_ref())
+                    .verify(message.as_bytes(), &signature),
             };
             assert!(verify(&key).is_ok());
-            assert!(
-                verify(&key.decoy().unwrap()).is_err(),
-                "a decoy must not verify"
-            );
-            let header: Value = serde_json::from_slice(
-                &URL_SAFE_NO_PAD
-                    .decode(token.split('.').next().unwrap())
-                    .unwrap(),
-            )
-            .unwrap();
-            assert_eq!(
-                header,
-                serde_json::json!({"typ": "JWT", "alg": alg.name(), "kid": "k1"})
-            );
+            assert!(verify(&key.decoy().unwrap()).is_err(), "a decoy must not verify");
+            let header: Value =
+                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap();
+            assert_eq!(header, serde_json::json!({"typ": "JWT", "alg": alg.name(), "kid": "k1"}));
         }
     }
 
@@ -417,11 +366,7 @@ mod tests {
         let jwe = encrypt(
             "the.inner.jws",
             &key,
-            JweEntropy {
-                content_key: Zeroizing::new([1; 32]),
-                wrap_nonce: [2; 12],
-                content_nonce: [3; 12],
-            },
+            JweEntropy { content_key: Zeroizing::new([1; 32]), wrap_nonce: [2; 12], content_nonce: [3; 12] },
         )
         .unwrap();
         let parts: Vec<&str> = jwe.split('.').collect();
@@ -433,25 +378,13 @@ mod tests {
             wrapped.extend(decode(header["tag"].as_str().unwrap()));
             let nonce: [u8; 12] = decode(header["iv"].as_str().unwrap()).try_into().unwrap();
             let kek = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, kek).unwrap());
-            let cek = kek
-                .open_in_place(
-                    Nonce::assume_unique_for_key(nonce),
-                    Aad::empty(),
-                    &mut wrapped,
-                )
-                .ok()?
-                .to_vec();
+            let cek = kek.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut wrapped).ok()?.to_vec();
             let mut content = decode(parts[3]);
             content.extend(decode(parts[4]));
             let nonce: [u8; 12] = decode(parts[2]).try_into().unwrap();
             let cek = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &cek).unwrap());
-            let text = cek
-                .open_in_place(
-                    Nonce::assume_unique_for_key(nonce),
-                    Aad::from(parts[0]),
-                    &mut content,
-                )
-                .ok()?;
+            let text =
+                cek.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(parts[0]), &mut content).ok()?;
             Some(String::from_utf8(text.to_vec()).unwrap())
         };
         assert_eq!(open(&[7; 32]).as_deref(), Some("the.inner.jws"));

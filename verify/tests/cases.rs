@@ -1,0 +1,219 @@
+//! Hostile and malformed requests, each with the error that it must give. `data/generate.mjs` makes them; the Node
+//! and Python examples are tested with the same file.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+use approov_verify::jws::Algorithm;
+use approov_verify::keyset::KeySet;
+use approov_verify::secret::Secret;
+use approov_verify::time::UnixTime;
+use approov_verify::token::Channel;
+use approov_verify::{Body, Challenge, Error, MessagePolicy, NoncePolicy, ProofPolicy, Request, Verified, Verifier};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "about")]
+    _about: String,
+    now: i64,
+    secret: String,
+    jwe_secret: String,
+    jwks: serde_json::Value,
+    pem: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    runs: Vec<String>,
+    config: Config,
+    earlier: Vec<RequestData>,
+    request: RequestData,
+    error: Option<String>,
+    challenge: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    keys: Option<String>,
+    algorithms: Option<Vec<String>>,
+    jwe: bool,
+    require_encryption: bool,
+    require_binding: bool,
+    channel: Option<String>,
+    proof: Option<String>,
+    message: Option<String>,
+    nonce: Option<String>,
+    accepted_nonce: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestData {
+    method: String,
+    url: String,
+    headers: Vec<(String, String)>,
+    body: Option<String>,
+    binding: Option<String>,
+}
+
+fn file() -> File {
+    serde_json::from_str(include_str!("data/cases.json")).unwrap()
+}
+
+impl Config {
+    fn verifier(&self, file: &File, keyset: &KeySet) -> Verifier {
+        let keys = self.keys.as_deref().unwrap_or("secret");
+        let mut builder = Verifier::builder();
+        if matches!(keys, "secret" | "both") {
+            builder = builder.secret_base64(&file.secret);
+        }
+        if matches!(keys, "keyset" | "both") {
+            builder = builder.keyset(keyset.clone());
+        }
+        if let Some(names) = &self.algorithms {
+            let all = [Algorithm::Hs256, Algorithm::Es256, Algorithm::Rs256];
+            builder = builder.algorithms(all.into_iter().filter(|known| names.iter().any(|name| known.name() == name)));
+        }
+        if self.jwe {
+            builder = builder.jwe_secret(&Secret::from_base64(&file.jwe_secret).unwrap());
+        }
+        if self.require_encryption {
+            builder = builder.require_encryption();
+        }
+        if self.require_binding {
+            builder = builder.require_binding();
+        }
+        if let Some(channel) = &self.channel {
+            builder = builder.channel(if channel == "web" { Channel::Web } else { Channel::Mobile });
+        }
+        builder = builder.proof(match self.proof.as_deref() {
+            None => ProofPolicy::WhenBound,
+            Some("required") => ProofPolicy::Required,
+            Some("optional") => ProofPolicy::Optional,
+            Some(other) => panic!("{other}"),
+        });
+        builder = builder.message(match self.message.as_deref() {
+            None => MessagePolicy::WhenPresent,
+            Some("required") => MessagePolicy::Required,
+            Some("ignored") => MessagePolicy::Ignored,
+            Some(other) => panic!("{other}"),
+        });
+        builder = builder.nonce(match self.nonce.as_deref() {
+            None => NoncePolicy::UniqueWhenPresent,
+            Some("required") => NoncePolicy::UniqueRequired,
+            Some("ignored") => NoncePolicy::Ignored,
+            Some(other) => panic!("{other}"),
+        });
+        if let Some(accepted) = self.accepted_nonce.clone() {
+            builder = builder.nonce_check(move |nonce| *nonce == accepted);
+        }
+        builder.build().unwrap()
+    }
+}
+
+impl RequestData {
+    async fn check(&self, verifier: &Verifier, now: UnixTime) -> Result<Verified, Error> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        let request = Request {
+            method: &self.method,
+            url: &self.url,
+            headers: &headers,
+            body: self.body.as_ref().map_or(Body::Unread, |body| Body::Bytes(body.as_bytes())),
+            binding: self.binding.as_ref().map(String::as_bytes),
+        };
+        verifier.verify(&request, now).await
+    }
+}
+
+fn challenge_name(challenge: Challenge) -> String {
+    challenge.error().unwrap_or("none").to_owned()
+}
+
+#[tokio::test]
+async fn each_case_gives_its_error() {
+    let file = file();
+    let now = UnixTime::from_secs(file.now);
+    let jwks = KeySet::from_jwks(&file.jwks.to_string()).unwrap();
+    let mut wrong = Vec::new();
+    for case in &file.cases {
+        assert!(case.runs.iter().any(|name| name == "rust"), "{}", case.name);
+        let verifier = case.config.verifier(&file, &jwks);
+        for request in &case.earlier {
+            // Whether these pass is told by cases of their own.
+            drop(request.check(&verifier, now).await);
+        }
+        let verdict = case.request.check(&verifier, now).await;
+        let code = verdict.as_ref().err().map(|error| error.code().to_owned());
+        let challenge = verdict.as_ref().err().and_then(Error::challenge).map(challenge_name);
+        if code != case.error || challenge != case.challenge {
+            wrong.push(format!(
+                "{}: expected {:?} {:?}, got {code:?} {challenge:?}",
+                case.name, case.error, case.challenge
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn there_are_enough_hostile_cases_for_each_implementation() {
+    let file = file();
+    for (name, least) in [("rust", 240), ("node", 120), ("python", 120)] {
+        let hostile = |case: &&Case| case.error.is_some() && case.runs.iter().any(|runs| runs == name);
+        let count = file.cases.iter().filter(hostile).count();
+        assert!(count >= least, "{name}: {count}");
+    }
+    let names: BTreeSet<_> = file.cases.iter().map(|case| &case.name).collect();
+    assert_eq!(names.len(), file.cases.len());
+}
+
+#[tokio::test]
+async fn keys_from_pem_verify_what_the_same_keys_from_a_jwk_set_verify() {
+    let file = file();
+    let now = UnixTime::from_secs(file.now);
+    let keyset = KeySet::from_pem(&file.pem).unwrap();
+    assert_eq!(keyset.len(), 2);
+    for (name, expected) in [
+        ("ES256 by the keyset", None),
+        ("RS256 by the keyset", None),
+        // A key without a name answers to any.
+        ("an unknown kid", None),
+        ("ES256 by a stranger", Some("token_signature")),
+        ("HS256 with the PEM of the RSA key", Some("token_algorithm")),
+    ] {
+        let case = file.cases.iter().find(|case| case.name == name).unwrap();
+        let verdict = case.request.check(&case.config.verifier(&file, &keyset), now).await;
+        assert_eq!(verdict.as_ref().err().map(Error::code), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_good_request_tells_what_the_token_and_the_proof_say() {
+    let file = file();
+    let case = file.cases.iter().find(|case| case.name == "a web token with its proof").unwrap();
+    let verifier = case.config.verifier(&file, &KeySet::default());
+    let verified = case.request.check(&verifier, UnixTime::from_secs(file.now)).await.unwrap();
+    let claims = &verified.claims;
+    assert_eq!(claims.channel, Channel::Web);
+    assert_eq!(claims.expires, UnixTime::from_secs(file.now + 120));
+    assert_eq!(claims.ip.as_deref(), Some("192.0.2.1"));
+    assert_eq!(claims.arc.as_deref(), Some("EAM2W37PSU"));
+    assert_eq!(claims.device, None);
+    assert_eq!(claims.pay, None);
+    assert_eq!(claims.embed.hcaptcha["site"].hostname.as_deref(), Some("app.example.com"));
+    assert_eq!(claims.embed.hcaptcha["site"].challenge_time.as_deref(), Some("2027-01-15T08:00:00Z"));
+    assert_eq!(claims.cnf.unwrap().to_string(), claims.all["cnf"]["jkt"].as_str().unwrap());
+    let proof = verified.proof.unwrap();
+    assert_eq!((proof.htm.as_str(), proof.htu.as_str()), ("POST", "https://api.example.com/shapes"));
+    assert!(proof.ath.is_some() && proof.msgs.is_none() && proof.nonce.is_none());
+}
