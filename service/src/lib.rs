@@ -4,6 +4,8 @@
 //! ([`attest`] over [`service`], [`store`], [`lookup`]) → pure parts that take time and randomness as
 //! values ([`params`], [`check`], [`session`], [`nonce`], [`token`], [`origin`], [`config`], [`error`]).
 
+#![warn(missing_docs)]
+
 pub mod args;
 pub mod attest;
 pub mod check;

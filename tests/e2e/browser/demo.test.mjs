@@ -72,7 +72,7 @@ for (const engine of chosenEngines()) {
       assert.equal(demo.service.log.length, begin)
     })
 
-    test('works by keyboard alone', { skip: engine === 'webkit' && 'WebKitGTK moves through controls by Tab only with a preference of the user' }, async () => {
+    test('works by keyboard alone', async () => {
       await open()
       const press = (...keys) => browser.webdriver.actions().sendKeys(...keys).perform()
       await press(Key.TAB, Key.ARROW_DOWN)

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 
+import { startService } from '../../../www-demo/stack.mjs'
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
 import { startWorld } from '../harness/world.mjs'
 
@@ -10,8 +11,25 @@ for (const engine of chosenEngines()) {
     let world
     before(async () => {
       world = await startWorld(engine)
+      if (engine === 'firefox') await warmUpPreflights()
     })
     after(() => world?.stop())
+
+    /**
+     * A Firefox that has just started forgets the first two preflight answers of its life, whoever gave them (Firefox 153, after
+     * any time, for any address). A visitor's Firefox has those behind it.
+     */
+    const warmUpPreflights = async () => {
+      const other = await startService()
+      try {
+        await world.freshPage()
+        await world.run(async (url) => {
+          for (let i = 0; i < 4; i++) await fetch(url, { headers: { dpop: 'none' } })
+        }, `${other.url}/attest`)
+      } finally {
+        await other.stop()
+      }
+    }
 
     /** The requests to the attest address since an earlier length of the log, as `METHOD status`. */
     const attestRequests = (since) =>
@@ -43,9 +61,7 @@ for (const engine of chosenEngines()) {
         return [first, await Approov.fetchToken(settings.api, {})]
       }, world.settings)
       await settled()
-      // Firefox asks again before the first POST; the others remember the answer for the whole address.
-      const requests = attestRequests(challenged)
-      assert.deepEqual(engine === 'firefox' ? requests.filter((request) => request !== 'OPTIONS 204') : requests, ['POST 200'])
+      assert.deepEqual(attestRequests(challenged), ['POST 200'])
       assert.equal(first, second)
     })
 

@@ -100,22 +100,34 @@ function miniBrowser() {
 
 /**
  * Runs a function in the page and returns what it resolves to. The function travels as its source: it sees its
- * arguments and the page, nothing of this file. What it throws arrives as a {@link PageError}.
+ * arguments and the page, nothing of this file. What it throws arrives as a {@link PageError}. The page's own `eval`
+ * makes the function, because Firefox's WebDriver runs scripts in a sandbox that has modules of its own.
  */
 async function runInPage(webdriver, work, args) {
   const outcome = await webdriver.executeAsyncScript(
-    `const done = arguments[arguments.length - 1];
-     const describe = (error, depth = 0) => error instanceof Error
-       ? { name: error.name, message: error.message, stack: String(error.stack), code: error.code, retryable: error.retryable,
-           errors: depth < 2 && error.errors instanceof Error ? describe(error.errors, depth + 1) : error.errors,
-           cause: depth < 2 && error.cause !== undefined ? describe(error.cause, depth + 1) : undefined }
-       : { name: typeof error, message: String(error) };
-     (async () => (${work})(...arguments[0]))()
-       .then((value) => done({ value: value === undefined ? null : value }), (error) => done({ error: describe(error) }));`,
+    'const done = arguments[2]; window.eval(arguments[0])(...arguments[1]).then(done, (error) => done({ error: { name: "run", message: String(error) } }))',
+    `(${inPage})(${work})`,
     args,
   )
   if (outcome.error) throw new PageError(outcome.error)
   return outcome.value
+}
+
+/** Lives in the page: makes of a function one that resolves to its value or to a description of what it threw. */
+function inPage(work) {
+  const describe = (error, depth = 0) => {
+    if (!(error instanceof Error)) return { name: typeof error, message: String(error) }
+    const { name, message, code, retryable } = error
+    const nested = (value) => (depth < 2 && value instanceof Error ? describe(value, depth + 1) : value)
+    return { name, message, code, retryable, stack: String(error.stack), errors: nested(error.errors), cause: nested(error.cause) }
+  }
+  return async (...args) => {
+    try {
+      return { value: (await work(...args)) ?? null }
+    } catch (error) {
+      return { error: describe(error) }
+    }
+  }
 }
 
 /** An error that was thrown in the page. */

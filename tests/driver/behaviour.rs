@@ -1,17 +1,8 @@
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    unreachable_pub
-)]
-
-mod simulated;
+//! What the driver does with calls, answers and time.
 
 use std::rc::Rc;
 
+use crate::simulated::{START, World, api, good, options, parameter, refusal, with_result};
 use approov_web_sdk::argument::Argument;
 use approov_web_sdk::config::Options;
 use approov_web_sdk::dpop::{Claims, Method};
@@ -19,7 +10,6 @@ use approov_web_sdk::driver::Failure;
 use approov_web_sdk::error::{Class, Code, Error};
 use approov_web_sdk::token_request::Arguments;
 use approov_web_sdk::wire::Response;
-use simulated::{START, World, api, good, options, parameter, refusal, with_result};
 
 fn code<T: std::fmt::Debug>(result: Result<T, Failure<&'static str>>) -> Code {
     result.expect_err("an error").error.code()

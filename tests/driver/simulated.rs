@@ -29,6 +29,8 @@ pub struct Received {
     pub at: i64,
     pub form: Option<String>,
     pub claims: Value,
+    /// Which of the keys made so far signed the proof.
+    pub key: u8,
 }
 
 type Service = Box<dyn FnMut(&Received) -> Reply>;
@@ -44,8 +46,10 @@ struct Inner {
     service: RefCell<Service>,
     received: RefCell<Vec<Received>>,
     aborted: Cell<usize>,
-    randomness: Cell<u8>,
+    randomness: Cell<u64>,
     broken_keys: Cell<bool>,
+    keys: Cell<u8>,
+    in_flight: RefCell<Vec<Received>>,
 }
 
 pub struct World {
@@ -67,6 +71,8 @@ impl World {
             aborted: Cell::new(0),
             randomness: Cell::new(0),
             broken_keys: Cell::new(false),
+            keys: Cell::new(0),
+            in_flight: RefCell::default(),
         }));
         World { pool, sdk: Rc::new(Sdk::new(host.clone())), host }
     }
@@ -146,6 +152,11 @@ impl Simulation {
         self.0.now.get()
     }
 
+    /// The requests that have been sent and neither answered nor aborted.
+    pub fn in_flight(&self) -> Vec<Received> {
+        self.0.in_flight.borrow().clone()
+    }
+
     pub fn aborted(&self) -> usize {
         self.0.aborted.get()
     }
@@ -190,13 +201,18 @@ impl Host for Simulation {
     }
 
     fn random<const N: usize>(&self) -> Result<[u8; N], Failure<&'static str>> {
-        self.0.randomness.set(self.0.randomness.get().wrapping_add(1));
-        Ok([self.0.randomness.get(); N])
+        self.0.randomness.set(self.0.randomness.get() + 1);
+        let mut bytes = [0; N];
+        for (byte, drawn) in bytes.iter_mut().zip(self.0.randomness.get().to_le_bytes()) {
+            *byte = drawn;
+        }
+        Ok(bytes)
     }
 
     fn parse_url(&self, text: &str) -> Option<UrlParts> {
         let url = url::Url::parse(text).ok()?;
         Some(UrlParts {
+            scheme: url.scheme().to_owned(),
             origin: url.origin().ascii_serialization(),
             hostname: url.host_str()?.to_owned(),
             path: url.path().to_owned(),
@@ -208,7 +224,8 @@ impl Host for Simulation {
         if self.0.broken_keys.get() {
             return Err(Failure::caused_by(Error::new(Code::Unsupported, "no key"), "broken"));
         }
-        let point = [&[4][..], &[1; 64]].concat();
+        self.0.keys.set(self.0.keys.get() + 1);
+        let point = [&[4][..], &[self.0.keys.get(); 64]].concat();
         Ok(((), PublicKey::from_uncompressed_point(&point).expect("a point")))
     }
 
@@ -217,13 +234,15 @@ impl Host for Simulation {
     }
 
     async fn send(&self, request: Request) -> Result<Response, Failure<&'static str>> {
-        let claims = request.proof.split('.').nth(1).and_then(from_base64url).expect("claims");
-        let received = Received {
-            at: self.0.now.get(),
-            form: request.form,
-            claims: serde_json::from_slice(&claims).expect("JSON"),
+        let part = |index| -> Value {
+            let part = request.proof.split('.').nth(index).and_then(from_base64url).expect("base64url");
+            serde_json::from_slice(&part).expect("JSON")
         };
+        let x = part(0)["jwk"]["x"].as_str().and_then(from_base64url).expect("a key");
+        let received = Received { at: self.0.now.get(), form: request.form, claims: part(1), key: x[0] };
         self.0.received.borrow_mut().push(received.clone());
+        self.0.in_flight.borrow_mut().push(received.clone());
+        let _landed = Landing(Rc::clone(&self.0), received.claims["jti"].clone());
         let (delay, reply) = (self.0.service.borrow_mut())(&received);
         let aborted = CountDrop(Some(Rc::clone(&self.0)));
         self.sleep(delay).await;
@@ -248,6 +267,15 @@ impl Host for Simulation {
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.0.spawner.spawn_local(task).expect("spawned");
+    }
+}
+
+/// Takes a request off the list of those in flight.
+struct Landing(Rc<Inner>, Value);
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.0.in_flight.borrow_mut().retain(|request| request.claims["jti"] != self.1);
     }
 }
 
