@@ -4,6 +4,8 @@
 //! decides), and that uses the pure modules, which do no I/O, read no clock and draw no randomness. Everything but `browser` is
 //! compiled and tested natively.
 
+#![warn(missing_docs)]
+
 #[cfg(target_arch = "wasm32")]
 pub mod browser;
 

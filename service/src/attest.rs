@@ -10,7 +10,6 @@ use approov_verify::uri::HttpUri;
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
 
 use crate::check::Checked;
 use crate::config::{Account, Site};
@@ -356,11 +355,7 @@ fn grant(
         let token = match jwe_secret {
             None if api.jwe => return Err(TokenError),
             None => jws,
-            Some(secret) => token::encrypt(
-                &jws,
-                secret,
-                JweEntropy { content_key: Zeroizing::new(random()?), wrap_nonce: random()?, content_nonce: random()? },
-            )?,
+            Some(secret) => token::encrypt(&jws, secret, JweEntropy::draw()?)?,
         };
         tokens.insert(name.clone(), token);
     }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use approov_web_service::args::{Arg, Args};
+use approov_web_service::cli::{self, Console, Failure};
 use approov_web_service::run;
 
 const USAGE: &str = "\
@@ -25,8 +26,17 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some(Arg::Flag(flag)) if flag == "help" || flag == "h" => {
-            print!("{USAGE}");
+            print!("{USAGE}{}", cli::USAGE);
             Ok(())
+        }
+        Some(Arg::Word(command)) => {
+            let (input, output) = (&mut std::io::stdin().lock(), &mut std::io::stdout().lock());
+            match cli::run(&command, args, &mut Console { input, output }) {
+                Some(Ok(())) => Ok(()),
+                Some(Err(Failure::Refused(message))) => Err(message),
+                Some(Err(Failure::Usage(problem))) => return usage(&problem),
+                None => return usage(&format!("there is no command {command}")),
+            }
         }
         _ => return usage("which command?"),
     };
@@ -46,6 +56,6 @@ fn serve(options: run::Options) -> Result<(), String> {
 }
 
 fn usage(problem: &str) -> ExitCode {
-    eprintln!("approov-web-service: {problem}\n\n{USAGE}");
+    eprintln!("approov-web-service: {problem}\n\n{USAGE}{}", cli::USAGE);
     ExitCode::from(2)
 }

@@ -260,6 +260,20 @@ pub struct JweEntropy {
     pub content_nonce: [u8; 12],
 }
 
+impl JweEntropy {
+    /// Draws them.
+    ///
+    /// # Errors
+    /// When there are no random numbers.
+    pub fn draw() -> Result<Self, TokenError> {
+        Ok(Self {
+            content_key: Zeroizing::new(crate::service::random()?),
+            wrap_nonce: crate::service::random()?,
+            content_nonce: crate::service::random()?,
+        })
+    }
+}
+
 /// Nests a JWS in a compact JWE (RFC 7516; RFC 7518 section 4.7; RFC 7519 section 5.2 for `cty`).
 ///
 /// # Errors

@@ -197,6 +197,7 @@ impl Host for Simulation {
     fn parse_url(&self, text: &str) -> Option<UrlParts> {
         let url = url::Url::parse(text).ok()?;
         Some(UrlParts {
+            scheme: url.scheme().to_owned(),
             origin: url.origin().ascii_serialization(),
             hostname: url.host_str()?.to_owned(),
             path: url.path().to_owned(),

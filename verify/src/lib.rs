@@ -14,10 +14,13 @@
 //! | [`jwk`] | public keys and their thumbprints (RFC 7517, RFC 7638) |
 //! | [`secret`] | shared secrets |
 //! | [`replay`] | remembering what may be used once |
+//! | `redis` (feature `redis`) | the same in Redis |
 //! | [`uri`] | URLs compared by normalisation (RFC 3986) |
 //! | [`time`] | points in time as values |
 //!
 //! Nothing here reads a clock: `now` is an argument everywhere.
+
+#![warn(missing_docs)]
 
 pub mod dpop;
 mod encoding;
@@ -28,6 +31,8 @@ pub mod jws;
 pub mod keyset;
 #[cfg(feature = "tower")]
 pub mod layer;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod replay;
 pub mod secret;
 pub mod time;

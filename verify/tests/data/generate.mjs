@@ -138,6 +138,7 @@ tokenCase('typ that is a number', 'token_type', jws({ alg: 'HS256', typ: 1 }, un
 
 tokenCase('a payload that is not JSON', 'token_malformed', jws({ alg: 'HS256' }, 'exp', hmac(secret)))
 tokenCase('a payload that is an array', 'token_malformed', jws({ alg: 'HS256' }, '[1]', hmac(secret)))
+tokenCase('a payload nested deeper than any reader should follow', 'token_malformed', jws({ alg: 'HS256' }, `{"exp":${NOW + 60},"x":${'['.repeat(2000)}${']'.repeat(2000)}}`, hmac(secret)), { runs: RUST })
 tokenCase('a payload that is not UTF-8', 'token_malformed', jws({ alg: 'HS256' }, Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]), hmac(secret)))
 tokenCase('a claim named twice', 'token_duplicate_member', jws({ alg: 'HS256' }, `{"exp":${NOW - 60},"exp":${NOW + 60}}`, hmac(secret)), { runs: RUST })
 tokenCase('a claim named twice, deep', 'token_duplicate_member', jws({ alg: 'HS256' }, `{"exp":${NOW + 60},"embed":{"fp:k":{"visitorId":"a","visitorId":"b"}}}`, hmac(secret)), { runs: RUST })

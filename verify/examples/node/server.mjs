@@ -1,0 +1,36 @@
+// A protected API: APPROOV_SECRET=… PUBLIC_URL=https://api.example.com node server.mjs
+import { createServer } from 'node:http'
+import { createVerifier, Refusal } from './verify.mjs'
+
+const { APPROOV_SECRET, PUBLIC_URL, PORT = '8080' } = process.env
+const verify = createVerifier({ secret: APPROOV_SECRET, proof: 'required' })
+const MAX_BODY = 1 << 20
+
+async function read(request) {
+  const chunks = []
+  let length = 0
+  for await (const chunk of request) {
+    length += chunk.length
+    if (length > MAX_BODY) return null
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
+}
+
+createServer(async (request, response) => {
+  const answer = (status, value, headers = {}) => response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(value))
+  try {
+    const body = await read(request)
+    if (body === null) return answer(413, { detail: 'the body is too long' }, { connection: 'close' })
+    const headers = Object.entries(request.headersDistinct).flatMap(([name, values]) => values.map((value) => [name, value]))
+    // The public origin is configured: a Host header could name another server, for which a proof was stolen.
+    const { claims, proof } = await verify({ method: request.method, url: PUBLIC_URL + request.url, headers, body })
+    answer(200, { claims, proof })
+  } catch (error) {
+    if (error instanceof Refusal) return answer(401, { detail: error.message }, { 'www-authenticate': error.header })
+    console.error(error)
+    answer(500, { detail: 'the request cannot be checked at the moment' })
+  }
+}).listen(Number(PORT), '127.0.0.1', function () {
+  console.log(`listening on http://127.0.0.1:${this.address().port}`)
+})

@@ -1,0 +1,44 @@
+"""A protected API: APPROOV_SECRET=… PUBLIC_URL=https://api.example.com python server.py"""
+
+import json
+import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from approov_verify import Refusal, Verifier
+
+VERIFIER = Verifier(os.environ["APPROOV_SECRET"], proof="required")
+# Configured: a Host header could name another server, for which a proof was stolen.
+PUBLIC_URL = os.environ["PUBLIC_URL"]
+MAX_BODY = 1 << 20
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdecimal() or int(length) > MAX_BODY or "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+            return self.answer(413, {"detail": "the body is too long"})
+        body = self.rfile.read(int(length))
+        try:
+            claims, proof = VERIFIER.verify(self.command, PUBLIC_URL + self.path, self.headers.items(), body=body)
+        except Refusal as refusal:
+            return self.answer(401, {"detail": str(refusal)}, {"WWW-Authenticate": refusal.header})
+        return self.answer(200, {"claims": claims, "proof": proof})
+
+    do_GET = do_POST
+
+    def answer(self, status, value, headers=None):
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        for name, text in {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}.items():
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+if __name__ == "__main__":
+    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "8080"))), Handler)
+    print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()
