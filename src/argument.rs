@@ -1,7 +1,5 @@
 //! Arguments as they came from JavaScript, and the collecting of what is wrong with them.
 
-use std::collections::BTreeMap;
-
 use crate::error::Error;
 
 /// One argument or option, before it is known whether it is of the right type.
@@ -17,7 +15,7 @@ pub enum Argument {
     /// A number.
     Number(f64),
     /// An object, with those of its members that were asked for.
-    Object(BTreeMap<&'static str, Argument>),
+    Object(Vec<(&'static str, Argument)>),
     /// Anything else; the text names the kind, for messages ("a boolean").
     Other(&'static str),
 }
@@ -32,11 +30,9 @@ impl Argument {
     /// The member `name` of an object argument.
     #[must_use]
     pub fn member(&self, name: &str) -> &Argument {
-        if let Argument::Object(members) = self {
-            members.get(name).unwrap_or(&Argument::Absent)
-        } else {
-            &Argument::Absent
-        }
+        const ABSENT: &Argument = &Argument::Absent;
+        let Argument::Object(members) = self else { return ABSENT };
+        members.iter().find(|(known, _)| *known == name).map_or(ABSENT, |(_, value)| value)
     }
 
     /// What this is, for the end of a message: `got …`. Never shows a value, which may be a secret.

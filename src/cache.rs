@@ -1,14 +1,13 @@
 //! The tokens of a session, one per API, and how much life is left in them.
 
-use std::collections::BTreeMap;
-
+use crate::named::Named;
 use crate::secret::Secret;
 use crate::time::{ServiceTime, UnixMillis};
 
 /// One token per API.
 #[derive(Debug, Default)]
 pub struct Cache {
-    entries: BTreeMap<String, Entry>,
+    entries: Named<Entry>,
 }
 
 #[derive(Debug)]

@@ -61,6 +61,8 @@ pub enum KeyStorage {
 /// The parts of a URL that the configuration looks at, as the WHATWG URL parser gives them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UrlParts {
+    /// The scheme, without the colon: `https`.
+    pub scheme: String,
     /// Scheme, host and port, serialised: `https://api.example.com:8443`.
     pub origin: String,
     /// The host without the port: `api.example.com`, `[::1]`.
@@ -231,7 +233,8 @@ fn is_loopback(hostname: &str) -> bool {
     hostname == "localhost"
         || hostname.ends_with(".localhost")
         || hostname == "[::1]"
-        || hostname.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        // The parser has written every form of an IPv4 address as four decimal numbers.
+        || hostname.starts_with("127.") && hostname.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 #[cfg(test)]
@@ -241,6 +244,7 @@ mod tests {
     fn parse_url(text: &str) -> Option<UrlParts> {
         let url = url::Url::parse(text).ok()?;
         Some(UrlParts {
+            scheme: url.scheme().to_owned(),
             origin: url.origin().ascii_serialization(),
             hostname: url.host_str()?.to_owned(),
             path: url.path().to_owned(),

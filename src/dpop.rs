@@ -103,7 +103,7 @@ pub fn token_hash(token: &str) -> String {
 /// # Errors
 /// `invalid-argument` if the URL could not be parsed or is not of HTTP.
 pub fn http_url(uri: &str, parts: Option<UrlParts>) -> Result<String, Error> {
-    let parts = parts.filter(|parts| parts.origin.starts_with("https://") || parts.origin.starts_with("http://"));
+    let parts = parts.filter(|parts| parts.scheme == "https" || parts.scheme == "http");
     match parts {
         Some(UrlParts { mut origin, path, .. }) => {
             origin.push_str(&path);
@@ -196,10 +196,12 @@ mod tests {
 
     #[test]
     fn only_http_urls_can_be_proven() {
-        let parts = |origin: &str| Some(UrlParts { origin: origin.into(), hostname: "h".into(), path: "/p".into() });
-        assert_eq!(http_url("x", parts("https://h")).as_deref(), Ok("https://h/p"));
-        assert_eq!(http_url("x", parts("http://h:1")).as_deref(), Ok("http://h:1/p"));
-        for wrong in [parts("ftp://h"), parts("null"), None] {
+        let parts = |scheme: &str, origin: &str| {
+            Some(UrlParts { scheme: scheme.into(), origin: origin.into(), hostname: "h".into(), path: "/p".into() })
+        };
+        assert_eq!(http_url("x", parts("https", "https://h")).as_deref(), Ok("https://h/p"));
+        assert_eq!(http_url("x", parts("http", "http://h:1")).as_deref(), Ok("http://h:1/p"));
+        for wrong in [parts("ftp", "ftp://h"), parts("data", "null"), parts("blob", "https://h"), None] {
             assert!(http_url("the-uri", wrong).expect_err("an error").message().contains("the-uri"));
         }
     }

@@ -4,7 +4,6 @@
 //! (time-out, abort), it is dropped, and with it the fetch.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 
@@ -111,7 +110,7 @@ struct Active<H: Host> {
     header: ProofHeader,
     session: RefCell<Session>,
     nonce_request: RefCell<Option<WeakNonce<H>>>,
-    batches: RefCell<BTreeMap<BatchId, WeakTokens<H>>>,
+    batches: RefCell<Vec<(BatchId, WeakTokens<H>)>>,
 }
 
 impl<H: Host> Sdk<H> {
@@ -239,7 +238,7 @@ impl<H: Host> Sdk<H> {
             header: ProofHeader::new(&public_key),
             session: RefCell::new(Session::new(config)),
             nonce_request: RefCell::new(None),
-            batches: RefCell::new(BTreeMap::new()),
+            batches: RefCell::new(Vec::new()),
         });
         *self.active.borrow_mut() = Some(Rc::clone(&active));
         self.host.spawn(async move {
@@ -318,7 +317,10 @@ impl<H: Host> Active<H> {
 
     /// The future of a batch, started if it is new.
     fn batch(self: &Rc<Self>, wanted: Wanted) -> Result<SharedTokens<H>, Error> {
-        let running = |id| self.batches.borrow().get(&id).and_then(WeakShared::upgrade);
+        let running = |id| {
+            let batches = self.batches.borrow();
+            batches.iter().find(|(known, _)| *known == id).and_then(|(_, weak)| weak.upgrade())
+        };
         match wanted {
             Wanted::Joined(id) => {
                 running(id).ok_or_else(|| Error::new(Code::Internal, "a request of the Approov SDK was lost"))
@@ -326,7 +328,7 @@ impl<H: Host> Active<H> {
             Wanted::New { batch: id, after } => {
                 let future = self.clone().carry_out(id, after.and_then(running)).boxed_local().shared();
                 if let Some(weak) = future.downgrade() {
-                    self.batches.borrow_mut().insert(id, weak);
+                    self.batches.borrow_mut().push((id, weak));
                 }
                 Ok(future)
             }
@@ -402,7 +404,7 @@ struct Entry<H: Host> {
 impl<H: Host> Drop for Entry<H> {
     fn drop(&mut self) {
         if let Ok(mut batches) = self.active.batches.try_borrow_mut() {
-            batches.remove(&self.id);
+            batches.retain(|(id, _)| *id != self.id);
         }
         if let Ok(mut session) = self.active.session.try_borrow_mut() {
             session.abandon(self.id);

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use crate::named::Named;
+
 /// A failure as the SDK's user sees it, without the JavaScript value that may have caused it (the driver adds that).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     code: Code,
     message: String,
-    service_errors: Vec<(String, String)>,
+    service_errors: Named<String>,
     retryable: bool,
 }
 
@@ -133,7 +135,7 @@ impl Class {
 impl Error {
     /// An error with the code's usual answer to "may the same call succeed if repeated?".
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Error { code, message: message.into(), service_errors: Vec::new(), retryable: code.usually_retryable() }
+        Error { code, message: message.into(), service_errors: Named::default(), retryable: code.usually_retryable() }
     }
 
     /// An argument is unusable; `message` names it and says what was expected.
@@ -150,7 +152,7 @@ impl Error {
 
     /// The same error with the service's map of error codes to details, unchanged.
     #[must_use]
-    pub fn with_service_errors(mut self, errors: Vec<(String, String)>) -> Self {
+    pub fn with_service_errors(mut self, errors: Named<String>) -> Self {
         self.service_errors = errors;
         self
     }
@@ -169,7 +171,7 @@ impl Error {
 
     /// The service's error codes with their details; empty unless the service reported some.
     #[must_use]
-    pub fn service_errors(&self) -> &[(String, String)] {
+    pub fn service_errors(&self) -> &Named<String> {
         &self.service_errors
     }
 

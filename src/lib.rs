@@ -4,6 +4,8 @@
 //! decides), and that uses the pure modules, which do no I/O, read no clock and draw no randomness. Everything but `browser` is
 //! compiled and tested natively.
 
+#![warn(missing_docs)]
+
 #[cfg(target_arch = "wasm32")]
 pub mod browser;
 
@@ -24,5 +26,6 @@ pub mod key;
 
 pub mod error;
 pub mod json;
+pub mod named;
 pub mod secret;
 pub mod time;

@@ -8,11 +8,10 @@
 //! asked for: a token is cached only while the stand that it was requested for is the current one. The *result stand* counts the
 //! check results alone: an answer continues the session only if no newer results have been accepted meanwhile.
 
-use std::collections::BTreeMap;
-
 use crate::cache::{Cache, Lookup};
 use crate::config::Config;
 use crate::error::{Code, Error};
+use crate::named::Named;
 use crate::secret::Secret;
 use crate::time::{Reading, ServiceClock, UnixMillis};
 use crate::token_request::{Binding, Results, TokenRequest};
@@ -33,7 +32,7 @@ pub struct Session {
     binding: Option<Binding>,
     accepted: Results,
     cache: Cache,
-    batches: BTreeMap<BatchId, Batch>,
+    batches: Vec<Batch>,
     last_batch: u64,
     no_refresh_before: Option<i64>,
 }
@@ -54,7 +53,7 @@ struct Established {
     refresh_token: Secret,
     result_stand: u64,
     expiry: UnixMillis,
-    expiries: BTreeMap<String, UnixMillis>,
+    expiries: Named<UnixMillis>,
 }
 
 /// Names a batch within its session.
@@ -64,6 +63,7 @@ pub struct BatchId(u64);
 /// APIs whose tokens travel in one request.
 #[derive(Debug)]
 struct Batch {
+    id: BatchId,
     apis: Vec<String>,
     binding: Option<Binding>,
     fresh: Results,
@@ -121,7 +121,7 @@ impl Session {
             binding: None,
             accepted: Results::default(),
             cache: Cache::default(),
-            batches: BTreeMap::new(),
+            batches: Vec::new(),
             last_batch: 0,
             no_refresh_before: None,
         }
@@ -152,7 +152,7 @@ impl Session {
             Standing::Established(established) => established
                 .expiries
                 .iter()
-                .map(|(name, &moment)| (name.clone(), self.clock.to_wall(moment, local)))
+                .map(|(name, &moment)| (name.to_owned(), self.clock.to_wall(moment, local)))
                 .collect(),
             Standing::Fresh | Standing::Ended => Vec::new(),
         }
@@ -195,7 +195,7 @@ impl Session {
             Standing::Fresh => None,
             Standing::Ended => return Err(session_expired()),
         };
-        let batch = self.batches.get_mut(&id).ok_or_else(no_such_batch)?;
+        let batch = self.batches.iter_mut().find(|batch| batch.id == id).ok_or_else(no_such_batch)?;
         if refresh_token.is_none() && batch.fresh.is_empty() {
             return Err(results_required());
         }
@@ -232,7 +232,8 @@ impl Session {
         sent: Reading,
         received: Reading,
     ) -> Result<Tokens, Error> {
-        let batch = self.batches.remove(&id).ok_or_else(no_such_batch)?;
+        let position = self.batches.iter().position(|batch| batch.id == id).ok_or_else(no_such_batch)?;
+        let batch = self.batches.remove(position);
         match outcome {
             Ok(Granted::Session(grant)) => {
                 self.clock.learn(sent, received, grant.server_time, 1);
@@ -250,7 +251,7 @@ impl Session {
 
     /// Forgets a batch that nobody waits for any more.
     pub fn abandon(&mut self, id: BatchId) {
-        self.batches.remove(&id);
+        self.batches.retain(|batch| batch.id != id);
     }
 
     fn end_if_expired(&mut self, local: Reading) {
@@ -270,14 +271,14 @@ impl Session {
     /// The results that the service has, or will have when the requests under way have succeeded.
     fn known_results(&self) -> Results {
         let mut known = self.accepted.clone();
-        for batch in self.batches.values() {
+        for batch in &self.batches {
             known.update(&batch.fresh);
         }
         known
     }
 
     fn latest_with_results(&self) -> Option<BatchId> {
-        self.batches.iter().rev().find(|(_, batch)| !batch.fresh.is_empty()).map(|(&id, _)| id)
+        self.batches.iter().rev().find(|batch| !batch.fresh.is_empty()).map(|batch| batch.id)
     }
 
     fn move_stand(&mut self, binding: Option<Binding>, fresh: &Results) {
@@ -299,19 +300,19 @@ impl Session {
     /// The batch that brings the token of an API at the current stand: one that has it, one that is still open, or a new one.
     fn batch_for(&mut self, api: &str, fresh: Results) -> Wanted {
         let stand = self.stand;
-        let mut current = self.batches.iter_mut().filter(|(_, batch)| batch.stand == stand);
-        if let Some((&id, _)) = current.find(|(_, batch)| batch.apis.iter().any(|known| known == api)) {
-            return Wanted::Joined(id);
+        let mut current = self.batches.iter().filter(|batch| batch.stand == stand);
+        if let Some(batch) = current.find(|batch| batch.apis.iter().any(|known| known == api)) {
+            return Wanted::Joined(batch.id);
         }
-        let mut current = self.batches.iter_mut().filter(|(_, batch)| batch.stand == stand);
-        if let Some((&id, batch)) = current.find(|(_, batch)| batch.is_open) {
+        if let Some(batch) = self.batches.iter_mut().find(|batch| batch.stand == stand && batch.is_open) {
             batch.apis.push(api.to_owned());
-            return Wanted::Joined(id);
+            return Wanted::Joined(batch.id);
         }
         let after = self.latest_with_results();
         self.last_batch = self.last_batch.saturating_add(1);
         let id = BatchId(self.last_batch);
         let batch = Batch {
+            id,
             apis: vec![api.to_owned()],
             binding: self.binding,
             fresh,
@@ -320,7 +321,7 @@ impl Session {
             sent_with: None,
             is_open: true,
         };
-        self.batches.insert(id, batch);
+        self.batches.push(batch);
         Wanted::New { batch: id, after }
     }
 
@@ -362,7 +363,7 @@ impl Session {
             return error;
         }
         self.end();
-        session_expired().with_service_errors(error.service_errors().to_vec())
+        session_expired().with_service_errors(error.service_errors().clone())
     }
 }
 
@@ -370,7 +371,7 @@ impl Session {
 #[derive(Debug)]
 pub enum Tokens {
     /// One per API.
-    PerApi(BTreeMap<String, Secret>),
+    PerApi(Named<Secret>),
     /// One for whichever API was asked for.
     Bare(Secret),
 }
@@ -410,4 +411,374 @@ fn results_required() -> Error {
 
 fn no_such_batch() -> Error {
     Error::new(Code::Internal, "a request of the Approov SDK was answered twice")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{CheckKeys, KeyStorage};
+    use crate::token_request::HcaptchaResult;
+    use crate::wire::Body;
+    use serde_json::json;
+
+    const START: UnixMillis = 1_700_000_000_000;
+
+    fn session() -> Session {
+        Session::new(Config {
+            attest_url: "https://example.com/attest".into(),
+            site_key: "site".into(),
+            checks: CheckKeys { fingerprint: None, hcaptcha: Some("hc".into()), recaptcha: Some("re".into()) },
+            key_storage: KeyStorage::Auto,
+        })
+    }
+
+    fn at(milliseconds: i64) -> Reading {
+        Reading { wall: START + milliseconds, monotonic: milliseconds }
+    }
+
+    fn call(api: &str) -> TokenRequest {
+        TokenRequest { api: api.into(), binding: None, results: Results::default(), timeout: 10_000 }
+    }
+
+    fn with_recaptcha(api: &str, token: &str) -> TokenRequest {
+        TokenRequest { results: Results { recaptcha: Some(token.into()), ..Results::default() }, ..call(api) }
+    }
+
+    fn with_hcaptcha(api: &str, token: &str) -> TokenRequest {
+        let result = HcaptchaResult { token: token.into(), key: None, host: None };
+        TokenRequest { results: Results { hcaptcha: Some(result), ..Results::default() }, ..call(api) }
+    }
+
+    fn bound(api: &str, binding: u8) -> TokenRequest {
+        TokenRequest { binding: Some([binding; 32]), ..call(api) }
+    }
+
+    /// An answer at `now` with a token `TAG:API` per API, living 120 s, and a session of two hours.
+    fn answer(apis: &[&str], tag: &str, now: i64) -> Result<Granted, Error> {
+        let tokens: serde_json::Map<_, _> =
+            apis.iter().map(|api| ((*api).to_owned(), json!(format!("{tag}:{api}")))).collect();
+        let body = json!({
+            "tokens": tokens, "token-lifetime": 120, "refresh-token": format!("refresh-{tag}"),
+            "expiries": {"session": START + 7_200_000, "recap:re": START + 7_200_000}, "server-time": START + now,
+        });
+        Response {
+            status: 200,
+            content_type: "application/json".into(),
+            body: Body::Json(serde_json::from_value(body).expect("JSON")),
+            ..Response::default()
+        }
+        .into_granted()
+    }
+
+    fn refused(code: &str) -> Error {
+        let mut errors = Named::default();
+        errors.insert(code.to_owned(), String::new());
+        Error::new(Code::Service, "Unauthorized").with_service_errors(errors)
+    }
+
+    fn new_batch(step: &Step) -> BatchId {
+        match step {
+            Step::Wait(Wanted::New { batch, .. }) | Step::Ageing(_, Wanted::New { batch, .. }) => *batch,
+            other => panic!("expected a new request, got {other:?}"),
+        }
+    }
+
+    fn complete(
+        session: &mut Session,
+        id: BatchId,
+        outcome: Result<Granted, Error>,
+        now: i64,
+    ) -> Result<Tokens, Error> {
+        session.complete(id, outcome, at(now), at(now))
+    }
+
+    /// A session that has just got its first token, for "api".
+    fn established() -> Session {
+        let mut session = session();
+        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
+        session.seal(batch).expect("sealed");
+        complete(&mut session, batch, answer(&["api"], "first", 0), 0).expect("tokens");
+        session
+    }
+
+    #[test]
+    fn the_first_call_needs_a_result_and_changes_nothing_without_one() {
+        let mut session = session();
+        for _ in 0..2 {
+            let error = session.request(&bound("api", 1), at(0)).expect_err("an error");
+            assert_eq!(error.code(), Code::ResultsRequired);
+        }
+        assert_eq!(session.stand, 0);
+        assert!(session.expiries(at(0)).is_empty());
+    }
+
+    #[test]
+    fn the_first_request_carries_the_result_and_later_ones_the_refresh_token() {
+        let mut session = session();
+        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
+        let sealed = session.seal(batch).expect("sealed");
+        assert!(sealed.carries_results);
+        assert_eq!(sealed.form, "api=api&approov-site-key=site&recaptcha-site-key=re&recaptcha-token=r1");
+        complete(&mut session, batch, answer(&["api"], "first", 0), 0).expect("tokens");
+        let batch = new_batch(&session.request(&with_recaptcha("other", "r1"), at(10)).expect("a step"));
+        let sealed = session.seal(batch).expect("sealed");
+        assert!(!sealed.carries_results);
+        assert_eq!(sealed.form, "api=other&approov-site-key=site&refresh-token=refresh-first");
+    }
+
+    #[test]
+    fn a_token_comes_from_the_cache_until_it_ages_then_is_refreshed_once_behind_the_caller() {
+        let mut session = established();
+        assert_eq!(session.request(&call("api"), at(89_000)), Ok(Step::Cached("first:api".into())));
+        let step = session.request(&call("api"), at(91_000)).expect("a step");
+        assert!(matches!(&step, Step::Ageing(token, Wanted::New { .. }) if token.expose() == "first:api"));
+        assert_eq!(session.request(&call("api"), at(92_000)), Ok(Step::Cached("first:api".into())));
+        let batch = new_batch(&step);
+        session.seal(batch).expect("sealed");
+        complete(&mut session, batch, answer(&["api"], "second", 92_500), 92_500).expect("tokens");
+        assert_eq!(session.request(&call("api"), at(93_000)), Ok(Step::Cached("second:api".into())));
+    }
+
+    #[test]
+    fn an_expired_token_is_awaited_and_never_returned() {
+        let mut session = established();
+        assert!(matches!(session.request(&call("api"), at(116_000)), Ok(Step::Wait(Wanted::New { .. }))));
+        assert!(matches!(session.request(&call("api"), at(900_000)), Ok(Step::Wait(Wanted::Joined(_)))));
+    }
+
+    #[test]
+    fn a_refresh_behind_that_failed_pauses_the_next_one() {
+        let mut session = established();
+        let batch = new_batch(&session.request(&call("api"), at(91_000)).expect("a step"));
+        session.seal(batch).expect("sealed");
+        complete(&mut session, batch, Err(Error::new(Code::Network, "")), 91_000).expect_err("an error");
+        assert_eq!(session.request(&call("api"), at(95_000)), Ok(Step::Cached("first:api".into())));
+        assert!(matches!(session.request(&call("api"), at(96_000)), Ok(Step::Ageing(..))));
+    }
+
+    #[test]
+    fn calls_with_equal_parameters_share_a_request_and_other_apis_join_until_it_is_sent() {
+        let mut session = session();
+        let batch = new_batch(&session.request(&with_recaptcha("a", "r1"), at(0)).expect("a step"));
+        for request in [with_recaptcha("a", "r1"), call("a"), call("b"), with_recaptcha("c", "r1")] {
+            assert_eq!(session.request(&request, at(0)), Ok(Step::Wait(Wanted::Joined(batch))), "{request:?}");
+        }
+        let sealed = session.seal(batch).expect("sealed");
+        assert!(sealed.form.starts_with("api=a&api=b&api=c&approov-site-key"), "{}", sealed.form);
+        assert_eq!(session.request(&call("c"), at(1)), Ok(Step::Wait(Wanted::Joined(batch))));
+        let late = session.request(&call("d"), at(1)).expect("a step");
+        assert!(matches!(late, Step::Wait(Wanted::New { after: Some(after), .. }) if after == batch));
+    }
+
+    #[test]
+    fn a_changed_binding_drops_all_cached_tokens() {
+        let mut session = established();
+        let batch = new_batch(&session.request(&bound("api", 1), at(10)).expect("a step"));
+        assert!(session.seal(batch).expect("sealed").form.contains("payload=AQEB"));
+        complete(&mut session, batch, answer(&["api"], "bound", 10), 10).expect("tokens");
+        assert_eq!(session.request(&bound("api", 1), at(20)), Ok(Step::Cached("bound:api".into())));
+        assert!(matches!(session.request(&bound("api", 2), at(30)), Ok(Step::Wait(_))));
+        assert!(matches!(session.request(&call("api"), at(30)), Ok(Step::Wait(_))));
+    }
+
+    #[test]
+    fn a_changed_result_drops_all_cached_tokens_and_is_looked_up() {
+        let mut session = established();
+        let batch = new_batch(&session.request(&with_recaptcha("api", "r2"), at(10)).expect("a step"));
+        let sealed = session.seal(batch).expect("sealed");
+        assert!(sealed.carries_results);
+        assert!(sealed.form.contains("refresh-token=refresh-first") && sealed.form.contains("recaptcha-token=r2"));
+        complete(&mut session, batch, answer(&["api"], "second", 10), 10).expect("tokens");
+        assert_eq!(session.request(&with_recaptcha("api", "r2"), at(20)), Ok(Step::Cached("second:api".into())));
+    }
+
+    #[test]
+    fn a_result_of_another_check_is_added() {
+        let mut session = established();
+        let batch = new_batch(&session.request(&with_hcaptcha("api", "h1"), at(10)).expect("a step"));
+        session.seal(batch).expect("sealed");
+        complete(&mut session, batch, answer(&["api"], "second", 10), 10).expect("tokens");
+        assert_eq!(session.request(&with_hcaptcha("api", "h1"), at(20)), Ok(Step::Cached("second:api".into())));
+        assert_eq!(session.request(&with_recaptcha("api", "r1"), at(20)), Ok(Step::Cached("second:api".into())));
+    }
+
+    #[test]
+    fn an_answer_for_an_older_stand_is_not_cached() {
+        let mut session = established();
+        let older = new_batch(&session.request(&bound("api", 1), at(10)).expect("a step"));
+        session.seal(older).expect("sealed");
+        let newer = new_batch(&session.request(&bound("api", 2), at(20)).expect("a step"));
+        session.seal(newer).expect("sealed");
+        complete(&mut session, newer, answer(&["api"], "newer", 30), 30).expect("tokens");
+        let tokens = complete(&mut session, older, answer(&["api"], "older", 40), 40).expect("tokens");
+        assert_eq!(tokens.get("api").map(|token| token.expose().to_owned()).as_deref(), Ok("older:api"));
+        assert_eq!(session.request(&bound("api", 2), at(50)), Ok(Step::Cached("newer:api".into())));
+    }
+
+    #[test]
+    fn an_answer_without_the_newest_results_does_not_continue_the_session() {
+        let mut session = established();
+        let plain = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
+        session.seal(plain).expect("sealed");
+        let fresh = new_batch(&session.request(&with_recaptcha("api", "r2"), at(10)).expect("a step"));
+        session.seal(fresh).expect("sealed");
+        complete(&mut session, fresh, answer(&["api"], "fresh", 20), 20).expect("tokens");
+        complete(&mut session, plain, answer(&["other"], "plain", 30), 30).expect("tokens");
+        let next = new_batch(&session.request(&call("third"), at(40)).expect("a step"));
+        assert!(session.seal(next).expect("sealed").form.contains("refresh-token=refresh-fresh"));
+    }
+
+    #[test]
+    fn two_different_first_results_are_sent_one_after_the_other() {
+        let mut session = session();
+        let first = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
+        let second = session.request(&with_recaptcha("api", "r2"), at(0)).expect("a step");
+        assert!(matches!(second, Step::Wait(Wanted::New { after: Some(after), .. }) if after == first));
+        let second = new_batch(&second);
+        session.seal(first).expect("sealed");
+        complete(&mut session, first, answer(&["api"], "first", 10), 10).expect("tokens");
+        let sealed = session.seal(second).expect("sealed");
+        assert!(sealed.form.contains("refresh-token=refresh-first") && sealed.form.contains("recaptcha-token=r2"));
+        complete(&mut session, second, answer(&["api"], "second", 20), 20).expect("tokens");
+        assert_eq!(session.request(&call("api"), at(30)), Ok(Step::Cached("second:api".into())));
+    }
+
+    #[test]
+    fn a_failure_is_not_remembered_and_the_same_result_may_be_sent_again() {
+        let mut session = session();
+        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
+        session.seal(batch).expect("sealed");
+        let error = complete(&mut session, batch, Err(Error::new(Code::Network, "gone")), 10).expect_err("an error");
+        assert_eq!(error.code(), Code::Network);
+        assert_eq!(session.request(&call("api"), at(20)).expect_err("an error").code(), Code::ResultsRequired);
+        let again = new_batch(&session.request(&with_recaptcha("api", "r1"), at(20)).expect("a step"));
+        assert!(session.seal(again).expect("sealed").form.contains("recaptcha-token=r1"));
+    }
+
+    #[test]
+    fn a_batch_that_waited_for_results_which_failed_cannot_be_sealed() {
+        let mut session = session();
+        let first = new_batch(&session.request(&with_recaptcha("a", "r1"), at(0)).expect("a step"));
+        session.seal(first).expect("sealed");
+        let dependent = new_batch(&session.request(&call("b"), at(0)).expect("a step"));
+        complete(&mut session, first, Err(Error::new(Code::Network, "")), 10).expect_err("an error");
+        assert_eq!(session.seal(dependent).expect_err("an error").code(), Code::ResultsRequired);
+    }
+
+    #[test]
+    fn the_session_ends_by_the_services_clock() {
+        let mut session = established();
+        assert!(session.request(&call("api"), at(7_199_999)).is_ok());
+        for request in [call("api"), with_recaptcha("api", "r9")] {
+            assert_eq!(session.request(&request, at(7_200_000)).expect_err("an error").code(), Code::SessionExpired);
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumped_ahead_does_not_end_the_session_but_asks_the_service() {
+        let mut session = established();
+        let jumped = Reading { wall: START + 90_000_000, monotonic: 1_000 };
+        assert!(matches!(session.request(&call("api"), jumped), Ok(Step::Wait(_))));
+    }
+
+    #[test]
+    fn a_refused_refresh_token_ends_the_session() {
+        let mut session = established();
+        let batch = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
+        session.seal(batch).expect("sealed");
+        let error =
+            complete(&mut session, batch, Err(refused("aprv-invalid-refresh-token")), 20).expect_err("an error");
+        assert_eq!(error.code(), Code::SessionExpired);
+        assert_eq!(session.request(&call("api"), at(30)).expect_err("an error").code(), Code::SessionExpired);
+    }
+
+    #[test]
+    fn a_refused_refresh_token_of_the_past_does_not_end_the_session() {
+        let mut session = established();
+        let plain = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
+        session.seal(plain).expect("sealed");
+        let fresh = new_batch(&session.request(&with_recaptcha("api", "r2"), at(10)).expect("a step"));
+        session.seal(fresh).expect("sealed");
+        complete(&mut session, fresh, answer(&["api"], "fresh", 20), 20).expect("tokens");
+        let error =
+            complete(&mut session, plain, Err(refused("aprv-invalid-refresh-token")), 30).expect_err("an error");
+        assert_eq!(error.code(), Code::Service);
+        assert!(session.request(&call("api"), at(40)).is_ok());
+    }
+
+    #[test]
+    fn an_answer_after_the_end_revives_nothing() {
+        let mut session = established();
+        let late = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
+        session.seal(late).expect("sealed");
+        let ending = new_batch(&session.request(&call("third"), at(10)).expect("a step"));
+        session.seal(ending).expect("sealed");
+        complete(&mut session, ending, Err(refused("aprv-invalid-refresh-token")), 20).expect_err("an error");
+        let tokens = complete(&mut session, late, answer(&["other"], "late", 30), 30).expect("tokens");
+        assert!(tokens.get("other").is_ok());
+        assert_eq!(session.request(&call("other"), at(40)).expect_err("an error").code(), Code::SessionExpired);
+        assert_eq!(session.seal(late).expect_err("an error").code(), Code::SessionExpired);
+    }
+
+    #[test]
+    fn an_api_without_a_token_is_named() {
+        let mut session = session();
+        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
+        session.seal(batch).expect("sealed");
+        let tokens = complete(&mut session, batch, answer(&["other"], "x", 0), 0).expect("tokens");
+        let error = tokens.get("api").expect_err("an error");
+        assert!(error.code() == Code::TokenUnavailable && error.message().contains("\"api\""));
+    }
+
+    #[test]
+    fn a_bare_token_is_handed_on_without_a_session() {
+        let mut session = session();
+        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
+        session.seal(batch).expect("sealed");
+        let tokens = complete(&mut session, batch, Ok(Granted::Bare("bare".into())), 0).expect("tokens");
+        assert_eq!(tokens.get("api").map(|token| token.expose().to_owned()).as_deref(), Ok("bare"));
+        assert_eq!(session.request(&call("api"), at(10)).expect_err("an error").code(), Code::ResultsRequired);
+    }
+
+    #[test]
+    fn expiries_are_told_by_the_local_clock() {
+        let mut session = session();
+        let local = Reading { wall: START - 6 * 3_600_000, monotonic: 5 };
+        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), local).expect("a step"));
+        session.seal(batch).expect("sealed");
+        session.complete(batch, answer(&["api"], "first", 0), local, local).expect("tokens");
+        let expiries = session.expiries(local);
+        assert!(expiries.contains(&("session".to_owned(), local.wall + 7_200_000)), "{expiries:?}");
+        assert_eq!(session.issued_at(local), START / 1000);
+    }
+
+    #[test]
+    fn every_answer_teaches_nonce_and_time() {
+        let mut session = session();
+        let answer =
+            Response { status: 500, nonce: Some("n1".into()), date: Some(START + 5_000_000), ..Response::default() };
+        session.learn(&answer, at(0), at(10));
+        assert_eq!(session.nonce(), Some("n1"));
+        assert_eq!(session.issued_at(at(10)), (START + 5_000_000) / 1000);
+        session.learn(&Response::default(), at(10), at(20));
+        assert_eq!(session.nonce(), Some("n1"));
+    }
+
+    #[test]
+    fn an_abandoned_request_is_forgotten() {
+        let mut session = session();
+        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
+        session.abandon(batch);
+        assert_eq!(session.seal(batch).expect_err("an error").code(), Code::Internal);
+        let again = session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step");
+        assert_ne!(new_batch(&again), batch);
+    }
+
+    #[test]
+    fn no_secret_of_a_session_is_printed() {
+        let printed = format!("{:?}", established());
+        for secret in ["first:api", "refresh-first", "r1"] {
+            assert!(!printed.contains(&format!("\"{secret}\"")), "{secret}");
+        }
+    }
 }

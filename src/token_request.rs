@@ -214,7 +214,8 @@ fn timeout(argument: &Argument, problems: &mut Problems) -> Option<u32> {
         Argument::Absent => None,
         Argument::Number(ms) if *ms >= 1.0 && *ms <= f64::from(i32::MAX) => Some(*ms as u32),
         Argument::Number(ms) => {
-            problems.add(format!("\"timeout\" must be from 1 to {} milliseconds, got {ms}", i32::MAX));
+            let got = if *ms >= 1.0 { "more" } else { "less, or no number" };
+            problems.add(format!("\"timeout\" must be from 1 to {} milliseconds, got {got}", i32::MAX));
             None
         }
         other => {

@@ -2,14 +2,13 @@
 //!
 //! The session protocol of the hosted service is not public. To speak another dialect, change this file.
 
-use std::collections::BTreeMap;
-
 use form_urlencoded::Serializer;
 
 use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::json::Json;
 use crate::jws::base64url;
+use crate::named::Named;
 use crate::secret::Secret;
 use crate::time::UnixMillis;
 use crate::token_request::{Binding, Results};
@@ -95,7 +94,7 @@ pub enum Granted {
 #[derive(Debug)]
 pub struct Grant {
     /// A token per API.
-    pub tokens: BTreeMap<String, Secret>,
+    pub tokens: Named<Secret>,
     /// How long the tokens live, in milliseconds.
     pub token_lifetime: i64,
     /// What the next request continues the session with.
@@ -103,7 +102,7 @@ pub struct Grant {
     /// When the session ends, by the service's clock.
     pub session_expiry: UnixMillis,
     /// When the session and each check result end, by the service's clock, under the names that `getExpiries` shows.
-    pub expiries: BTreeMap<String, UnixMillis>,
+    pub expiries: Named<UnixMillis>,
     /// The service's clock when it answered.
     pub server_time: UnixMillis,
 }
@@ -171,10 +170,10 @@ impl Response {
                 if is_token(token) {
                     Ok(Granted::Bare(token.into()))
                 } else {
-                    Err(malformed("a text that is not a token"))
+                    Err(malformed(&["a text that is not a token"]))
                 }
             }
-            body => Err(malformed(&format!("{}, where a JSON object was expected", body.kind(&self.content_type)))),
+            body => Err(malformed(&[&body.kind(&self.content_type), ", where a JSON object was expected"])),
         }
     }
 
@@ -218,7 +217,7 @@ impl Error {
     }
 
     fn has_service_code(&self, code: &str) -> bool {
-        self.service_errors().iter().any(|(found, _)| found == code)
+        self.service_errors().get(code).is_some()
     }
 }
 
@@ -227,7 +226,7 @@ impl Body {
         match self {
             Body::Empty => "an empty body".to_owned(),
             Body::Text(_) if content_type.is_empty() => "text".to_owned(),
-            Body::Text(_) if content_type.contains("json") => "broken JSON".to_owned(),
+            Body::Text(_) if is_json(content_type) => "broken JSON".to_owned(),
             Body::Text(_) => format!("text of type {content_type}"),
             Body::Json(json) => format!("{} in JSON", json.kind()),
             Body::TooLarge => format!("a body of more than {LARGEST_BODY} bytes"),
@@ -237,29 +236,20 @@ impl Body {
 }
 
 impl Grant {
-    fn parse(members: BTreeMap<String, Json>) -> Result<Grant, Error> {
+    fn parse(members: Named<Json>) -> Result<Grant, Error> {
         let mut members = Members(members);
-        let tokens = members
-            .object("tokens")?
-            .into_iter()
-            .map(|(api, token)| match token {
-                Json::String(token) if is_token(&token) => Ok((api, Secret::from(token))),
-                other => Err(malformed(&format!("{} as the token for \"{api}\"", other.kind()))),
-            })
-            .collect::<Result<_, _>>()?;
+        let tokens = members.object("tokens")?.try_map(|api, token| match token {
+            Json::String(token) if is_token(&token) => Ok(Secret::from(token)),
+            other => Err(malformed(&[other.kind(), " as the token for \"", api, "\""])),
+        })?;
         let token_lifetime = members.number("token-lifetime", 0.0, LONGEST_LIFETIME)?;
         let refresh_token = members.string("refresh-token")?;
         if !is_token(&refresh_token) {
-            return Err(malformed("an unusable \"refresh-token\""));
+            return Err(malformed(&["an unusable \"refresh-token\""]));
         }
-        let expiries = members
-            .object("expiries")?
-            .into_iter()
-            .map(|(name, moment)| Ok((moment_of(&moment, &name)?, name)))
-            .map(|pair| pair.map(|(moment, name)| (name, moment)))
-            .collect::<Result<BTreeMap<_, _>, Error>>()?;
+        let expiries = members.object("expiries")?.try_map(|name, moment| moment_of(&moment, name))?;
         let session_expiry =
-            expiries.get(SESSION).copied().ok_or_else(|| malformed("no \"session\" among the \"expiries\""))?;
+            expiries.get(SESSION).copied().ok_or_else(|| malformed(&["no \"session\" among the \"expiries\""]))?;
         let server_time = moment_of(&members.take("server-time")?, "server-time")?;
         Ok(Grant {
             tokens,
@@ -273,32 +263,32 @@ impl Grant {
 }
 
 /// The members of a JSON object that has to have them.
-struct Members(BTreeMap<String, Json>);
+struct Members(Named<Json>);
 
 impl Members {
     fn take(&mut self, name: &str) -> Result<Json, Error> {
-        self.0.remove(name).ok_or_else(|| malformed(&format!("no \"{name}\"")))
+        self.0.remove(name).ok_or_else(|| malformed(&["no \"", name, "\""]))
     }
 
     fn string(&mut self, name: &str) -> Result<String, Error> {
         match self.take(name)? {
             Json::String(text) => Ok(text),
-            other => Err(malformed(&format!("{} as \"{name}\"", other.kind()))),
+            other => Err(malformed(&[other.kind(), " as \"", name, "\""])),
         }
     }
 
-    fn object(&mut self, name: &str) -> Result<BTreeMap<String, Json>, Error> {
+    fn object(&mut self, name: &str) -> Result<Named<Json>, Error> {
         match self.take(name)? {
             Json::Object(members) => Ok(members),
-            other => Err(malformed(&format!("{} as \"{name}\"", other.kind()))),
+            other => Err(malformed(&[other.kind(), " as \"", name, "\""])),
         }
     }
 
     fn number(&mut self, name: &str, above: f64, up_to: f64) -> Result<f64, Error> {
         match self.take(name)? {
             Json::Number(number) if number > above && number <= up_to => Ok(number),
-            Json::Number(number) => Err(malformed(&format!("{number} as \"{name}\""))),
-            other => Err(malformed(&format!("{} as \"{name}\"", other.kind()))),
+            Json::Number(_) => Err(malformed(&["a number out of range as \"", name, "\""])),
+            other => Err(malformed(&[other.kind(), " as \"", name, "\""])),
         }
     }
 }
@@ -306,8 +296,8 @@ impl Members {
 fn moment_of(value: &Json, name: &str) -> Result<UnixMillis, Error> {
     match value {
         Json::Number(moment) if *moment >= 0.0 && *moment <= LATEST_MOMENT => Ok(whole(*moment)),
-        Json::Number(moment) => Err(malformed(&format!("{moment} as \"{name}\""))),
-        other => Err(malformed(&format!("{} as \"{name}\"", other.kind()))),
+        Json::Number(_) => Err(malformed(&["a moment out of range as \"", name, "\""])),
+        other => Err(malformed(&[other.kind(), " as \"", name, "\""])),
     }
 }
 
@@ -316,13 +306,19 @@ fn whole(number: f64) -> i64 {
     number as i64
 }
 
+/// Whether a media type says that the text is JSON.
+#[must_use]
+pub fn is_json(content_type: &str) -> bool {
+    content_type.ends_with("/json") || content_type.ends_with("+json")
+}
+
 /// Whether the text can be a token: not empty, not huge, and only of characters that a header may carry.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 * 1024 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The error codes in a body: a flat object of strings, or such an object as the member `errors`.
-fn error_map(body: Body) -> Option<Vec<(String, String)>> {
+fn error_map(body: Body) -> Option<Named<String>> {
     let Body::Json(Json::Object(mut members)) = body else { return None };
     let members = match members.remove("errors") {
         Some(Json::Object(errors)) => errors,
@@ -332,14 +328,11 @@ fn error_map(body: Body) -> Option<Vec<(String, String)>> {
     if members.is_empty() {
         return None;
     }
-    members
-        .into_iter()
-        .map(|(code, detail)| if let Json::String(detail) = detail { Some((code, detail)) } else { None })
-        .collect()
+    members.try_map(|_, detail| if let Json::String(detail) = detail { Ok(detail) } else { Err(()) }).ok()
 }
 
-fn malformed(what: &str) -> Error {
-    Error::new(Code::InvalidResponse, format!("the Approov service sent {what}"))
+fn malformed(what: &[&str]) -> Error {
+    Error::new(Code::InvalidResponse, format!("the Approov service sent {}", what.concat()))
 }
 
 /// The standard phrase of a status (RFC 9110, section 15), for HTTP/2 and later, which have none.
@@ -449,7 +442,7 @@ mod tests {
     #[test]
     fn a_grant_is_read_whole() {
         let Ok(Granted::Session(grant)) = response(200, &grant()).into_granted() else { panic!("a grant") };
-        assert_eq!(grant.tokens["api.example.com"].expose(), "a.b.c");
+        assert_eq!(grant.tokens.get("api.example.com").map(Secret::expose), Some("a.b.c"));
         assert_eq!(grant.token_lifetime, 120_000);
         assert_eq!(grant.session_expiry, 1_700_007_200_000);
         assert_eq!(grant.expiries.len(), 2);
@@ -521,10 +514,8 @@ mod tests {
             let error = response(400, &body).into_granted().expect_err("an error");
             assert_eq!(error.code(), Code::Service);
             assert_eq!(error.message(), "Bad Request");
-            assert_eq!(
-                error.service_errors(),
-                [("aprv-no-site-key".to_owned(), String::new()), ("rqst-illegal-params".to_owned(), "a, b".to_owned())]
-            );
+            let errors: Vec<_> = error.service_errors().iter().collect();
+            assert_eq!(errors, [("aprv-no-site-key", &String::new()), ("rqst-illegal-params", &"a, b".to_owned())]);
         }
         let with_text = Response { status_text: "Nope".into(), ..response(400, &codes) };
         assert_eq!(with_text.into_granted().expect_err("an error").message(), "Nope");

@@ -1,7 +1,7 @@
 //! Between JavaScript values and the SDK's own types. All decoding of arguments is here.
 
 use js_sys::{Array, ArrayBuffer, JSON, Object, Reflect, Uint8Array};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::DomException;
@@ -126,8 +126,8 @@ pub(super) fn failure(failure: Failure) -> JsValue {
         _ => None,
     });
     let errors = match class {
-        Class::Service => object_of(error.service_errors().iter().cloned()).ok(),
-        Class::Session if !error.service_errors().is_empty() => object_of(error.service_errors().iter().cloned()).ok(),
+        Class::Service => object_of(error.service_errors().iter()).ok(),
+        Class::Session if !error.service_errors().is_empty() => object_of(error.service_errors().iter()).ok(),
         Class::Fetch => cause.clone(),
         Class::Approov | Class::Session => None,
     };
@@ -269,8 +269,8 @@ fn bytes_of_array(array: &Array) -> Result<Uint8Array, Failure> {
 }
 
 /// A plain object with these members.
-fn object_of<V: Serialize>(members: impl Iterator<Item = (String, V)>) -> Result<JsValue, Failure> {
-    let map: std::collections::BTreeMap<String, V> = members.collect();
-    map.serialize(&serde_wasm_bindgen::Serializer::json_compatible())
+fn object_of<N: Serialize, V: Serialize>(members: impl Iterator<Item = (N, V)>) -> Result<JsValue, Failure> {
+    serde_wasm_bindgen::Serializer::json_compatible()
+        .collect_map(members)
         .map_err(|cause| Failure::caused_by(Error::new(Code::Internal, "an object could not be made"), cause.into()))
 }

@@ -1,11 +1,10 @@
 //! Requests to the service through the browser's `fetch`.
 
-use js_sys::{Date, JSON, Reflect, Uint8Array};
+use js_sys::{Date, Function, JSON, Promise, Reflect, TypeError, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
-    AbortController, Headers, ReadableStreamDefaultReader, ReferrerPolicy, RequestCache, RequestCredentials,
-    RequestInit, RequestMode, RequestRedirect,
+    AbortController, Headers, ReferrerPolicy, RequestCredentials, RequestInit, RequestMode, RequestRedirect,
 };
 
 use super::Failure;
@@ -13,7 +12,7 @@ use super::global::global;
 use crate::driver::Request;
 use crate::error::{Code, Error};
 use crate::time::UnixMillis;
-use crate::wire::{Body, FORM_TYPE, LARGEST_BODY, NONCE_HEADER, PROOF_HEADER, Response};
+use crate::wire::{Body, FORM_TYPE, LARGEST_BODY, NONCE_HEADER, PROOF_HEADER, Response, is_json};
 
 /// Sends a request and reads the whole answer. Dropping the future aborts the request.
 ///
@@ -30,20 +29,19 @@ pub(super) async fn send(request: &Request) -> Result<Response, Failure> {
 async fn exchange(request: &Request) -> Result<Response, JsValue> {
     let aborting = AbortOnDrop(AbortController::new()?);
     let init = request_init(request, &aborting.0)?;
-    let answer = JsFuture::from(global().fetch(&request.url, &init)?).await?;
-    let answer: web_sys::Response = answer.unchecked_into();
-    let headers = answer.headers();
-    let header = |name| headers.get(name).ok().flatten();
-    let content_type =
-        header("content-type").and_then(|value| Some(value.split(';').next()?.trim().to_ascii_lowercase()));
-    let content_type = content_type.unwrap_or_default();
-    let date = header("date").and_then(|value| moment(&value));
+    let answer = awaited(&global().fetch(&request.url, &init)?).await?;
+    // `fetch` may be somebody's wrapper, so nothing is taken for granted of what it gives.
+    let status = get(&answer, "status")?.as_f64().ok_or_else(|| TypeError::new("fetch did not give a Response"))?;
+    let headers: Headers = get(&answer, "headers")?.unchecked_into();
+    let content_type = headers.get("content-type")?.unwrap_or_default();
+    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let date = headers.get("date")?.and_then(|value| moment(&value));
     Ok(Response {
-        status: answer.status(),
-        status_text: answer.status_text(),
-        nonce: header(NONCE_HEADER),
+        status: whole(status),
+        status_text: get(&answer, "statusText")?.as_string().unwrap_or_default(),
+        nonce: headers.get(NONCE_HEADER)?,
         date,
-        retry_after: header("retry-after").and_then(|value| pause(&value, date)),
+        retry_after: headers.get("retry-after")?.and_then(|value| pause(&value, date)),
         body: body(&answer, &content_type).await?,
         content_type,
     })
@@ -61,42 +59,62 @@ fn request_init(request: &Request, aborting: &AbortController) -> Result<Request
     init.set_headers(&headers);
     init.set_mode(RequestMode::Cors);
     init.set_credentials(RequestCredentials::Omit);
-    init.set_cache(RequestCache::NoStore);
+    // No `cache` mode here: with one, Chromium also forgets the preflight of the nonce request. The service's answers say
+    // `no-store` themselves.
     init.set_redirect(RequestRedirect::Error);
     init.set_referrer_policy(ReferrerPolicy::NoReferrer);
     init.set_signal(Some(&aborting.signal()));
     Ok(init)
 }
 
-async fn body(answer: &web_sys::Response, content_type: &str) -> Result<Body, JsValue> {
+async fn body(answer: &JsValue, content_type: &str) -> Result<Body, JsValue> {
     let Some(bytes) = read_limited(answer).await? else { return Ok(Body::TooLarge) };
     if bytes.is_empty() {
         return Ok(Body::Empty);
     }
     let Ok(text) = String::from_utf8(bytes) else { return Ok(Body::NotText) };
-    let is_json = content_type.ends_with("/json") || content_type.ends_with("+json");
-    let json = is_json.then(|| JSON::parse(&text).ok().and_then(|value| serde_wasm_bindgen::from_value(value).ok()));
+    let json = is_json(content_type)
+        .then(|| JSON::parse(&text).ok().and_then(|value| serde_wasm_bindgen::from_value(value).ok()));
     Ok(json.flatten().map_or(Body::Text(text), Body::Json))
 }
 
 /// The bytes of a body; `None` if there are more than the protocol ever needs.
-async fn read_limited(answer: &web_sys::Response) -> Result<Option<Vec<u8>>, JsValue> {
+async fn read_limited(answer: &JsValue) -> Result<Option<Vec<u8>>, JsValue> {
     let mut bytes = Vec::new();
-    let Some(stream) = answer.body() else { return Ok(Some(bytes)) };
-    let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
+    let stream = get(answer, "body")?;
+    if stream.is_null() || stream.is_undefined() {
+        return Ok(Some(bytes));
+    }
+    let reader = call(&stream, "getReader")?;
     loop {
-        let chunk = JsFuture::from(reader.read()).await?;
-        if Reflect::get(&chunk, &"done".into())?.is_truthy() {
+        let chunk = awaited(&call(&reader, "read")?).await?;
+        if get(&chunk, "done")?.is_truthy() {
             return Ok(Some(bytes));
         }
-        let chunk: Uint8Array = Reflect::get(&chunk, &"value".into())?.unchecked_into();
+        let chunk: Uint8Array = get(&chunk, "value")?.dyn_into()?;
         if bytes.len().saturating_add(chunk.length() as usize) > LARGEST_BODY {
             // The request is aborted as soon as this returns; the stream's own word on it is of no interest.
-            drop(reader.cancel());
             return Ok(None);
         }
         bytes.extend(chunk.to_vec());
     }
+}
+
+fn get(object: &JsValue, name: &str) -> Result<JsValue, JsValue> {
+    Reflect::get(object, &name.into())
+}
+
+fn call(object: &JsValue, method: &str) -> Result<JsValue, JsValue> {
+    get(object, method)?.dyn_into::<Function>()?.call0(object)
+}
+
+async fn awaited(value: &JsValue) -> Result<JsValue, JsValue> {
+    JsFuture::from(Promise::resolve(value)).await
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates
+fn whole(number: f64) -> u16 {
+    number as u16
 }
 
 #[allow(clippy::cast_possible_truncation)] // bounded by what a Date can hold

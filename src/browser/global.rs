@@ -1,6 +1,5 @@
 //! The global scope, as pages, workers and service workers have it.
 
-use js_sys::Promise;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{Crypto, Performance, RequestInit};
@@ -18,7 +17,7 @@ extern "C" {
 
     /// Throws where there is no `fetch`.
     #[wasm_bindgen(method, catch)]
-    pub(super) fn fetch(this: &Global, url: &str, init: &RequestInit) -> Result<Promise, JsValue>;
+    pub(super) fn fetch(this: &Global, url: &str, init: &RequestInit) -> Result<JsValue, JsValue>;
 }
 
 /// The global scope.

@@ -38,7 +38,8 @@ impl Host for Browser {
 
     fn parse_url(&self, text: &str) -> Option<UrlParts> {
         let url = Url::new(text).ok()?;
-        Some(UrlParts { origin: url.origin(), hostname: url.hostname(), path: url.pathname() })
+        let scheme = url.protocol().trim_end_matches(':').to_owned();
+        Some(UrlParts { scheme, origin: url.origin(), hostname: url.hostname(), path: url.pathname() })
     }
 
     async fn generate_key(&self, storage: KeyStorage) -> Result<(Key, PublicKey), Failure> {

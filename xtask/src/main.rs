@@ -1,2 +1,60 @@
-//! Project tasks.
-fn main() {}
+//! `cargo xtask`: the project's tasks. Run it without arguments for the list.
+
+mod demo;
+mod package;
+mod process;
+mod project;
+mod suite;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::project::Project;
+
+const USAGE: &str = "\
+cargo xtask <command>
+
+  package               build dist/ (approov.js in one file, the split build, types, README) and the npm tarball
+  demo [--check]        start service, protected API and demo site until Ctrl-C; --check drives the demo once in a
+                        headless browser, prints what the API verified and exits
+  test [PART]...        run the tests; parts: unit, web, e2e, package (all of them by default)
+  setup                 only install what the commands above need and this machine lacks
+
+Missing tools are installed on the way, or the command to install them is printed.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<ExitCode> {
+    match words {
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        ["package"] => {
+            let project = Project::locate()?;
+            package::build(&project)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["demo"] => demo::serve(&Project::locate()?),
+        ["demo", "--check"] => demo::check(&Project::locate()?),
+        ["test", parts @ ..] => suite::run(&Project::locate()?, &suite::Part::parse_all(parts)?),
+        ["setup"] => {
+            let project = Project::locate()?;
+            suite::install_everything(&project)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("`cargo xtask {}` is not a command\n\n{USAGE}", words.join(" ")),
+    }
+}

@@ -1,0 +1,399 @@
+//! The flow of an attest request: parameters and proof, session, checks, tokens.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use approov_verify::dpop::{DpopError, Expected, Nonce, Proof};
+use approov_verify::time::UnixTime;
+use approov_verify::uri::HttpUri;
+use futures_util::future::join_all;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::check::Checked;
+use crate::config::{Account, Site};
+use crate::error::{Code, Problems, Refusal};
+use crate::lookup::Asker;
+use crate::params::{self, AttestRequest, Form, FreshResult};
+use crate::provider::Provider;
+use crate::service::{Live, STORE_RETRY, Service, random, random_arc};
+use crate::session::{CheckResult, Session};
+use crate::store::{Issued, Seen, Store as _, StoreError, seconds_to_next_minute};
+use crate::time::Moment;
+use crate::token::{self, Claims, Confirmation, JweEntropy, TokenError};
+
+/// The nonce proves that a proof is fresh, so its `iat` may be off by as much as clocks are: a wrong
+/// clock in the browser must not lock its user out.
+const ANY_CLOCK: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// What a request brought, apart from its parameters.
+#[derive(Clone, Copy)]
+pub struct Incoming<'a> {
+    /// HTTP method.
+    pub method: &'a str,
+    /// URL as the browser sees it.
+    pub url: &'a HttpUri,
+    /// Every `DPoP` header.
+    pub proofs: &'a [&'a str],
+    /// The `Origin` header.
+    pub origin: Option<&'a str>,
+    /// The browser's address.
+    pub client_ip: &'a str,
+    /// When it came.
+    pub now: Moment,
+}
+
+/// Notes for the log, beyond what the client is told.
+#[derive(Default)]
+pub struct Trace {
+    /// `service: result` of each check made.
+    pub checks: Vec<String>,
+    /// The `arc` claim.
+    pub arc: Option<String>,
+    /// Why a proof was refused, or what went wrong inside.
+    pub detail: Option<String>,
+}
+
+/// The body of a success.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Granted {
+    /// Tokens by API, named as the client named it.
+    pub tokens: BTreeMap<String, String>,
+    /// Life of the tokens, seconds.
+    pub token_lifetime: u64,
+    /// The session.
+    pub refresh_token: String,
+    /// Ends of session and results, Unix milliseconds, service clock.
+    pub expiries: BTreeMap<String, u64>,
+    /// The service's clock, Unix milliseconds.
+    pub server_time: u64,
+    /// Whether the checks passed; the client is not told.
+    #[serde(skip)]
+    pub passed: bool,
+    /// Whether a check was made for this request.
+    #[serde(skip)]
+    pub checked: bool,
+}
+
+/// Answers a nonce request: the proof must be sound, but needs no nonce yet.
+///
+/// # Errors
+/// `aprv-invalid-dpop-token`.
+pub fn check_nonce_request(incoming: &Incoming<'_>, trace: &mut Trace) -> Result<(), Refusal> {
+    let proof = single_proof(incoming, trace)?;
+    check_proof(&proof, incoming, Nonce::Ignored, trace)
+}
+
+/// Answers an attest request.
+///
+/// # Errors
+/// Every reason that can be found at once.
+pub async fn attest(
+    service: &Service,
+    live: &Live,
+    form: Result<Form, Refusal>,
+    incoming: &Incoming<'_>,
+    trace: &mut Trace,
+) -> Result<Granted, Refusal> {
+    let mut problems = Problems::default();
+    let request = match &form {
+        Ok(form) => AttestRequest::read(form, &live.config.accounts, incoming.origin, &mut problems),
+        Err(refusal) => {
+            problems.extend(refusal.clone());
+            None
+        }
+    };
+    let proof = match fresh_proof(live, incoming, trace) {
+        Ok(proof) => Some(proof),
+        Err(refusal) => {
+            problems.extend(refusal);
+            None
+        }
+    };
+    problems.into_result()?;
+    let (Some(request), Some((proof, nonce))) = (request, proof) else {
+        return Err(unavailable("the request was not understood", None));
+    };
+    let thumbprint = proof.thumbprint().to_string();
+    let plan = Plan::make(live, &request, &thumbprint, incoming.now)?;
+
+    // Up to here nothing has changed anywhere. From here the proof is used up.
+    match service.store.remember(proof.replay_key(), nonce, incoming.now).await {
+        Ok(Seen::First) => {}
+        Ok(Seen::Again) => {
+            return Err(Refusal::new(Code::InvalidDpopToken, "the proof was used before"));
+        }
+        Ok(Seen::Forgotten) => return Err(Refusal::new(Code::InvalidNonce, "")),
+        Err(error) => return Err(store_away(service, &error, trace)),
+    }
+    limit_rates(service, &plan, request.account, incoming.now, trace).await?;
+    let fresh = run_checks(service, &plan, request.account, incoming, trace).await?;
+    let checked = !fresh.is_empty();
+    let session = plan.session(fresh);
+    let granted = grant(live, &request, &session, &thumbprint, incoming, checked, trace).map_err(|_| {
+        trace.detail = Some("tokens could not be made".to_owned());
+        unavailable("tokens could not be made", None)
+    })?;
+    let id = proof.thumbprint().as_bytes().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte));
+    service.metrics.session(id, incoming.now);
+    Ok(granted)
+}
+
+fn single_proof(incoming: &Incoming<'_>, trace: &mut Trace) -> Result<Proof, Refusal> {
+    match incoming.proofs {
+        [proof] => Proof::parse(proof).map_err(|error| bad_proof(error, trace)),
+        [] => Err(Refusal::new(Code::InvalidDpopToken, "the DPoP header is missing")),
+        _ => Err(Refusal::new(Code::InvalidDpopToken, "more than one DPoP header")),
+    }
+}
+
+fn bad_proof(error: DpopError, trace: &mut Trace) -> Refusal {
+    trace.detail = Some(error.code().to_owned());
+    match error {
+        DpopError::NonceMissing | DpopError::Nonce => Refusal::new(Code::InvalidNonce, ""),
+        _ => Refusal::new(Code::InvalidDpopToken, error.to_string()),
+    }
+}
+
+fn check_proof(proof: &Proof, incoming: &Incoming<'_>, nonce: Nonce<'_>, trace: &mut Trace) -> Result<(), Refusal> {
+    proof
+        .check(&Expected {
+            method: incoming.method,
+            url: incoming.url,
+            nonce,
+            access_token: None,
+            thumbprint: None,
+            now: UnixTime::from_millis(i64::try_from(incoming.now.as_millis()).unwrap_or(i64::MAX)),
+            max_age: ANY_CLOCK,
+            max_future: ANY_CLOCK,
+        })
+        .map_err(|error| bad_proof(error, trace))
+}
+
+/// The proof of an attest request, with when and where its nonce was issued.
+fn fresh_proof(live: &Live, incoming: &Incoming<'_>, trace: &mut Trace) -> Result<(Proof, Issued), Refusal> {
+    let proof = single_proof(incoming, trace)?;
+    let issued = Cell::new(None);
+    let accepts = |nonce: &Value| {
+        issued.set(nonce.as_str().and_then(|nonce| live.check_nonce(nonce, incoming.now)));
+        issued.get().is_some()
+    };
+    check_proof(&proof, incoming, Nonce::Checked(&accepts), trace)?;
+    match issued.get() {
+        Some(issued) => Ok((proof, issued)),
+        None => Err(Refusal::new(Code::InvalidNonce, "")),
+    }
+}
+
+/// What a request needs done: which results stand, and which have to be checked.
+struct Plan {
+    session: Session,
+    to_check: Vec<FreshResult>,
+}
+
+impl Plan {
+    fn make(live: &Live, request: &AttestRequest<'_>, thumbprint: &str, now: Moment) -> Result<Self, Refusal> {
+        let account = request.account;
+        let invalid = |why: &str| Refusal::new(Code::InvalidRefreshToken, why);
+        let mut session = match &request.refresh_token {
+            None => Session {
+                thumbprint: thumbprint.to_owned(),
+                expires: now.after(account.refresh_token_lifetime).as_millis(),
+                results: Vec::new(),
+            },
+            Some(token) => live
+                .keys(account)
+                .ok()
+                .and_then(|keys| keys.refresh.open(token, &account.site_key, thumbprint, now))
+                .ok_or_else(|| invalid(""))?,
+        };
+        let mut to_check = Vec::new();
+        for fresh in &request.results {
+            let same = |known: &CheckResult| {
+                known.provider == fresh.provider && known.site == fresh.site && known.digest == fresh.digest
+            };
+            if !session.results.iter().any(same) {
+                session.results.retain(|known| known.provider != fresh.provider);
+                to_check.push(fresh.clone());
+            }
+        }
+        for known in &session.results {
+            if known.expires <= now.as_millis() {
+                return Err(invalid("a check result has reached the end of its life"));
+            }
+            if !account.site_keys(known.provider).contains(known.site.as_str()) {
+                return Err(invalid("a check result is of a site that the account no longer has"));
+            }
+        }
+        let mut problems = Problems::default();
+        for provider in Provider::ALL {
+            let there = session.results.iter().any(|known| known.provider == provider)
+                || to_check.iter().any(|fresh| fresh.provider == provider);
+            if !there {
+                params::require(provider, Some(account), &mut problems);
+            }
+        }
+        problems.into_result()?;
+        Ok(Self { session, to_check })
+    }
+
+    fn sites<'a>(&'a self, account: &'a Account) -> impl Iterator<Item = (&'a FreshResult, &'a Site)> {
+        self.to_check.iter().filter_map(|fresh| {
+            let site = account.checks.get(&fresh.provider)?.sites.get(&fresh.site)?;
+            Some((fresh, site))
+        })
+    }
+
+    fn session(self, fresh: Vec<CheckResult>) -> Session {
+        let mut session = self.session;
+        session.results.extend(fresh);
+        session
+    }
+}
+
+async fn limit_rates(
+    service: &Service,
+    plan: &Plan,
+    account: &Account,
+    now: Moment,
+    trace: &mut Trace,
+) -> Result<(), Refusal> {
+    for (fresh, site) in plan.sites(account) {
+        let Some(limit) = site.rate_limit else {
+            continue;
+        };
+        let name = format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.site);
+        match service.store.count(&name, limit, now).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let mut refusal =
+                    Refusal::new(Code::RateLimit, format!("{}: {limit} per minute", fresh.provider.prefix()));
+                refusal.retry_after = Some(seconds_to_next_minute(now));
+                return Err(refusal);
+            }
+            Err(error) => return Err(store_away(service, &error, trace)),
+        }
+    }
+    Ok(())
+}
+
+async fn run_checks(
+    service: &Service,
+    plan: &Plan,
+    account: &Account,
+    incoming: &Incoming<'_>,
+    trace: &mut Trace,
+) -> Result<Vec<CheckResult>, Refusal> {
+    let page_host = incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
+    let page_host = page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default();
+    let asker = Asker { client_ip: incoming.client_ip, page_host };
+    let checks = plan.sites(account).map(|(fresh, site)| async move {
+        let begun = Instant::now();
+        let outcome = service.lookup.check(fresh, site, asker).await;
+        let result = match &outcome {
+            Ok(Checked { verdict: Ok(()), .. }) => "passed",
+            Ok(Checked { verdict: Err(fault), .. }) => fault.name(),
+            Err(_) => "error",
+        };
+        service.metrics.check(fresh.provider.name(), result, begun.elapsed());
+        (fresh, site, result, outcome)
+    });
+    let mut problems = Problems::default();
+    let mut results = Vec::new();
+    for (fresh, site, result, outcome) in join_all(checks).await {
+        trace.checks.push(format!("{}: {result}", fresh.provider.name()));
+        match outcome {
+            Err(error) => problems.add(fresh.provider.codes().check, error.0),
+            Ok(checked) => results.push(CheckResult {
+                provider: fresh.provider,
+                site: fresh.site.clone(),
+                digest: fresh.digest.clone(),
+                expires: incoming
+                    .now
+                    .after(site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime))
+                    .as_millis(),
+                passed: u8::from(checked.verdict.is_ok()),
+                brief: checked.brief,
+                full: site.embed_result.then_some(checked.full),
+            }),
+        }
+    }
+    problems.into_result()?;
+    Ok(results)
+}
+
+fn grant(
+    live: &Live,
+    request: &AttestRequest<'_>,
+    session: &Session,
+    thumbprint: &str,
+    incoming: &Incoming<'_>,
+    checked: bool,
+    trace: &mut Trace,
+) -> Result<Granted, TokenError> {
+    let account = request.account;
+    let keys = live.keys(account)?;
+    let passed = session.passed();
+    let arc = random_arc()?;
+    let brief = embed(session, false);
+    let full = embed(session, true);
+    let mut tokens = BTreeMap::new();
+    for (name, api) in &request.targets {
+        let jwe_secret = account.jwe_secret.as_ref().filter(|_| api.jwe);
+        let claims = Claims {
+            exp: incoming.now.after(account.token_lifetime).as_secs(),
+            iat: incoming.now.as_secs(),
+            ip: incoming.client_ip,
+            arc: &arc,
+            embed: if jwe_secret.is_some() { &full } else { &brief },
+            pay: request.pay.as_deref(),
+            cnf: Confirmation { jkt: thumbprint },
+        };
+        let jws = keys.signer(api, passed)?.sign(&claims)?;
+        let token = match jwe_secret {
+            None if api.jwe => return Err(TokenError),
+            None => jws,
+            Some(secret) => token::encrypt(&jws, secret, JweEntropy::draw()?)?,
+        };
+        tokens.insert(name.clone(), token);
+    }
+    let mut expiries: BTreeMap<String, u64> =
+        session.results.iter().map(|result| (result.embed_key(), result.expires)).collect();
+    expiries.insert("session".to_owned(), session.ends());
+    trace.arc = Some(arc);
+    Ok(Granted {
+        tokens,
+        token_lifetime: account.token_lifetime.as_secs(),
+        refresh_token: keys.refresh.seal(session, &account.site_key, random()?)?,
+        expiries,
+        server_time: incoming.now.as_millis(),
+        passed,
+        checked,
+    })
+}
+
+/// The `embed` claim: full results only where a site asks for them, and only for encrypted tokens.
+fn embed(session: &Session, encrypted: bool) -> Map<String, Value> {
+    session
+        .results
+        .iter()
+        .map(|result| {
+            let full = result.full.as_ref().filter(|full| encrypted && !full.is_empty());
+            (result.embed_key(), Value::Object(full.unwrap_or(&result.brief).clone()))
+        })
+        .collect()
+}
+
+fn store_away(service: &Service, error: &StoreError, trace: &mut Trace) -> Refusal {
+    service.metrics.store_error();
+    trace.detail = Some(error.to_string());
+    unavailable("the shared store is away", Some(STORE_RETRY.as_secs()))
+}
+
+fn unavailable(why: &str, retry_after: Option<u64>) -> Refusal {
+    let mut refusal = Refusal::new(Code::Unavailable, why);
+    refusal.retry_after = retry_after;
+    refusal
+}

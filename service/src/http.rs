@@ -1,0 +1,359 @@
+//! The HTTP face: routes, cross-origin answers, limits, request ids, and one log line per request.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use approov_verify::uri::HttpUri;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::attest::{self, Incoming, Trace};
+use crate::error::{Code, Refusal};
+use crate::log::{RequestLine, millis};
+use crate::params::Form;
+use crate::service::{Live, Service, random};
+use crate::store::Store as _;
+use crate::time::Moment;
+
+const DPOP: &str = "dpop";
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+/// How long browsers may keep a preflight answer, seconds. Chromium keeps none longer.
+const PREFLIGHT_AGE: &str = "7200";
+/// How long a client may take to send a body.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// The address of the connection's other end; the accept loop adds it to every request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// What the log says about an answer; handlers leave it in the answer's extensions.
+#[derive(Clone, Default)]
+struct Told {
+    outcome: &'static str,
+    codes: Vec<&'static str>,
+    checks: Vec<String>,
+    arc: Option<String>,
+    detail: Option<String>,
+}
+
+/// All routes of the service. `more` are routes of the development mode.
+pub fn router(service: Arc<Service>, more: Router<Arc<Service>>) -> Router {
+    Router::new()
+        .route("/attest", any(attest))
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .merge(more)
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(Arc::clone(&service), observe))
+        .with_state(service)
+}
+
+/// Gives every request an id, an end in bounded time, and a line in the log.
+async fn observe(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let now = Moment::now();
+    let live = service.live();
+    let id = random::<9>().map(|bytes| base64_url(&bytes)).unwrap_or_default();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let ip = client_ip(&live, &request).to_string();
+    let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
+    request.extensions_mut().insert(ClientIp(ip.clone()));
+    let mut response = match tokio::time::timeout(live.config.limits.request, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let mut refusal = Refusal::new(Code::Unavailable, "out of time");
+            refusal.retry_after = Some(1);
+            let mut response = refused(&refusal, Trace::default());
+            cross_origin(&live, origin.as_deref(), response.headers_mut());
+            response
+        }
+    };
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let told = response.extensions().get::<Told>().cloned().unwrap_or(Told { outcome: "other", ..Told::default() });
+    let status = response.status().as_u16();
+    service.metrics.request(told.outcome, status, &told.codes, begun.elapsed());
+    service.log.request(
+        now,
+        &RequestLine {
+            id: &id,
+            method: method.as_str(),
+            path: &path,
+            status,
+            outcome: told.outcome,
+            ms: millis(begun.elapsed()),
+            ip: &ip,
+            origin: origin.as_deref(),
+            codes: &told.codes,
+            checks: &told.checks,
+            arc: told.arc.as_deref(),
+            detail: told.detail.as_deref(),
+        },
+    );
+    response
+}
+
+#[derive(Clone)]
+struct ClientIp(String);
+
+/// `/attest`: preflight, nonce request and attest request.
+async fn attest(State(service): State<Arc<Service>>, request: Request) -> Response {
+    let now = Moment::now();
+    let live = service.live();
+    let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
+    let asks = matches!(*request.method(), Method::GET | Method::POST);
+    let mut response = match *request.method() {
+        Method::OPTIONS => preflight(&live, origin.as_deref()),
+        Method::GET => nonce_request(&service, &live, &request, now),
+        Method::POST => attest_request(&service, &live, request, now).await,
+        _ => {
+            let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
+            response
+        }
+    };
+    let headers = response.headers_mut();
+    if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(now.to_system())) {
+        headers.insert(header::DATE, date);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if asks
+        && let Ok(nonce) = live.issue_nonce(now, service.store.epoch())
+        && let Ok(nonce) = HeaderValue::from_str(&nonce)
+    {
+        headers.insert(DPOP_NONCE, nonce);
+    }
+    cross_origin(&live, origin.as_deref(), response.headers_mut());
+    response
+}
+
+fn preflight(live: &Live, origin: Option<&str>) -> Response {
+    if let Some(origin) = origin.filter(|origin| !live.some_account_allows(origin)) {
+        return refused(&Refusal::new(Code::OriginNotAllowed, origin), Trace::default());
+    }
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("dpop, content-type"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_AGE));
+    tell(&mut response, "preflight", Trace::default());
+    response
+}
+
+fn nonce_request(service: &Service, live: &Live, request: &Request, now: Moment) -> Response {
+    let mut trace = Trace::default();
+    let outcome = (|| {
+        if request.uri().query().is_some_and(|query| !query.is_empty()) {
+            return Err(Refusal::new(Code::IllegalParams, "a nonce request has no parameters"));
+        }
+        let url = seen_url(service, live, request)?;
+        let proofs = proofs(request.headers());
+        let incoming = Incoming { method: "GET", url: &url, proofs: &proofs, origin: None, client_ip: "", now };
+        attest::check_nonce_request(&incoming, &mut trace)
+    })();
+    match outcome {
+        Ok(()) => {
+            let mut response = StatusCode::NO_CONTENT.into_response();
+            tell(&mut response, "nonce", trace);
+            response
+        }
+        Err(refusal) => refused(&refusal, trace),
+    }
+}
+
+async fn attest_request(service: &Service, live: &Live, request: Request, now: Moment) -> Response {
+    let mut trace = Trace::default();
+    let (parts, body) = request.into_parts();
+    let form = match read_body(body, &parts.headers, live.config.limits.body_bytes).await {
+        Ok(body) => Form::read(parts.uri.query(), text(&parts.headers, header::CONTENT_TYPE), &body),
+        Err(refusal) => Err(refusal),
+    };
+    let request = Request::from_parts(parts, ());
+    let url = match seen_url(service, live, &request) {
+        Ok(url) => url,
+        Err(refusal) => return refused(&refusal, trace),
+    };
+    let proofs = proofs(request.headers());
+    let client_ip = request.extensions().get::<ClientIp>().map_or("", |ip| ip.0.as_str());
+    let incoming = Incoming {
+        method: "POST",
+        url: &url,
+        proofs: &proofs,
+        origin: text(request.headers(), header::ORIGIN),
+        client_ip,
+        now,
+    };
+    match attest::attest(service, live, form, &incoming, &mut trace).await {
+        Err(refusal) => refused(&refusal, trace),
+        Ok(granted) => {
+            let Ok(body) = serde_json::to_string(&granted) else {
+                return refused(&Refusal::new(Code::Unavailable, "tokens could not be made"), trace);
+            };
+            let mut response = json(StatusCode::OK, body);
+            let outcome = match (granted.passed, granted.checked) {
+                (false, _) => "failed-check",
+                (true, true) => "token",
+                (true, false) => "refreshed",
+            };
+            tell(&mut response, outcome, trace);
+            response
+        }
+    }
+}
+
+async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let too_large = || Refusal::new(Code::BodyTooLarge, format!("more than {limit} bytes"));
+    let declared = text(headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Refusal::new(Code::BodyReadFail, "the body ended early")),
+        Err(_) => Err(Refusal::new(Code::BodyReadFail, "the body did not come in time")),
+    }
+}
+
+/// The URL of a request as the browser sees it: what its proof is about.
+fn seen_url<B>(service: &Service, live: &Live, request: &axum::http::Request<B>) -> Result<HttpUri, Refusal> {
+    let path = request.uri().path();
+    let text = match &live.config.public_url {
+        Some(public) => format!("{}{path}", public.as_str().trim_end_matches('/')),
+        None => {
+            let host = request
+                .uri()
+                .authority()
+                .map(|authority| authority.as_str())
+                .or_else(|| text(request.headers(), header::HOST))
+                .unwrap_or_default();
+            format!("{}://{host}{path}", if service.over_tls { "https" } else { "http" })
+        }
+    };
+    HttpUri::parse(&text).map_err(|_| Refusal::new(Code::InvalidDpopToken, "the request's Host is not usable"))
+}
+
+fn proofs(headers: &HeaderMap) -> Vec<&str> {
+    // A header that is not text counts: as one that cannot be read.
+    headers.get_all(DPOP).iter().map(|value| value.to_str().unwrap_or_default()).collect()
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The browser's address: the peer, or what the trusted proxies in front say.
+fn client_ip<B>(live: &Live, request: &axum::http::Request<B>) -> IpAddr {
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let forwarded: Vec<&str> = request
+        .headers()
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    let ip = match live.config.trusted_proxies {
+        0 => None,
+        proxies => forwarded.len().checked_sub(proxies).and_then(|at| forwarded.get(at)),
+    };
+    ip.and_then(|ip| ip.parse().ok()).unwrap_or(peer).to_canonical()
+}
+
+/// Cross-origin headers. Nothing here depends on cookies, so reading is allowed to every page that
+/// some account serves, refusals included: a page must be able to learn why it was refused.
+fn cross_origin(live: &Live, origin: Option<&str>, headers: &mut HeaderMap) {
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    let Some(origin) = origin.filter(|origin| live.some_account_allows(origin)) else {
+        return;
+    };
+    let Ok(origin) = HeaderValue::from_str(origin) else {
+        return;
+    };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(TIMING_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("DPoP-Nonce, Date, Retry-After"));
+}
+
+fn refused(refusal: &Refusal, trace: Trace) -> Response {
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = json(status, refusal.to_json());
+    if let Some(seconds) = refusal.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 9449 section 8; the map in the body is the specification's.
+        let error = if refusal.has(Code::InvalidNonce) { "use_dpop_nonce" } else { "invalid_dpop_proof" };
+        if let Ok(value) = HeaderValue::from_str(&format!("DPoP error=\"{error}\", algs=\"ES256\"")) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+    }
+    tell(&mut response, "refused", trace);
+    if let Some(told) = response.extensions_mut().get_mut::<Told>() {
+        told.codes = refusal.codes().map(|(code, _)| code.name()).collect();
+    }
+    response
+}
+
+fn json(status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn tell(response: &mut Response, outcome: &'static str, trace: Trace) {
+    response.extensions_mut().insert(Told {
+        outcome,
+        codes: Vec::new(),
+        checks: trace.checks,
+        arc: trace.arc,
+        detail: trace.detail,
+    });
+}
+
+async fn health() -> Response {
+    plain(StatusCode::OK, "ok\n", "health")
+}
+
+async fn ready(State(service): State<Arc<Service>>) -> Response {
+    match service.store.ready().await {
+        Ok(()) => plain(StatusCode::OK, "ready\n", "health"),
+        Err(_) => {
+            service.metrics.store_error();
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the store is away\n", "health")
+        }
+    }
+}
+
+async fn metrics(State(service): State<Arc<Service>>) -> Response {
+    let text = service.metrics.render(Moment::now());
+    let mut response = ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response();
+    tell(&mut response, "metrics", Trace::default());
+    response
+}
+
+async fn not_found() -> Response {
+    plain(StatusCode::NOT_FOUND, "not found\n", "not-found")
+}
+
+fn plain(status: StatusCode, text: &'static str, outcome: &'static str) -> Response {
+    let mut response = (status, text).into_response();
+    tell(&mut response, outcome, Trace::default());
+    response
+}
+
+fn base64_url(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}

@@ -1,0 +1,494 @@
+//! The parameters of an attest request: the form as it came, then the request it means.
+//! Everything that is wrong is noted, so that one answer tells all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use percent_encoding::percent_decode;
+
+use crate::config::{Account, Api};
+use crate::error::{Code, Problems, Refusal};
+use crate::provider::Provider;
+use crate::token::pay_claim;
+
+const API: &str = "api";
+const SITE_KEY: &str = "approov-site-key";
+const PAYLOAD: &str = "payload";
+const REFRESH_TOKEN: &str = "refresh-token";
+
+/// How many illegal parameters a refusal lists, and how much of each.
+const LISTED: usize = 10;
+const LISTED_CHARS: usize = 64;
+
+/// The decoded parameters, in the order they came.
+#[derive(Debug, Default)]
+pub struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// Decodes the parameters of a request from its query or its body.
+    ///
+    /// # Errors
+    /// When both have some, or they are not a well-formed form.
+    pub fn read(query: Option<&str>, content_type: Option<&str>, body: &[u8]) -> Result<Self, Refusal> {
+        let query = query.unwrap_or_default();
+        if body.is_empty() {
+            return decode(query.as_bytes()).map(Self);
+        }
+        if !query.is_empty() {
+            return Err(Refusal::new(Code::ParamsInBodyAndPath, ""));
+        }
+        let essence = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
+        if essence.is_some_and(|text| !text.eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
+            return Err(Refusal::new(Code::BodyParse, "the body must be application/x-www-form-urlencoded"));
+        }
+        decode(body).map(Self)
+    }
+
+    /// Whether there are no parameters.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Names that no parameter has, and names that came twice but may come once.
+    fn illegal(&self) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        let mut illegal = BTreeSet::new();
+        for (name, _) in &self.0 {
+            let known = matches!(name.as_str(), API | SITE_KEY | PAYLOAD | REFRESH_TOKEN)
+                || Provider::ALL.iter().any(|p| p.params().iter().any(|(param, ..)| param == name));
+            if !known || (!seen.insert(name) && name != API) {
+                illegal.insert(name.chars().take(LISTED_CHARS).collect());
+            }
+        }
+        illegal.into_iter().take(LISTED).collect()
+    }
+}
+
+/// Strict `application/x-www-form-urlencoded`: what does not decode to UTF-8 is refused, not replaced.
+fn decode(text: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
+    let component = |bytes: &[u8]| -> Option<String> {
+        let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+        let mut rest = spaced.as_slice();
+        while let Some(at) = rest.iter().position(|b| *b == b'%') {
+            let hex = rest.get(at + 1..at + 3)?;
+            if !hex.iter().all(u8::is_ascii_hexdigit) {
+                return None;
+            }
+            rest = rest.get(at + 3..)?;
+        }
+        percent_decode(&spaced).decode_utf8().ok().map(|text| text.into_owned())
+    };
+    text.split(|b| *b == b'&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let mut halves = pair.splitn(2, |b| *b == b'=');
+            let name = component(halves.next().unwrap_or_default())?;
+            let value = component(halves.next().unwrap_or_default())?;
+            Some((name, value))
+        })
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| Refusal::new(Code::BodyParse, "the parameters are not well-formed percent-encoded UTF-8"))
+}
+
+/// What an attest request asks for.
+#[derive(Debug)]
+pub struct AttestRequest<'a> {
+    /// Whose request it is.
+    pub account: &'a Account,
+    /// The APIs to give tokens for, each named as the client named it.
+    pub targets: Vec<(String, &'a Api)>,
+    /// The `pay` claim.
+    pub pay: Option<String>,
+    /// The refresh token, unopened.
+    pub refresh_token: Option<String>,
+    /// Check results that came along, at most one of each service.
+    pub results: Vec<FreshResult>,
+}
+
+/// A check result as the browser sent it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FreshResult {
+    /// Which service's.
+    pub provider: Provider,
+    /// Site key or public API key.
+    pub site: String,
+    /// What the service's server is asked about.
+    pub evidence: Evidence,
+    /// Digest of the parameters, to know the same result when it comes again.
+    pub digest: String,
+}
+
+/// What a check service's server is asked about.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Evidence {
+    /// hCaptcha and reCAPTCHA.
+    Captcha {
+        /// The response token.
+        token: String,
+        /// The host that the page says must have solved it.
+        host: Option<String>,
+    },
+    /// Fingerprint.
+    Fingerprint {
+        /// Who.
+        visitor_id: String,
+        /// Which identification.
+        request_id: String,
+    },
+}
+
+impl std::fmt::Debug for FreshResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FreshResult({}:{})", self.provider.prefix(), self.site)
+    }
+}
+
+impl<'a> AttestRequest<'a> {
+    /// Reads the request that a form means. Faults are added to `problems`; the request is there
+    /// when this added none.
+    pub fn read(
+        form: &Form,
+        accounts: &'a BTreeMap<String, Account>,
+        origin: Option<&str>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let mut faults = Problems::default();
+        let illegal = form.illegal();
+        if !illegal.is_empty() {
+            faults.add(Code::IllegalParams, illegal.join(", "));
+        }
+        let account = find_account(form, accounts, &mut faults);
+        if account.is_some_and(|account| !account.allowed_origins.allows(origin)) {
+            faults.add(
+                Code::OriginNotAllowed,
+                origin.unwrap_or("no Origin header").chars().take(256).collect::<String>(),
+            );
+        }
+        let targets = read_targets(form, account, &mut faults);
+        let pay = form.get(PAYLOAD).and_then(|payload| read_payload(payload, &mut faults));
+        let refresh_token = form.get(REFRESH_TOKEN).map(str::to_owned);
+        let mut results = Vec::new();
+        let mut mentioned = false;
+        for provider in Provider::ALL {
+            let (present, result) = read_result(provider, form, account, &mut faults);
+            mentioned |= present;
+            results.extend(result);
+            if !present && refresh_token.is_none() {
+                require(provider, account, &mut faults);
+            }
+        }
+        if !mentioned && refresh_token.is_none() {
+            faults.add(Code::NoWebProtectParams, "");
+        }
+        match (faults.into_result(), account) {
+            (Ok(()), Some(account)) => Some(Self { account, targets, pay, refresh_token, results }),
+            (Err(refusal), _) => {
+                problems.extend(refusal);
+                None
+            }
+            (Ok(()), None) => None,
+        }
+    }
+}
+
+/// Notes that the account requires a result of this service.
+pub fn require(provider: Provider, account: Option<&Account>, problems: &mut Problems) {
+    if account.and_then(|account| account.checks.get(&provider)).is_some_and(|check| check.required) {
+        problems.add(provider.codes().missing_required, "");
+    }
+}
+
+fn find_account<'a>(
+    form: &Form,
+    accounts: &'a BTreeMap<String, Account>,
+    problems: &mut Problems,
+) -> Option<&'a Account> {
+    let site_key = form.get(SITE_KEY).unwrap_or_default();
+    if site_key.is_empty() {
+        problems.add(Code::NoSiteKey, "");
+        return None;
+    }
+    let account = accounts.get(site_key);
+    match account {
+        None => problems.add(Code::NoMatchingAccount, ""),
+        Some(account) if account.checks.values().all(|check| check.sites.is_empty()) => {
+            problems.add(Code::NoWebProtectDef, "");
+        }
+        Some(_) => {}
+    }
+    account
+}
+
+fn read_targets<'a>(form: &Form, account: Option<&'a Account>, problems: &mut Problems) -> Vec<(String, &'a Api)> {
+    let names: Vec<&str> = form.all(API).collect();
+    if names.is_empty() {
+        problems.add(Code::ApiNoTargets, "");
+    }
+    let mut seen = BTreeSet::new();
+    let mut targets = Vec::new();
+    let (mut duplicate, mut unknown, mut closed) = (Vec::new(), Vec::new(), Vec::new());
+    for name in &names {
+        if name.is_empty() {
+            problems.add(Code::ApiEmptyTarget, "");
+            continue;
+        }
+        let domain = name.to_ascii_lowercase();
+        if !seen.insert(domain.clone()) {
+            duplicate.push(*name);
+            continue;
+        }
+        match account.map(|account| account.apis.get(&domain)) {
+            None => {}
+            Some(None) => unknown.push(*name),
+            Some(Some(api)) if !api.allow_web => closed.push(*name),
+            Some(Some(api)) => targets.push(((*name).to_owned(), api)),
+        }
+    }
+    for (code, names) in
+        [(Code::ApiDuplicateTarget, duplicate), (Code::ApiNotFound, unknown), (Code::ApiNotWebEnabled, closed)]
+    {
+        if !names.is_empty() {
+            let listed: Vec<String> =
+                names.iter().take(LISTED).map(|name| name.chars().take(LISTED_CHARS).collect()).collect();
+            problems.add(code, listed.join(", "));
+        }
+    }
+    if account.is_some_and(|account| names.len() > account.apis.len()) {
+        problems.add(Code::ApiTooManyTargets, names.len().to_string());
+    }
+    targets
+}
+
+fn read_payload(payload: &str, problems: &mut Problems) -> Option<String> {
+    let Ok(bytes) = URL_SAFE_NO_PAD.decode(payload) else {
+        problems.add(Code::PayloadNotBase64Url, "");
+        return None;
+    };
+    match <[u8; 32]>::try_from(bytes) {
+        Ok(hash) => Some(pay_claim(&hash)),
+        Err(bytes) => {
+            problems.add(Code::PayloadInvalidSize, format!("{} bytes instead of 32", bytes.len()));
+            None
+        }
+    }
+}
+
+/// Reads one service's parameters: whether there are any, and the result they make.
+fn read_result(
+    provider: Provider,
+    form: &Form,
+    account: Option<&Account>,
+    problems: &mut Problems,
+) -> (bool, Option<FreshResult>) {
+    let params = provider.params();
+    let values: Vec<Option<&str>> = params.iter().map(|(name, ..)| form.get(name)).collect();
+    if values.iter().all(Option::is_none) {
+        return (false, None);
+    }
+    let codes = provider.codes();
+    let missing: Vec<&str> = params
+        .iter()
+        .zip(&values)
+        .filter(|((_, required, _), value)| *required && value.is_none())
+        .map(|((name, ..), _)| *name)
+        .collect();
+    let mut sound = missing.is_empty();
+    if !sound {
+        problems.add(codes.mismatch, format!("missing: {}", missing.join(", ")));
+    }
+    for ((_, _, empty), value) in params.iter().zip(&values) {
+        if let (Some(code), Some("")) = (empty, value) {
+            problems.add(*code, "");
+            sound = false;
+        }
+    }
+    if let Some(account) = account {
+        let sites = account.site_keys(provider);
+        if sites.is_empty() {
+            problems.add(codes.config_not_found, "");
+            sound = false;
+        } else if let Some(Some(site)) = values.first()
+            && !site.is_empty()
+            && !sites.contains(site)
+        {
+            problems.add(codes.key_not_found, site.chars().take(LISTED_CHARS).collect::<String>());
+            sound = false;
+        }
+    }
+    if !sound {
+        return (true, None);
+    }
+    let value = |index: usize| values.get(index).copied().flatten().unwrap_or_default().to_owned();
+    let evidence = match provider {
+        Provider::Fingerprint => Evidence::Fingerprint { visitor_id: value(1), request_id: value(2) },
+        Provider::Hcaptcha => {
+            Evidence::Captcha { token: value(1), host: Some(value(3)).filter(|host| !host.is_empty()) }
+        }
+        Provider::Recaptcha => Evidence::Captcha { token: value(1), host: None },
+    };
+    let result = FreshResult { provider, site: value(0), evidence, digest: digest_of(&values) };
+    (true, Some(result))
+}
+
+/// 128 bits that tell one result from another: SHA-256 over the values with their lengths.
+fn digest_of(values: &[Option<&str>]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for value in values {
+        let value = value.unwrap_or_default();
+        context.update(&value.len().to_be_bytes());
+        context.update(value.as_bytes());
+    }
+    URL_SAFE_NO_PAD.encode(context.finish().as_ref().iter().take(16).copied().collect::<Vec<u8>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn config() -> Config {
+        let secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        Config::parse(
+            &format!(
+                r#"
+[[account]]
+site_key = "site"
+secret = "{secret}"
+[[account.api]]
+domain = "a.example"
+allow_web = true
+[[account.api]]
+domain = "mobile.example"
+[[account.hcaptcha.site]]
+site_key = "h"
+secret = "s"
+[[account]]
+site_key = "bare"
+secret = "{secret}"
+allowed_origins = ["https://a.example"]
+[[account]]
+site_key = "strict"
+secret = "{secret}"
+fingerprint = {{ required = true, subscription = [{{ public_api_key = "f", secret = "s" }}] }}
+hcaptcha = {{ required = true, site = [{{ site_key = "h", secret = "s" }}] }}
+recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
+"#
+            ),
+            &|_| None,
+        )
+        .unwrap()
+    }
+
+    fn faults(body: &str) -> Vec<(&'static str, String)> {
+        let config = config();
+        let form = Form::read(None, Some("application/x-www-form-urlencoded"), body.as_bytes()).unwrap();
+        let mut problems = Problems::default();
+        let request = AttestRequest::read(&form, &config.accounts, None, &mut problems);
+        assert_eq!(request.is_some(), problems.is_empty());
+        match problems.into_result() {
+            Ok(()) => Vec::new(),
+            Err(refusal) => refusal.codes().map(|(code, detail)| (code.name(), detail.to_owned())).collect(),
+        }
+    }
+
+    fn codes(body: &str) -> Vec<&'static str> {
+        faults(body).into_iter().map(|(code, _)| code).collect()
+    }
+
+    const GOOD: &str = "approov-site-key=site&api=A.example&hcaptcha-site-key=h&hcaptcha-token=t";
+
+    #[test]
+    fn a_complete_request_has_no_faults() {
+        assert_eq!(codes(GOOD), Vec::<&str>::new());
+        assert_eq!(codes("approov-site-key=site&api=a.example&refresh-token=r"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        assert_eq!(
+            faults(
+                "approov-site-key=site&api=&api=x.example&api=x.EXAMPLE&api=mobile.example&payload=%3D&\
+                 hcaptcha-site-key=&recaptcha-token=t&fingerprintjs-token=&bogus=1&payload=2&zz"
+            ),
+            [
+                ("rqst-illegal-params", "bogus, payload, zz"),
+                ("aprv-payload-not-b64url", ""),
+                ("aprv-api-empty-target", ""),
+                ("aprv-api-duplicate-target", "x.EXAMPLE"),
+                ("aprv-api-too-many-targets", "4"),
+                ("aprv-api-not-found", "x.example"),
+                ("aprv-api-not-web-enabled", "mobile.example"),
+                ("fp-config-not-found", ""),
+                ("fp-param-mismatch", "missing: fingerprintjs-visitor-id, fingerprintjs-request-id"),
+                ("fp-empty-browser-tok", ""),
+                ("hcap-param-mismatch", "missing: hcaptcha-token"),
+                ("hcap-empty-site-key", ""),
+                ("recap-config-not-found", ""),
+                ("recap-param-mismatch", "missing: recaptcha-site-key"),
+            ]
+            .map(|(code, detail)| (code, detail.to_owned()))
+        );
+    }
+
+    #[test]
+    fn required_checks_are_named() {
+        assert_eq!(
+            codes("approov-site-key=strict&api=x"),
+            [
+                "aprv-no-web-protect-params",
+                "aprv-api-too-many-targets",
+                "aprv-api-not-found",
+                "fp-missing-required-params",
+                "hcap-missing-required-params",
+                "recap-missing-required-params"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_origin_that_the_account_does_not_list_is_refused() {
+        assert!(codes("approov-site-key=bare&api=x&refresh-token=r").contains(&"aprv-origin-not-allowed"));
+    }
+
+    #[test]
+    fn the_payload_must_be_a_sha_256() {
+        let with = |payload: &str| codes(&format!("{GOOD}&payload={payload}"));
+        assert_eq!(with("47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"), Vec::<&str>::new());
+        assert_eq!(with("47DEQpj8HBSa"), ["aprv-payload-param-invalid-size"]);
+        assert_eq!(with(""), ["aprv-payload-param-invalid-size"]);
+        assert_eq!(with("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="), ["aprv-payload-not-b64url"]);
+    }
+
+    #[test]
+    fn a_form_that_does_not_decode_is_refused_whole() {
+        for bad in [&b"a=%"[..], b"a=%1", b"a=%zz", b"a=%ff", b"\xff=1"] {
+            let refusal = Form::read(None, None, bad).unwrap_err();
+            assert!(refusal.has(Code::BodyParse), "{bad:?}");
+        }
+        let refusal = Form::read(None, Some("application/json"), b"{}").unwrap_err();
+        assert!(refusal.has(Code::BodyParse));
+        let refusal = Form::read(Some("api=a"), None, b"api=a").unwrap_err();
+        assert!(refusal.has(Code::ParamsInBodyAndPath));
+        assert!(!Form::read(Some("api=a"), None, b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn results_differ_in_their_digest_when_any_value_differs() {
+        let pairs = [
+            digest_of(&[Some("ab"), Some("c")]),
+            digest_of(&[Some("a"), Some("bc")]),
+            digest_of(&[Some("a"), Some("bc"), Some("")]),
+        ];
+        assert_eq!(pairs.iter().collect::<BTreeSet<_>>().len(), 3);
+    }
+}

@@ -1,0 +1,187 @@
+//! The running service: the configuration in force with the keys derived from it, and what outlives
+//! a reload (store, HTTP client, counters, log).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use approov_verify::secret::Secret;
+use aws_lc_rs::rand;
+
+use crate::config::{Account, Api, Config};
+use crate::log::Log;
+use crate::lookup::Lookup;
+use crate::metrics::Metrics;
+use crate::nonce::NonceKey;
+use crate::session::RefreshKey;
+use crate::store::{AnyStore, Issued};
+use crate::time::Moment;
+use crate::token::{Signer, TokenError};
+
+/// Everything that a request needs.
+pub struct Service {
+    live: RwLock<Arc<Live>>,
+    /// Replays and rates.
+    pub store: AnyStore,
+    /// The way to the check services.
+    pub lookup: Lookup,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Log lines.
+    pub log: Log,
+    /// Whether requests come over TLS: decides the scheme of the URL that proofs are about.
+    pub over_tls: bool,
+}
+
+/// A configuration in force.
+pub struct Live {
+    /// The configuration.
+    pub config: Config,
+    keys: BTreeMap<String, AccountKeys>,
+    nonce: NonceKey,
+    /// The nonce key before the last reload: nonces that are out there stay good.
+    previous_nonce: Option<NonceKey>,
+}
+
+/// Keys of one account.
+pub struct AccountKeys {
+    /// Seals its sessions.
+    pub refresh: RefreshKey,
+    trusted: Signers,
+    decoy: Signers,
+}
+
+struct Signers {
+    account: Signer,
+    by_kid: BTreeMap<String, Signer>,
+}
+
+impl Service {
+    /// A service with a first configuration.
+    ///
+    /// # Errors
+    /// When keys cannot be derived.
+    pub fn new(config: Config, store: AnyStore, lookup: Lookup, log: Log, over_tls: bool) -> Result<Self, TokenError> {
+        let live = Live::new(config, None)?;
+        Ok(Self { live: RwLock::new(Arc::new(live)), store, lookup, metrics: Metrics::default(), log, over_tls })
+    }
+
+    /// The configuration in force now. A request takes it once and keeps it to its end.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another configuration in force. Requests that run finish with the one they began with.
+    ///
+    /// # Errors
+    /// When keys cannot be derived; the old configuration then stays.
+    pub fn reload(&self, config: Config) -> Result<(), TokenError> {
+        let before = self.live().nonce.clone();
+        let live = Arc::new(Live::new(config, Some(before))?);
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+        Ok(())
+    }
+}
+
+impl Live {
+    fn new(config: Config, previous_nonce: Option<NonceKey>) -> Result<Self, TokenError> {
+        let keys = config
+            .accounts
+            .iter()
+            .map(|(site_key, account)| Ok((site_key.clone(), AccountKeys::new(account)?)))
+            .collect::<Result<BTreeMap<_, _>, TokenError>>()?;
+        // Nonces are asked for before the account is known, so their key is the service's: configured,
+        // or that of the first account, so that replicas with the same file agree.
+        let nonce = match (&config.nonce_secret, config.accounts.values().next()) {
+            (Some(secret), _) => NonceKey::derive(secret)?,
+            (None, Some(account)) => NonceKey::derive(&account.secret)?,
+            (None, None) => NonceKey::derive(&Secret::from_bytes(random::<32>()?.to_vec()))?,
+        };
+        Ok(Self { config, keys, nonce, previous_nonce })
+    }
+
+    /// The keys of an account of this configuration.
+    ///
+    /// # Errors
+    /// When the account is not of this configuration.
+    pub fn keys(&self, account: &Account) -> Result<&AccountKeys, TokenError> {
+        self.keys.get(&account.site_key).ok_or(TokenError)
+    }
+
+    /// A fresh nonce.
+    ///
+    /// # Errors
+    /// When there are no random numbers.
+    pub fn issue_nonce(&self, now: Moment, epoch: u64) -> Result<String, TokenError> {
+        Ok(self.nonce.issue(Issued { at: now, epoch }, random()?))
+    }
+
+    /// When a nonce was issued, if it is the service's and good at `now`.
+    pub fn check_nonce(&self, nonce: &str, now: Moment) -> Option<Issued> {
+        self.nonce.check(nonce, now).or_else(|| self.previous_nonce.as_ref().and_then(|key| key.check(nonce, now)))
+    }
+
+    /// Whether some account serves pages of this origin. The preflight request names no account, so
+    /// this is what cross-origin answers go by; the account's own list decides about the request.
+    pub fn some_account_allows(&self, origin: &str) -> bool {
+        self.config.accounts.is_empty()
+            || self.config.accounts.values().any(|account| account.allowed_origins.allows(Some(origin)))
+    }
+}
+
+impl AccountKeys {
+    fn new(account: &Account) -> Result<Self, TokenError> {
+        let trusted = Signers {
+            account: Signer::hs256(&account.secret),
+            by_kid: account.keys.iter().map(|(kid, key)| (kid.clone(), Signer::Key(key.clone()))).collect(),
+        };
+        let decoy = Signers {
+            account: Signer::hs256(&Secret::from_bytes(random::<64>()?.to_vec())),
+            by_kid: account
+                .keys
+                .iter()
+                .map(|(kid, key)| Ok((kid.clone(), Signer::Key(key.decoy()?))))
+                .collect::<Result<_, TokenError>>()?,
+        };
+        Ok(Self { refresh: RefreshKey::derive(&account.secret)?, trusted, decoy })
+    }
+
+    /// Who signs tokens of this API: the key that its backend trusts when the checks `passed`,
+    /// otherwise one of the same kind that nobody knows.
+    ///
+    /// # Errors
+    /// When the API names a key that the account does not have.
+    pub fn signer(&self, api: &Api, passed: bool) -> Result<&Signer, TokenError> {
+        let signers = if passed { &self.trusted } else { &self.decoy };
+        match &api.keyset_kid {
+            None => Ok(&signers.account),
+            Some(kid) => signers.by_kid.get(kid).ok_or(TokenError),
+        }
+    }
+}
+
+/// Random bytes from the cryptographic module.
+///
+/// # Errors
+/// When it has none.
+pub fn random<const N: usize>() -> Result<[u8; N], TokenError> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// `text` of ten base32 characters (RFC 4648) from 50 random bits: the `arc` claim.
+///
+/// # Errors
+/// When there are no random numbers.
+pub fn random_arc() -> Result<String, TokenError> {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    Ok(random::<10>()?
+        .iter()
+        .filter_map(|byte| ALPHABET.get(usize::from(byte & 31)))
+        .map(|letter| char::from(*letter))
+        .collect())
+}
+
+/// The `Retry-After` of a store that is away.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);

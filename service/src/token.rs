@@ -1,0 +1,414 @@
+//! Approov tokens: claims, signatures (HS256, RS256, ES256) and encryption (A256GCMKW with A256GCM).
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::{hmac, rsa};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use approov_verify::secret::Secret;
+
+/// What an Approov web token says (specification, "embed token claim").
+#[derive(Clone, Debug, Serialize)]
+pub struct Claims<'a> {
+    /// End of life, Unix seconds.
+    pub exp: u64,
+    /// Time of issue, Unix seconds.
+    pub iat: u64,
+    /// The client's address as the service saw it.
+    pub ip: &'a str,
+    /// Ten base32 characters that find this answer in the service's log.
+    pub arc: &'a str,
+    /// Check results by `prefix:key`.
+    pub embed: &'a Map<String, Value>,
+    /// Token binding: padded standard base64 of the payload's SHA-256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pay: Option<&'a str>,
+    /// The key the token is bound to.
+    pub cnf: Confirmation<'a>,
+}
+
+/// The `cnf` claim (RFC 9449 section 6.1).
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Confirmation<'a> {
+    /// RFC 7638 thumbprint of the session's public key.
+    pub jkt: &'a str,
+}
+
+/// `pay` as tokens carry it: padded standard base64, while the wire has unpadded base64url.
+pub fn pay_claim(payload_hash: &[u8; 32]) -> String {
+    STANDARD.encode(payload_hash)
+}
+
+/// An asymmetric signature algorithm of a keyset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyAlg {
+    /// RSASSA-PKCS1-v1_5 over SHA-256.
+    Rs256,
+    /// ECDSA on P-256 over SHA-256.
+    Es256,
+}
+
+impl KeyAlg {
+    /// Reads the JOSE name.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "RS256" => Some(KeyAlg::Rs256),
+            "ES256" => Some(KeyAlg::Es256),
+            _ => None,
+        }
+    }
+
+    /// The JOSE name.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyAlg::Rs256 => "RS256",
+            KeyAlg::Es256 => "ES256",
+        }
+    }
+
+    /// Makes a fresh private key, PKCS#8 PEM.
+    ///
+    /// # Errors
+    /// When the cryptographic module fails.
+    pub fn generate_pem(self) -> Result<Zeroizing<String>, TokenError> {
+        let der = match self {
+            KeyAlg::Es256 => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
+                pair.to_pkcs8v1()?.as_ref().to_vec()
+            }
+            KeyAlg::Rs256 => {
+                let pair = RsaKeyPair::generate(rsa::KeySize::Rsa2048)?;
+                AsDer::<Pkcs8V1Der<'_>>::as_der(&pair)?.as_ref().to_vec()
+            }
+        };
+        let der = Zeroizing::new(der);
+        let text = Zeroizing::new(STANDARD.encode(&*der));
+        let mut pem = Zeroizing::new(String::from("-----BEGIN PRIVATE KEY-----\n"));
+        for line in text.as_bytes().chunks(64) {
+            pem.push_str(std::str::from_utf8(line).unwrap_or_default());
+            pem.push('\n');
+        }
+        pem.push_str("-----END PRIVATE KEY-----\n");
+        Ok(pem)
+    }
+}
+
+/// A private key of a keyset.
+#[derive(Clone)]
+pub struct SigningKey {
+    kid: Option<String>,
+    pair: Arc<Pair>,
+}
+
+enum Pair {
+    Es256(EcdsaKeyPair),
+    Rs256(RsaKeyPair),
+}
+
+impl SigningKey {
+    /// Reads a PKCS#8 PEM key.
+    ///
+    /// # Errors
+    /// The message says what was expected; it never repeats the input.
+    pub fn from_pem(alg: KeyAlg, kid: &str, pem: &str) -> Result<Self, String> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
+            .map_err(|_| "private_key must be a PKCS#8 PEM (BEGIN PRIVATE KEY)".to_owned())?;
+        let pair = match alg {
+            KeyAlg::Es256 => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der())
+                .map(Pair::Es256)
+                .map_err(|_| "private_key must be a P-256 key for ES256".to_owned())?,
+            KeyAlg::Rs256 => {
+                let pair = RsaKeyPair::from_pkcs8(der.secret_pkcs8_der())
+                    .map_err(|_| "private_key must be an RSA key for RS256".to_owned())?;
+                if pair.public_modulus_len() < 256 {
+                    return Err("an RSA key must have at least 2048 bits (RFC 7518 section 3.3)".to_owned());
+                }
+                Pair::Rs256(pair)
+            }
+        };
+        Ok(Self { kid: Some(kid.to_owned()), pair: Arc::new(pair) })
+    }
+
+    /// A fresh key of the same kind under the same name, which nobody else knows.
+    ///
+    /// # Errors
+    /// When the cryptographic module fails.
+    pub fn decoy(&self) -> Result<Self, TokenError> {
+        let pair = match &*self.pair {
+            Pair::Es256(_) => Pair::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?),
+            Pair::Rs256(pair) => Pair::Rs256(RsaKeyPair::generate(match pair.public_modulus_len() {
+                0..=256 => rsa::KeySize::Rsa2048,
+                257..=384 => rsa::KeySize::Rsa3072,
+                _ => rsa::KeySize::Rsa4096,
+            })?),
+        };
+        Ok(Self { kid: self.kid.clone(), pair: Arc::new(pair) })
+    }
+
+    /// The algorithm.
+    pub fn alg(&self) -> KeyAlg {
+        match &*self.pair {
+            Pair::Es256(_) => KeyAlg::Es256,
+            Pair::Rs256(_) => KeyAlg::Rs256,
+        }
+    }
+
+    /// The public key as SubjectPublicKeyInfo PEM, for backends.
+    ///
+    /// # Errors
+    /// When the key cannot be encoded.
+    pub fn public_pem(&self) -> Result<String, TokenError> {
+        use aws_lc_rs::encoding::PublicKeyX509Der;
+        let der = match &*self.pair {
+            Pair::Es256(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())?.as_ref().to_vec(),
+            Pair::Rs256(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())?.as_ref().to_vec(),
+        };
+        let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
+        for line in STANDARD.encode(der).as_bytes().chunks(64) {
+            pem.push_str(std::str::from_utf8(line).unwrap_or_default());
+            pem.push('\n');
+        }
+        pem.push_str("-----END PUBLIC KEY-----\n");
+        Ok(pem)
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, TokenError> {
+        let rng = SystemRandom::new();
+        match &*self.pair {
+            Pair::Es256(pair) => Ok(pair.sign(&rng, message)?.as_ref().to_vec()),
+            Pair::Rs256(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &rng, message, &mut signature)?;
+                Ok(signature)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({}, {:?})", self.alg().name(), self.kid)
+    }
+}
+
+/// Makes the signature of a token.
+#[derive(Clone)]
+pub enum Signer {
+    /// HS256 with an account secret; no `kid`.
+    Hmac(Box<hmac::Key>),
+    /// A key of the account's keyset.
+    Key(SigningKey),
+}
+
+impl Signer {
+    /// HS256 with this secret.
+    pub fn hs256(secret: &Secret) -> Self {
+        Signer::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
+    }
+
+    /// The compact JWS of these claims.
+    ///
+    /// # Errors
+    /// When the cryptographic module fails.
+    pub fn sign(&self, claims: &Claims<'_>) -> Result<String, TokenError> {
+        self.sign_value(claims)
+    }
+
+    pub(crate) fn sign_value(&self, claims: &impl Serialize) -> Result<String, TokenError> {
+        let header = match self {
+            Signer::Hmac(_) => r#"{"typ":"JWT","alg":"HS256"}"#.to_owned(),
+            Signer::Key(key) => {
+                let mut header = serde_json::json!({"typ": "JWT", "alg": key.alg().name()});
+                if let (Some(kid), Some(header)) = (&key.kid, header.as_object_mut()) {
+                    header.insert("kid".to_owned(), kid.as_str().into());
+                }
+                header.to_string()
+            }
+        };
+        let claims = serde_json::to_vec(claims).map_err(|_| TokenError)?;
+        let mut token = URL_SAFE_NO_PAD.encode(header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let signature = match self {
+            Signer::Hmac(key) => hmac::sign(key, token.as_bytes()).as_ref().to_vec(),
+            Signer::Key(key) => key.sign(token.as_bytes())?,
+        };
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+}
+
+/// The random bytes that one encryption uses up.
+pub struct JweEntropy {
+    /// Content encryption key.
+    pub content_key: Zeroizing<[u8; 32]>,
+    /// Nonce of the key wrapping.
+    pub wrap_nonce: [u8; 12],
+    /// Nonce of the content encryption.
+    pub content_nonce: [u8; 12],
+}
+
+impl JweEntropy {
+    /// Draws them.
+    ///
+    /// # Errors
+    /// When there are no random numbers.
+    pub fn draw() -> Result<Self, TokenError> {
+        Ok(Self {
+            content_key: Zeroizing::new(crate::service::random()?),
+            wrap_nonce: crate::service::random()?,
+            content_nonce: crate::service::random()?,
+        })
+    }
+}
+
+/// Nests a JWS in a compact JWE (RFC 7516; RFC 7518 section 4.7; RFC 7519 section 5.2 for `cty`).
+///
+/// # Errors
+/// When `key` is not 32 bytes or the cryptographic module fails.
+pub fn encrypt(jws: &str, key: &Secret, entropy: JweEntropy) -> Result<String, TokenError> {
+    let mut wrapped = *entropy.content_key;
+    let wrap_tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_bytes())?).seal_in_place_separate_tag(
+        Nonce::assume_unique_for_key(entropy.wrap_nonce),
+        Aad::empty(),
+        &mut wrapped,
+    )?;
+    let header = serde_json::json!({
+        "alg": "A256GCMKW",
+        "enc": "A256GCM",
+        "cty": "JWT",
+        "iv": URL_SAFE_NO_PAD.encode(entropy.wrap_nonce),
+        "tag": URL_SAFE_NO_PAD.encode(wrap_tag.as_ref()),
+    });
+    let header = URL_SAFE_NO_PAD.encode(header.to_string());
+    let mut content = jws.as_bytes().to_vec();
+    let tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*entropy.content_key)?).seal_in_place_separate_tag(
+        Nonce::assume_unique_for_key(entropy.content_nonce),
+        Aad::from(header.as_bytes()),
+        &mut content,
+    )?;
+    Ok([
+        header,
+        URL_SAFE_NO_PAD.encode(wrapped),
+        URL_SAFE_NO_PAD.encode(entropy.content_nonce),
+        URL_SAFE_NO_PAD.encode(content),
+        URL_SAFE_NO_PAD.encode(tag.as_ref()),
+    ]
+    .join("."))
+}
+
+/// The cryptographic module refused. Nothing more is known, and nothing more may be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenError;
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the token could not be made")
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+impl From<aws_lc_rs::error::Unspecified> for TokenError {
+    fn from(_: aws_lc_rs::error::Unspecified) -> Self {
+        TokenError
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hs256_agrees_with_the_published_example_token() {
+        // The example secret and token of the vendor's documentation.
+        let secret = Secret::from_base64(
+            "h+CX0tOzdAAR9l15bWAqvq7w9olk66daIH+Xk+IAHhVVHszjDzeGobzNnqyRze3lw/WVyWrc2gZfh3XXfBOmww==",
+        )
+        .unwrap();
+        let token = Signer::hs256(&secret).sign_value(&serde_json::json!({"exp": 4_708_683_205.891_912_f64})).unwrap();
+        assert_eq!(
+            token,
+            "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJleHAiOjQ3MDg2ODMyMDUuODkxOTEyfQ.c8I4KNndbThAQ7zlgX4_QDtcxCrD9cff1elaCJe9p9U"
+        );
+    }
+
+    #[test]
+    fn pay_is_padded_standard_base64() {
+        // The vendor's token binding example: SHA-256 of "Bearer myauth_tokenmy-device-id".
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"Bearer myauth_tokenmy-device-id");
+        assert_eq!(pay_claim(hash.as_ref().try_into().unwrap()), "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU=");
+    }
+
+    #[test]
+    fn generated_keys_sign_what_their_public_half_verifies() {
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+        for alg in [KeyAlg::Es256, KeyAlg::Rs256] {
+            let key = SigningKey::from_pem(alg, "k1", &alg.generate_pem().unwrap()).unwrap();
+            let token = Signer::Key(key.clone()).sign_value(&serde_json::json!({"exp": 1})).unwrap();
+            let (message, signature) = token.rsplit_once('.').unwrap();
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            let verify = |key: &SigningKey| match &*key.pair {
+                Pair::Es256(pair) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref())
+                    .verify(message.as_bytes(), &signature),
+                Pair::Rs256(pair) => UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public_key().as_ref())
+                    .verify(message.as_bytes(), &signature),
+            };
+            assert!(verify(&key).is_ok());
+            assert!(verify(&key.decoy().unwrap()).is_err(), "a decoy must not verify");
+            let header: Value =
+                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap();
+            assert_eq!(header, serde_json::json!({"typ": "JWT", "alg": alg.name(), "kid": "k1"}));
+        }
+    }
+
+    #[test]
+    fn a_jwe_opens_with_the_key_and_only_with_it() {
+        let key = Secret::from_bytes(vec![7; 32]);
+        let jwe = encrypt(
+            "the.inner.jws",
+            &key,
+            JweEntropy { content_key: Zeroizing::new([1; 32]), wrap_nonce: [2; 12], content_nonce: [3; 12] },
+        )
+        .unwrap();
+        let parts: Vec<&str> = jwe.split('.').collect();
+        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+        let header: Value = serde_json::from_slice(&decode(parts[0])).unwrap();
+        assert_eq!(header["cty"], "JWT");
+        let open = |kek: &[u8]| {
+            let mut wrapped = decode(parts[1]);
+            wrapped.extend(decode(header["tag"].as_str().unwrap()));
+            let nonce: [u8; 12] = decode(header["iv"].as_str().unwrap()).try_into().unwrap();
+            let kek = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, kek).unwrap());
+            let cek = kek.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut wrapped).ok()?.to_vec();
+            let mut content = decode(parts[3]);
+            content.extend(decode(parts[4]));
+            let nonce: [u8; 12] = decode(parts[2]).try_into().unwrap();
+            let cek = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &cek).unwrap());
+            let text =
+                cek.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(parts[0]), &mut content).ok()?;
+            Some(String::from_utf8(text.to_vec()).unwrap())
+        };
+        assert_eq!(open(&[7; 32]).as_deref(), Some("the.inner.jws"));
+        assert_eq!(open(&[8; 32]), None);
+    }
+
+    #[test]
+    fn a_private_key_is_never_printed() {
+        let pem = KeyAlg::Es256.generate_pem().unwrap();
+        let key = SigningKey::from_pem(KeyAlg::Es256, "k1", &pem).unwrap();
+        assert_eq!(format!("{key:?}"), "SigningKey(ES256, Some(\"k1\"))");
+    }
+}

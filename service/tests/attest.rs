@@ -1,0 +1,464 @@
+//! The protocol over the router: nonce, attest, refresh, proofs, checks, cross-origin answers.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use approov_web_service::origin::AllowedOrigins;
+use approov_web_service::provider::Provider;
+use approov_web_service::{dev, sim};
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::json;
+use support::*;
+
+#[tokio::test]
+async fn each_check_service_yields_a_token_bound_to_the_key() {
+    let service = dev_service().await;
+    let cases = [
+        (with_hcaptcha("sim-pass-h1.YXBwLmV4YW1wbGU"), format!("hcap:{}", sim::HCAPTCHA_SITE_KEY)),
+        (with_hcaptcha("10000000-aaaa-bbbb-cccc-000000000001"), format!("hcap:{}", sim::HCAPTCHA_SITE_KEY)),
+        (with_recaptcha("sim-pass-r1.YXBwLmV4YW1wbGU.bG9naW4"), format!("recap:{}", sim::RECAPTCHA_SITE_KEY)),
+        (with_fingerprint("sim-pass-f1"), format!("fp:{}", sim::FINGERPRINT_PUBLIC_API_KEY)),
+    ];
+    for (params, embed_key) in cases {
+        let mut browser = Browser::new(&service).await;
+        let answer = browser.attest(&service, &params).await;
+        let token = answer.token();
+        assert!(is_trusted(&token));
+        let (header, claims) = decode(&token);
+        assert_eq!(header, json!({"typ": "JWT", "alg": "HS256"}));
+        assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 120);
+        assert_eq!(claims["ip"], "192.0.2.7");
+        assert_eq!(claims["arc"].as_str().unwrap().len(), 10);
+        let proof = browser.proof("GET", URL, |_| {});
+        let thumbprint = approov_verify::dpop::Proof::parse(&proof).unwrap().thumbprint().to_string();
+        assert_eq!(claims["cnf"], json!({"jkt": thumbprint}));
+        let embed = claims["embed"].as_object().unwrap();
+        assert_eq!(embed.keys().collect::<Vec<_>>(), [&embed_key]);
+        let body = answer.json();
+        assert_eq!(body["token-lifetime"], 120);
+        let server_time = body["server-time"].as_u64().unwrap();
+        assert_eq!(body["expiries"], json!({"session": server_time + 7_200_000, embed_key: server_time + 7_200_000}));
+        assert_eq!(answer.header("cache-control"), "no-store");
+        assert_eq!(answer.header("access-control-allow-origin"), ORIGIN);
+        assert_eq!(answer.header("access-control-expose-headers"), "DPoP-Nonce, Date, Retry-After");
+        assert!(!answer.header("date").is_empty() && !answer.header("dpop-nonce").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn default_embeds_are_the_documented_ones() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let mut params = with_hcaptcha("sim-pass-all.YXBwLmV4YW1wbGU");
+    params.extend(&with_recaptcha("sim-pass-all.YXBwLmV4YW1wbGU")[2..]);
+    params.extend(&with_fingerprint("sim-pass-all")[2..]);
+    let token = browser.attest(&service, &params).await.token();
+    assert!(is_trusted(&token));
+    let (_, claims) = decode(&token);
+    let embed = &claims["embed"];
+    for key in [format!("hcap:{}", sim::HCAPTCHA_SITE_KEY), format!("recap:{}", sim::RECAPTCHA_SITE_KEY)] {
+        assert_eq!(embed[&key]["hostname"], "app.example");
+        assert_eq!(
+            names(&embed[&key]),
+            BTreeMap::from([("challenge_ts".into(), "string"), ("hostname".into(), "string")])
+        );
+    }
+    assert_eq!(
+        embed[format!("fp:{}", sim::FINGERPRINT_PUBLIC_API_KEY)],
+        json!({"visitorId": "visitor", "visits": [{"requestId": "sim-pass-all"}]})
+    );
+}
+
+#[tokio::test]
+async fn a_failed_check_yields_a_token_that_only_its_signature_tells_apart() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let good = browser.attest(&service, &with_hcaptcha("sim-pass-x.YXBwLmV4YW1wbGU")).await;
+    for params in [
+        with_hcaptcha("sim-fail-x"),
+        with_hcaptcha("sim-low-x"),
+        with_hcaptcha("sim-expired-x"),
+        with_hcaptcha("sim-pass-x.YXBwLmV4YW1wbGU"),
+        with_hcaptcha("not a token"),
+        with_recaptcha("sim-fail-x"),
+        with_recaptcha("sim-low-x"),
+        with_fingerprint("sim-fail-x"),
+        with_fingerprint("sim-low-x"),
+        with_fingerprint("sim-expired-x"),
+        with_fingerprint("1620127950391.unknown"),
+    ] {
+        let mut browser = Browser::new(&service).await;
+        let answer = browser.attest(&service, &params).await;
+        let token = answer.token();
+        assert!(!is_trusted(&token), "{params:?}");
+        let ((header, claims), (good_header, good_claims)) = (decode(&token), decode(&good.token()));
+        assert_eq!(header, good_header);
+        assert_eq!(names(&claims), names(&good_claims));
+        assert_eq!(names(&answer.json()), names(&good.json()));
+        // The session stays a failed one.
+        assert!(!is_trusted(&browser.attest(&service, &REFRESH).await.token()));
+    }
+}
+
+#[tokio::test]
+async fn one_failed_check_of_several_spoils_the_token() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let mut params = with_hcaptcha("sim-pass-m");
+    params.extend(&with_recaptcha("sim-fail-m")[2..]);
+    assert!(!is_trusted(&browser.attest(&service, &params).await.token()));
+}
+
+#[tokio::test]
+async fn a_check_that_cannot_be_made_is_told_without_a_token() {
+    let service = dev_service().await;
+    for (params, code, title) in [
+        (with_hcaptcha("sim-error-e"), "hcap-token-check", "hCaptcha"),
+        (with_recaptcha("sim-error-e"), "recap-token-check", "reCAPTCHA"),
+        (with_fingerprint("sim-error-e"), "fp-tok-check", "Fingerprint"),
+    ] {
+        let mut browser = Browser::new(&service).await;
+        let answer = browser.attest(&service, &params).await;
+        assert_eq!(answer.status, 502);
+        let text = answer.json()[code].as_str().unwrap().to_owned();
+        assert!(text.starts_with(&format!("{title} answered with status 500")), "{text}");
+    }
+    let dead = dev_config(|config| {
+        let sites = config.accounts.get_mut(dev::SITE_KEY).unwrap().checks.get_mut(&Provider::Hcaptcha).unwrap();
+        for site in sites.sites.values_mut() {
+            site.verify_url = "http://127.0.0.1:9/siteverify?secret=hidden".parse().unwrap();
+        }
+    });
+    let service = support::service(dead.await).await;
+    let mut browser = Browser::new(&service).await;
+    let answer = browser.attest(&service, &with_hcaptcha("sim-pass-e")).await;
+    assert_eq!(answer.json(), json!({"hcap-token-check": "hCaptcha could not be reached"}));
+}
+
+#[tokio::test]
+async fn checks_run_at_the_same_time_and_within_their_time() {
+    let service = service(dev_config(|config| config.limits.check = Duration::from_millis(700)).await).await;
+    let mut params = with_hcaptcha("sim-slow400-c");
+    params.extend(&with_recaptcha("sim-slow400-c")[2..]);
+    params.extend(&with_fingerprint("sim-slow400-c")[2..]);
+    let mut browser = Browser::new(&service).await;
+    let begun = std::time::Instant::now();
+    assert!(is_trusted(&browser.attest(&service, &params).await.token()));
+    assert!(begun.elapsed() < Duration::from_millis(1100), "{:?}", begun.elapsed());
+    let mut browser = Browser::new(&service).await;
+    let answer = browser.attest(&service, &with_hcaptcha("sim-slow5000-c")).await;
+    assert_eq!(answer.json(), json!({"hcap-token-check": "hCaptcha did not answer in time"}));
+}
+
+#[tokio::test]
+async fn a_session_refreshes_without_another_check() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let params = with_hcaptcha("sim-pass-once");
+    let first = browser.attest(&service, &params).await;
+    let expiries = first.json()["expiries"].clone();
+    // The simulator accepts a token once: had it been asked again, these would fail.
+    let again = browser.attest(&service, &params).await;
+    assert!(is_trusted(&again.token()));
+    let refreshed = browser.attest(&service, &REFRESH).await;
+    assert!(is_trusted(&refreshed.token()));
+    assert_eq!(refreshed.json()["expiries"], expiries, "the session does not grow");
+    let (_, claims) = decode(&refreshed.token());
+    assert!(claims["embed"].as_object().unwrap().contains_key(&format!("hcap:{}", sim::HCAPTCHA_SITE_KEY)));
+}
+
+#[tokio::test]
+async fn a_different_result_is_checked_and_replaces_the_one_before() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    assert!(is_trusted(&browser.attest(&service, &with_hcaptcha("sim-pass-1")).await.token()));
+    assert!(!is_trusted(&browser.attest(&service, &with_hcaptcha("sim-fail-2")).await.token()));
+    assert!(!is_trusted(&browser.attest(&service, &REFRESH).await.token()));
+    assert!(is_trusted(&browser.attest(&service, &with_hcaptcha("sim-pass-3")).await.token()));
+    // Another service's result joins.
+    let answer = browser.attest(&service, &with_recaptcha("sim-pass-4")).await;
+    let (_, claims) = decode(&answer.token());
+    assert_eq!(claims["embed"].as_object().unwrap().len(), 2);
+    assert_eq!(answer.json()["expiries"].as_object().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_refresh_token_serves_its_own_session_only() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    browser.attest(&service, &with_hcaptcha("sim-pass-own")).await;
+    let mut thief = Browser::new(&service).await;
+    thief.refresh_token = browser.refresh_token.clone();
+    let answer = thief.attest(&service, &REFRESH).await;
+    assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-refresh-token".to_owned()]));
+    for bad in ["", "AQ", "nonsense"] {
+        thief.refresh_token = Some(bad.to_owned());
+        let answer = thief.attest(&service, &REFRESH).await;
+        assert_eq!(answer.codes(), ["aprv-invalid-refresh-token"], "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_life_of_its_result() {
+    let config = dev_config(|config| {
+        let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
+        for site in account.checks.get_mut(&Provider::Hcaptcha).unwrap().sites.values_mut() {
+            site.max_result_lifetime = Some(Duration::from_millis(300));
+        }
+    });
+    let service = service(config.await).await;
+    let mut browser = Browser::new(&service).await;
+    let answer = browser.attest(&service, &with_hcaptcha("sim-pass-short")).await;
+    let body = answer.json();
+    assert_eq!(body["expiries"]["session"].as_u64().unwrap() - body["server-time"].as_u64().unwrap(), 300);
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    let session = browser.refresh_token.clone();
+    assert_eq!(browser.attest(&service, &REFRESH).await.codes(), ["aprv-invalid-refresh-token"]);
+    assert_eq!(
+        browser.attest(&service, &with_hcaptcha("sim-pass-short")).await.codes(),
+        ["aprv-invalid-refresh-token"],
+        "the same result does not get a second life"
+    );
+    browser.refresh_token = session;
+    assert!(is_trusted(&browser.attest(&service, &with_hcaptcha("sim-pass-next")).await.token()));
+}
+
+#[tokio::test]
+async fn several_apis_get_their_tokens_in_one_request() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let mut params = with_hcaptcha("sim-pass-apis");
+    params.push(("api", "Shapes.approov.io"));
+    let answer = browser.attest(&service, &params).await;
+    let body = answer.json();
+    let tokens = body["tokens"].as_object().unwrap();
+    assert_eq!(tokens.keys().collect::<Vec<_>>(), ["Shapes.approov.io", "api.example.com"], "named as asked");
+    assert!(tokens.values().all(|token| is_trusted(token.as_str().unwrap())));
+}
+
+#[tokio::test]
+async fn the_payload_hash_becomes_the_pay_claim() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let mut params = with_hcaptcha("sim-pass-pay");
+    params.push(("payload", "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU"));
+    let (_, claims) = decode(&browser.attest(&service, &params).await.token());
+    assert_eq!(claims["pay"], "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU=");
+}
+
+#[tokio::test]
+async fn a_replayed_proof_is_refused() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let proof = browser.proof("POST", URL, |_| {});
+    let answer = browser.attest_with(&service, &with_hcaptcha("sim-pass-replay"), proof.clone()).await;
+    assert_eq!(answer.status, 200);
+    let answer = browser.attest_with(&service, &REFRESH, proof).await;
+    assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
+    assert!(answer.header("www-authenticate").starts_with("DPoP error="));
+}
+
+#[tokio::test]
+async fn a_proof_that_does_not_fit_is_refused_and_uses_nothing_up() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let other = Browser::new(&service).await;
+    let nonce = browser.nonce.clone();
+    let jwk = browser.jwk();
+    let proofs = [
+        ("wrong method", browser.proof("GET", URL, |_| {})),
+        ("wrong url", browser.proof("POST", "http://web.example:8087/other", |_| {})),
+        ("wrong host", browser.proof("POST", "http://evil.example/attest", |_| {})),
+        ("wrong scheme", browser.proof("POST", "https://web.example:8087/attest", |_| {})),
+        ("no jti", browser.proof("POST", URL, |claims| drop(claims.as_object_mut().unwrap().remove("jti")))),
+        ("another's key", {
+            let claims = json!({"jti": "x", "htm": "POST", "htu": URL, "iat": 1, "nonce": nonce});
+            other.sign(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk}), &claims)
+        }),
+        ("unsigned", {
+            let proof = browser.proof("POST", URL, |_| {});
+            format!("{}.", proof.rsplit_once('.').unwrap().0)
+        }),
+        ("not a proof", "x".to_owned()),
+        ("empty", String::new()),
+    ];
+    let params = with_hcaptcha("sim-pass-unused");
+    for (what, proof) in proofs {
+        let answer = browser.attest_with(&service, &params, proof).await;
+        assert_eq!(answer.status, 401, "{what}");
+        assert_eq!(answer.codes(), ["aprv-invalid-dpop-token"], "{what}");
+        assert!(!answer.header("dpop-nonce").is_empty(), "{what}");
+    }
+    for nonce in [json!(null), json!(""), json!("wrong"), json!(7), json!({"a": 1})] {
+        let proof = browser.proof("POST", URL, |claims| claims["nonce"] = nonce.clone());
+        let answer = browser.attest_with(&service, &params, proof).await;
+        assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-nonce".to_owned()]), "{nonce}");
+        assert!(answer.header("www-authenticate").contains("use_dpop_nonce"));
+    }
+    assert!(is_trusted(&browser.attest(&service, &params).await.token()), "the result was not consumed");
+}
+
+#[tokio::test]
+async fn two_proofs_are_none() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let (one, two) = (browser.proof("GET", URL, |_| {}), browser.proof("GET", URL, |_| {}));
+    let request = Request::get("/attest").header("host", HOST).header("dpop", one).header("dpop", two);
+    let answer = send(&service, request.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.codes(), ["aprv-invalid-dpop-token"]);
+}
+
+#[tokio::test]
+async fn a_wrong_clock_in_the_browser_does_not_matter() {
+    let service = dev_service().await;
+    for iat in [0, 1_000_000_000, 4_000_000_000_u64] {
+        let mut browser = Browser::new(&service).await;
+        let proof = browser.proof("POST", URL, |claims| claims["iat"] = iat.into());
+        let token = format!("sim-pass-clock{iat}");
+        assert_eq!(browser.attest_with(&service, &with_hcaptcha(&token), proof).await.status, 200, "{iat}");
+    }
+}
+
+#[tokio::test]
+async fn a_nonce_request_needs_a_sound_proof_and_gives_a_nonce_either_way() {
+    let service = dev_service().await;
+    let mut browser = Browser::default();
+    let answer = browser.ask_nonce(&service).await;
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (204, ""));
+    let request = Request::get("/attest").header("host", HOST).body(Body::empty()).unwrap();
+    let answer = send(&service, request).await;
+    assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
+    assert!(!answer.header("dpop-nonce").is_empty());
+}
+
+#[tokio::test]
+async fn one_preflight_covers_all() {
+    let service = dev_service().await;
+    let request = Request::options("/attest")
+        .header("host", HOST)
+        .header("origin", ORIGIN)
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "content-type,dpop");
+    let answer = send(&service, request.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status, 204);
+    for (name, value) in [
+        ("access-control-allow-origin", ORIGIN),
+        ("access-control-allow-methods", "GET, POST"),
+        ("access-control-allow-headers", "dpop, content-type"),
+        ("access-control-max-age", "7200"),
+        ("vary", "Origin"),
+        ("dpop-nonce", ""),
+        ("access-control-allow-credentials", ""),
+    ] {
+        assert_eq!(answer.header(name), value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn preflight_and_refusal_agree_about_origins() {
+    let config = dev_config(|config| {
+        let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
+        let mut second = account.clone();
+        account.allowed_origins = AllowedOrigins::parse(["*.example.com"]).unwrap();
+        second.site_key = "second".into();
+        second.allowed_origins = AllowedOrigins::parse([ORIGIN]).unwrap();
+        config.accounts.insert("second".into(), second);
+    });
+    let service = service(config.await).await;
+    let preflight = async |origin: &str| {
+        let request = Request::options("/attest").header("host", HOST).header("origin", origin);
+        send(&service, request.body(Body::empty()).unwrap()).await
+    };
+    assert_eq!(preflight("https://a.b.example.com").await.status, 204);
+    let refused = preflight("https://evil.example").await;
+    assert_eq!((refused.status.as_u16(), refused.codes()), (403, vec!["aprv-origin-not-allowed".to_owned()]));
+    assert_eq!(refused.header("access-control-allow-origin"), "");
+    // ORIGIN is the second account's: it may read why the first one refuses it.
+    let mut browser = Browser::new(&service).await;
+    let answer = browser.attest(&service, &with_hcaptcha("sim-pass-origin")).await;
+    assert_eq!((answer.status.as_u16(), answer.json()), (403, json!({"aprv-origin-not-allowed": ORIGIN})));
+    assert_eq!(answer.header("access-control-allow-origin"), ORIGIN);
+    let mut params = with_hcaptcha("sim-pass-origin");
+    params[0].1 = "second";
+    assert!(is_trusted(&browser.attest(&service, &params).await.token()));
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_kept_per_site() {
+    let config = dev_config(|config| {
+        let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
+        for site in account.checks.get_mut(&Provider::Hcaptcha).unwrap().sites.values_mut() {
+            site.rate_limit = Some(2);
+        }
+    });
+    let service = service(config.await).await;
+    let mut answers = Vec::new();
+    for n in 0..5 {
+        let mut browser = Browser::new(&service).await;
+        let token = format!("sim-pass-rate{n}");
+        answers.push(browser.attest(&service, &with_hcaptcha(&token)).await);
+        // Refreshes need no check and are not limited.
+        if browser.refresh_token.is_some() {
+            assert_eq!(browser.attest(&service, &REFRESH).await.status, 200);
+        }
+    }
+    let limited: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    // A minute may end in the middle.
+    assert!(!limited.is_empty() && limited.len() <= 3, "{}", limited.len());
+    for answer in limited {
+        assert_eq!(answer.codes(), ["aprv-rate-limit"]);
+        assert!((1..=60).contains(&answer.header("retry-after").parse::<u64>().unwrap()));
+    }
+    let mut browser = Browser::new(&service).await;
+    assert_eq!(browser.attest(&service, &with_recaptcha("sim-pass-rate")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_session_survives_a_restart_and_a_reload() {
+    let config = dev_config(|_| {}).await;
+    let service = support::service(config.clone()).await;
+    let mut browser = Browser::new(&service).await;
+    browser.attest(&service, &with_hcaptcha("sim-pass-restart")).await;
+    service.reload(config.clone()).unwrap();
+    assert_eq!(browser.attest(&service, &REFRESH).await.status, 200, "nonces survive a reload");
+    let restarted = support::service(config).await;
+    assert_eq!(browser.attest(&restarted, &REFRESH).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_proxy_in_front_is_believed_only_as_configured() {
+    for (proxies, forwarded, ip) in [
+        (0, "198.51.100.1", "192.0.2.7"),
+        (1, "198.51.100.1", "198.51.100.1"),
+        (1, "203.0.113.9, 198.51.100.1", "198.51.100.1"),
+        (2, "203.0.113.9, 198.51.100.1", "203.0.113.9"),
+        (3, "203.0.113.9, 198.51.100.1", "192.0.2.7"),
+        (1, "nonsense", "192.0.2.7"),
+    ] {
+        let config = dev_config(|config| {
+            config.trusted_proxies = proxies;
+            config.public_url = Some("https://public.example/web".parse().unwrap());
+        });
+        let service = service(config.await).await;
+        let mut browser = Browser::default();
+        let public = "https://public.example/web/attest";
+        let proof = browser.proof("GET", public, |_| {});
+        let request = Request::get("/attest").header("host", "internal:1").header("dpop", proof);
+        let answer = send(&service, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, 204, "the proof is about the public URL");
+        browser.keep_nonce(&answer);
+        let proof = browser.proof("POST", public, |_| {});
+        let body = format!(
+            "approov-site-key={}&api=localhost&hcaptcha-site-key={}&hcaptcha-token=sim-pass-p",
+            dev::SITE_KEY,
+            sim::HCAPTCHA_SITE_KEY
+        );
+        let request = Request::post("/attest").header("dpop", proof).header("x-forwarded-for", forwarded);
+        let answer = send(&service, request.body(Body::from(body)).unwrap()).await;
+        let (_, claims) = decode(&answer.token());
+        assert_eq!(claims["ip"], ip, "{proxies} {forwarded}");
+    }
+}

@@ -1,0 +1,272 @@
+//! A browser session without a browser, and a service without a process: keys, proofs, requests.
+// Each test binary uses its part; a helper of a test may fail as a test fails.
+#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use approov_verify::secret::Secret;
+use approov_web_service::config::Config;
+use approov_web_service::http::{self, Peer};
+use approov_web_service::log::{Log, LogFormat};
+use approov_web_service::lookup::Lookup;
+use approov_web_service::service::Service;
+use approov_web_service::store::{AnyStore, Store as _};
+use approov_web_service::{dev, sim};
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+pub const HOST: &str = "web.example:8087";
+pub const URL: &str = "http://web.example:8087/attest";
+pub const ORIGIN: &str = "https://app.example";
+pub const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+pub fn secret() -> Secret {
+    Secret::from_base64(SECRET).unwrap()
+}
+
+/// The simulators on a free port.
+pub async fn simulators() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, sim::router::<()>()).await });
+    address
+}
+
+/// The development configuration, changed as a test needs it.
+pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
+    let listen = "127.0.0.1:8087".parse().unwrap();
+    let mut config = dev::config(listen, simulators().await, &[], secret()).unwrap();
+    change(&mut config);
+    config
+}
+
+pub async fn service(config: Config) -> Arc<Service> {
+    let store = AnyStore::open(&config.store, config.limits.replay_entries, 7).unwrap();
+    let _ = store.ready().await;
+    let lookup = Lookup::new(config.limits.check).unwrap();
+    Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet), false).unwrap())
+}
+
+pub async fn dev_service() -> Arc<Service> {
+    service(dev_config(|_| {}).await).await
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+
+    pub fn codes(&self) -> Vec<String> {
+        self.json().as_object().unwrap().keys().cloned().collect()
+    }
+
+    /// The only token of a success.
+    pub fn token(&self) -> String {
+        assert_eq!(self.status, 200, "{}", self.body);
+        let body = self.json();
+        let tokens = body["tokens"].as_object().unwrap();
+        assert_eq!(tokens.len(), 1);
+        tokens.values().next().unwrap().as_str().unwrap().to_owned()
+    }
+}
+
+pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Answer {
+    let router: Router = http::router(Arc::clone(service), Router::new());
+    let mut request = request;
+    request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
+    let response = router.oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+}
+
+/// One browser session: a key, the latest nonce, the refresh token.
+pub struct Browser {
+    key: EcdsaKeyPair,
+    pub nonce: String,
+    pub refresh_token: Option<String>,
+    jti: u64,
+}
+
+impl Default for Browser {
+    fn default() -> Self {
+        Self {
+            key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+            nonce: String::new(),
+            refresh_token: None,
+            jti: 0,
+        }
+    }
+}
+
+impl Browser {
+    /// A session that has asked for its first nonce.
+    pub async fn new(service: &Arc<Service>) -> Self {
+        let mut browser = Self::default();
+        let answer = browser.ask_nonce(service).await;
+        assert_eq!(answer.status, 204, "{}", answer.body);
+        browser
+    }
+
+    pub fn jwk(&self) -> Value {
+        let point = self.key.public_key().as_ref();
+        json!({
+            "kty": "EC", "crv": "P-256",
+            "x": URL_SAFE_NO_PAD.encode(&point[1..33]),
+            "y": URL_SAFE_NO_PAD.encode(&point[33..65]),
+        })
+    }
+
+    pub fn sign(&self, header: &Value, claims: &Value) -> String {
+        let input =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = self.key.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+    }
+
+    /// A proof; `change` edits its claims.
+    pub fn proof(&mut self, method: &str, url: &str, change: impl FnOnce(&mut Value)) -> String {
+        self.jti += 1;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let mut claims = json!({
+            "jti": format!("jti-{}", self.jti), "htm": method, "htu": url, "iat": now, "nonce": self.nonce,
+        });
+        if self.nonce.is_empty() {
+            claims.as_object_mut().unwrap().remove("nonce");
+        }
+        change(&mut claims);
+        self.sign(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()}), &claims)
+    }
+
+    pub async fn ask_nonce(&mut self, service: &Arc<Service>) -> Answer {
+        let proof = self.proof("GET", URL, |_| {});
+        let request = Request::get("/attest")
+            .header("host", HOST)
+            .header("origin", ORIGIN)
+            .header("dpop", proof)
+            .body(Body::empty())
+            .unwrap();
+        let answer = send(service, request).await;
+        self.keep_nonce(&answer);
+        answer
+    }
+
+    pub fn keep_nonce(&mut self, answer: &Answer) {
+        let nonce = answer.header("dpop-nonce");
+        if !nonce.is_empty() {
+            nonce.clone_into(&mut self.nonce);
+        }
+    }
+
+    /// An attest request with these parameters, a sound proof, and the refresh token if there is one.
+    pub async fn attest(&mut self, service: &Arc<Service>, params: &[(&str, &str)]) -> Answer {
+        let proof = self.proof("POST", URL, |_| {});
+        self.attest_with(service, params, proof).await
+    }
+
+    pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Answer {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(params);
+        if let Some(token) = &self.refresh_token {
+            form.append_pair("refresh-token", token);
+        }
+        let request = Request::post("/attest")
+            .header("host", HOST)
+            .header("origin", ORIGIN)
+            .header("dpop", proof)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(form.finish()))
+            .unwrap();
+        let answer = send(service, request).await;
+        self.keep_nonce(&answer);
+        if answer.status == 200 {
+            self.refresh_token = Some(answer.json()["refresh-token"].as_str().unwrap().to_owned());
+        }
+        answer
+    }
+}
+
+/// Parameters of a first request with an hCaptcha result.
+pub fn with_hcaptcha(token: &str) -> Vec<(&str, &str)> {
+    vec![
+        ("approov-site-key", dev::SITE_KEY),
+        ("api", "api.example.com"),
+        ("hcaptcha-site-key", sim::HCAPTCHA_SITE_KEY),
+        ("hcaptcha-token", token),
+    ]
+}
+
+pub fn with_recaptcha(token: &str) -> Vec<(&str, &str)> {
+    vec![
+        ("approov-site-key", dev::SITE_KEY),
+        ("api", "api.example.com"),
+        ("recaptcha-site-key", sim::RECAPTCHA_SITE_KEY),
+        ("recaptcha-token", token),
+    ]
+}
+
+pub fn with_fingerprint(request_id: &str) -> Vec<(&str, &str)> {
+    vec![
+        ("approov-site-key", dev::SITE_KEY),
+        ("api", "api.example.com"),
+        ("fingerprintjs-token", sim::FINGERPRINT_PUBLIC_API_KEY),
+        ("fingerprintjs-visitor-id", "visitor"),
+        ("fingerprintjs-request-id", request_id),
+    ]
+}
+
+/// Parameters of a refresh.
+pub const REFRESH: [(&str, &str); 2] = [("approov-site-key", dev::SITE_KEY), ("api", "api.example.com")];
+
+/// Header and claims of a JWS, unverified.
+pub fn decode(token: &str) -> (Value, Value) {
+    let mut parts = token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
+    let mut json = || serde_json::from_slice(&parts.next().unwrap()).unwrap();
+    (json(), json())
+}
+
+/// Whether a token is signed with the account's secret.
+pub fn is_trusted(token: &str) -> bool {
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret().as_bytes());
+    hmac::verify(&key, message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).is_ok()
+}
+
+pub fn names(value: &Value) -> BTreeMap<String, &'static str> {
+    value
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| {
+            let kind = match value {
+                Value::String(_) => "string",
+                Value::Number(_) => "number",
+                Value::Object(_) => "object",
+                _ => "other",
+            };
+            (name.clone(), kind)
+        })
+        .collect()
+}

@@ -1,0 +1,90 @@
+// The whole way, in a real browser: a check, a token from the service, a call to the protected API on another origin.
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+
+import { chosenEngines, ENGINES } from '../harness/engines.mjs'
+import { startWorld } from '../harness/world.mjs'
+
+for (const engine of chosenEngines()) {
+  describe(`the flow in ${ENGINES[engine].title}`, () => {
+    let world
+    before(async () => {
+      world = await startWorld(engine)
+    })
+    after(() => world?.stop())
+
+    for (const check of ['hcaptcha', 'recaptcha', 'fingerprint']) {
+      /** One visit: token for a check with this outcome, and the API's verdict on it. */
+      const visit = async (outcome) => {
+        await world.freshPage()
+        return world.run(
+          async (settings, check, outcome) => {
+            const { Approov } = await import('/approov.js')
+            const { callApi, firstToken } = await import('/flow.js')
+            const token = await firstToken(settings, check, outcome)
+            const proof = await Approov.getDPoPToken('GET', settings.apiUrl, crypto.randomUUID(), token)
+            return { ...(await callApi(settings, { token, proof })), token, expiries: await Approov.getExpiries() }
+          },
+          world.settings,
+          check,
+          outcome,
+        )
+      }
+
+      test(`a passed ${check} check opens the protected API`, async () => {
+        const { status, answer, token } = await visit('pass')
+        assert.equal(status, 200, JSON.stringify(answer))
+        assert.equal(answer.proof.accepted, true)
+        const claims = JSON.parse(Buffer.from(token.split('.')[1], 'base64url'))
+        assert.ok(claims.exp > Date.now() / 1000 && claims.exp < Date.now() / 1000 + 3600, `exp ${claims.exp}`)
+        assert.match(claims.cnf.jkt, /^[\w-]{43}$/)
+        const [prefix] = { hcaptcha: ['hcap:'], recaptcha: ['recap:'], fingerprint: ['fp:'] }[check]
+        assert.deepEqual(Object.keys(claims.embed).map((key) => key.startsWith(prefix)), [true])
+      })
+
+      test(`a failed ${check} check gives a token that the API refuses`, async () => {
+        const { status, token } = await visit('fail')
+        assert.equal(token.split('.').length, 3)
+        assert.equal(status, 401)
+      })
+
+      test(`the expiries after a ${check} check name the session and the check`, async () => {
+        const { expiries } = await visit('pass')
+        const now = Date.now()
+        const prefix = { hcaptcha: 'hcap:', recaptcha: 'recap:', fingerprint: 'fp:' }[check]
+        assert.ok(Object.keys(expiries).some((key) => key.startsWith(prefix)), JSON.stringify(expiries))
+        for (const [key, at] of Object.entries(expiries)) assert.ok(at > now && at < now + 86_400_000, `${key}: ${at}`)
+        assert.ok(expiries.session)
+      })
+    }
+
+    test('several checks travel in one request', async () => {
+      await world.freshPage()
+      const token = await world.run(async (settings) => {
+        const { Approov } = await import('/approov.js')
+        const { passCheck, sessionOptions } = await import('/flow.js')
+        const checks = ['hcaptcha', 'recaptcha', 'fingerprint']
+        await Approov.initializeSession(Object.assign({}, ...checks.map((check) => sessionOptions(settings, check))))
+        const results = await Promise.all(checks.map((check) => passCheck(settings, check)))
+        return Approov.fetchToken(settings.api, Object.assign({}, ...results))
+      }, world.settings)
+      const claims = JSON.parse(Buffer.from(token.split('.')[1], 'base64url'))
+      assert.equal(Object.keys(claims.embed).length, 3)
+    })
+
+    test('a payload is bound into the token', async () => {
+      await world.freshPage()
+      const token = await world.run(async (settings) => {
+        const { Approov } = await import('/approov.js')
+        const { passCheck, sessionOptions } = await import('/flow.js')
+        await Approov.initializeSession(sessionOptions(settings, 'hcaptcha'))
+        return Approov.fetchToken(settings.api, {
+          ...(await passCheck(settings, 'hcaptcha')),
+          payload: new TextEncoder().encode('Bearer myauth_tokenmy-device-id'),
+        })
+      }, world.settings)
+      // The value is a vector of the vendor's own backend samples.
+      assert.equal(JSON.parse(Buffer.from(token.split('.')[1], 'base64url')).pay, '71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU=')
+    })
+  })
+}

@@ -1,0 +1,102 @@
+// What is in the npm package, and how its files behave before anything is asked of them.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
+
+import { unpackTarball } from '../harness/world.mjs'
+
+describe('the npm package', () => {
+  let unpacked
+  const read = (name) => readFile(join(unpacked.path, name), 'utf8')
+  before(async () => {
+    unpacked = await unpackTarball()
+  })
+  after(() => unpacked?.remove())
+
+  test('has these files and no others', async () => {
+    assert.deepEqual((await readdir(unpacked.path)).sort(), [
+      'CHANGELOG.md',
+      'LICENSE-APACHE',
+      'LICENSE-MIT',
+      'README.md',
+      'approov.d.ts',
+      'approov.js',
+      'approov.js.map',
+      'approov_bg.wasm',
+      'index.js',
+      'index.js.map',
+      'package.json',
+    ])
+  })
+
+  test('names only files that it has', async () => {
+    const manifest = JSON.parse(await read('package.json'))
+    const names = []
+    const collect = (value) => {
+      if (typeof value === 'string') names.push(value)
+      else if (value) Object.values(value).forEach(collect)
+    }
+    collect([manifest.exports, manifest.main, manifest.module, manifest.types])
+    assert.ok(names.length > 0)
+    for (const name of names.filter((name) => !name.includes('*'))) await read(name)
+  })
+
+  test('says its name, version and licence', async () => {
+    const manifest = JSON.parse(await read('package.json'))
+    assert.equal(manifest.name, 'approov-web-sdk')
+    assert.match(manifest.version, /^\d+\.\d+\.\d+$/)
+    assert.notEqual(manifest.version, '0.0.0')
+    assert.equal(manifest.license, 'MIT OR Apache-2.0')
+  })
+
+  test('has its whole code in approov.js: no other file, no other address, no eval', async () => {
+    const code = await read('approov.js')
+    for (const forbidden of [/import\.meta/, /\.wasm\b(?!_)/, /\bimport\(/, /\beval\(/, /new Function\b/, /importScripts/, /(^|[;}\s])import\s*["'{*]/]) {
+      assert.doesNotMatch(code, forbidden)
+    }
+  })
+
+  test('refers to its WebAssembly in the split build by the form that bundlers recognise', async () => {
+    assert.match(await read('index.js'), /new URL\(["']\.?\/?approov_bg\.wasm["'],\s*import\.meta\.url\)/)
+    assert.ok(await WebAssembly.compile(await readFile(join(unpacked.path, 'approov_bg.wasm'))))
+  })
+
+  test('has source maps with sources, and without the embedded bytes', async () => {
+    for (const file of ['approov.js', 'index.js']) {
+      assert.match(await read(file), new RegExp(`//# sourceMappingURL=${file}\\.map\\s*$`))
+      const map = JSON.parse(await read(`${file}.map`))
+      const facade = map.sources.findIndex((name) => name.endsWith('src/approov.js'))
+      assert.match(map.sourcesContent[facade], /Approov/)
+      assert.ok(map.sources.every((name) => !name.startsWith('/')), `${map.sources}`)
+      assert.ok(JSON.stringify(map.sourcesContent).length < 200_000)
+    }
+  })
+
+  for (const file of ['approov.js', 'index.js']) {
+    test(`${file} imports in Node without a side effect`, async () => {
+      const script = `
+        const before = new Set(Reflect.ownKeys(globalThis))
+        globalThis.fetch = () => { throw new Error('import fetched something') }
+        WebAssembly.compile = WebAssembly.instantiate = WebAssembly.Module = () => { throw new Error('import compiled something') }
+        const sdk = await import(${JSON.stringify(pathToFileURL(join(unpacked.path, file)).href)})
+        const added = Reflect.ownKeys(globalThis).filter((key) => !before.has(key))
+        console.log(JSON.stringify({ exported: Object.keys(sdk).sort(), added, active: process.getActiveResourcesInfo().filter((kind) => !/Pipe|TTY|FSReq|CloseReq/.test(kind)) }))`
+      const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], { timeout: 10_000 })
+      assert.deepEqual(JSON.parse(stdout), {
+        exported: ['Approov', 'ApproovError', 'ApproovFetchError', 'ApproovServiceError', 'ApproovSessionError'],
+        added: [],
+        active: [],
+      })
+    })
+  }
+
+  test('would be published as it is', async () => {
+    const { stderr } = await promisify(execFile)('npm', ['publish', '--dry-run', '--offline'], { cwd: unpacked.path })
+    const complaints = stderr.split('\n').filter((line) => /npm (error|warn publish)/.test(line) && !line.includes('to be logged in'))
+    assert.deepEqual(complaints, [])
+  })
+})

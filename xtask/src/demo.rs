@@ -1,0 +1,94 @@
+//! `cargo xtask demo`: the service, the protected API and the demo site, on three origins.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::package;
+use crate::project::Project;
+use crate::tools::{self, CHROMIUM};
+
+/// The programs that the demo and the browser tests start.
+pub(crate) struct Servers {
+    service: PathBuf,
+    protected_api: PathBuf,
+}
+
+impl Servers {
+    /// Builds both and learns from cargo where they are.
+    pub(crate) fn build(project: &Project) -> Result<Self> {
+        let result = project
+            .cargo()
+            .args(["build", "--message-format=json-render-diagnostics"])
+            .args(["-p", "approov-web-service", "--bin", "approov-web-service"])
+            .args(["-p", "approov-verify", "--example", "demo_api"])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("starting cargo build")?;
+        if !result.status.success() {
+            bail!("building the service and the protected API failed ({})", result.status);
+        }
+        let messages = String::from_utf8(result.stdout).context("cargo's messages")?;
+        Ok(Self {
+            service: executable(&messages, "approov-web-service")?,
+            protected_api: executable(&messages, "demo_api")?,
+        })
+    }
+
+    /// Tells a Node program where the servers are.
+    pub(crate) fn announce_to<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.env("APPROOV_WEB_SERVICE", &self.service).env("APPROOV_DEMO_API", &self.protected_api)
+    }
+}
+
+/// The executable of a target, from cargo's JSON messages.
+fn executable(messages: &str, target: &str) -> Result<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message.pointer("/target/name").and_then(Value::as_str) == Some(target))
+        .find_map(|message| message.get("executable").and_then(Value::as_str).map(PathBuf::from))
+        .with_context(|| format!("cargo built no executable {target}"))
+}
+
+/// Serves until Ctrl-C. The Node program takes this process's place, so that signals reach it alone; it ends its children.
+pub(crate) fn serve(project: &Project) -> Result<ExitCode> {
+    package::build(project)?;
+    let servers = Servers::build(project)?;
+    let mut command = Command::new("node");
+    command.arg(project.root.join("www-demo/serve.mjs"));
+    Err(servers.announce_to(&mut command).exec()).context("starting node")
+}
+
+/// Drives the demo once for each check service, with a passing and a failing check.
+pub(crate) fn check(project: &Project) -> Result<ExitCode> {
+    tools::ensure_engines(&[&CHROMIUM])?;
+    package::build(project)?;
+    let servers = Servers::build(project)?;
+    let mut command = Command::new("node");
+    command.arg(project.tests().join("demo-check.mjs"));
+    Err(servers.announce_to(&mut command).exec()).context("starting node")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_among_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"demo_api"},"executable":null}"#,
+            "\nnot json\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"demo_api"},"executable":"/build/demo_api"}"#,
+        );
+        assert_eq!(executable(messages, "demo_api").unwrap(), PathBuf::from("/build/demo_api"));
+    }
+
+    #[test]
+    fn a_target_without_an_executable_is_an_error() {
+        assert!(executable(r#"{"target":{"name":"demo_api"},"executable":null}"#, "demo_api").is_err());
+    }
+}

@@ -1,0 +1,279 @@
+//! `cargo xtask package`: from the crate to `dist/` and the npm tarball.
+//!
+//! wasm-pack compiles and binds, wasm-opt optimises, esbuild joins the facade (`pkg-template/approov.js`) with the
+//! generated glue and with one of two ways to reach the WebAssembly: embedded in the file, or as a file beside it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::process::{output, run};
+use crate::project::Project;
+use crate::tools::{self, WASM_BINDGEN, WASM_PACK};
+
+/// Where a bundle's WebAssembly is.
+enum Wasm {
+    /// In the JavaScript itself, as hexadecimal text: after brotli that costs 8 % over the bare bytes, base64 39 %.
+    Embedded,
+    /// In a file of this name beside the JavaScript.
+    Beside(&'static str),
+}
+
+/// One JavaScript file of the package.
+struct Bundle {
+    file: &'static str,
+    wasm: Wasm,
+}
+
+const BUNDLES: &[Bundle] = &[
+    Bundle { file: "approov.js", wasm: Wasm::Embedded },
+    Bundle { file: "index.js", wasm: Wasm::Beside("approov_bg.wasm") },
+];
+
+/// Files that the package takes over as they are: source in the repository, name in the package.
+const COPIED: &[(&str, &str)] = &[
+    ("pkg-template/approov.d.ts", "approov.d.ts"),
+    ("pkg-template/README.md", "README.md"),
+    ("CHANGELOG.md", "CHANGELOG.md"),
+    ("LICENSE-MIT", "LICENSE-MIT"),
+    ("LICENSE-APACHE", "LICENSE-APACHE"),
+];
+
+/// What wasm-opt does. The features are those that rustc's target has by default, which every current
+/// engine understands.
+const WASM_OPT: &[&str] = &[
+    "-Oz",
+    "--enable-bulk-memory",
+    "--enable-multivalue",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-sign-ext",
+    "--strip-debug",
+    "--strip-producers",
+    "--strip-target-features",
+];
+
+/// Builds everything. `dist/` is replaced only when all of it was built.
+pub(crate) fn build(project: &Project) -> Result<()> {
+    install_tools(project)?;
+    let work = project.target.join("package");
+    let glue = compile(project, &work.join("bindings"))?;
+
+    let dist = work.join("dist");
+    recreate(&dist)?;
+    for bundle in BUNDLES {
+        assemble(project, bundle, &glue, &work, &dist)?;
+    }
+    for (source, name) in COPIED {
+        copy(&project.root.join(source), &dist.join(name))?;
+    }
+    write_package_json(project, &dist)?;
+
+    if project.dist().exists() {
+        fs::remove_dir_all(project.dist()).context("removing the old dist/")?;
+    }
+    copy_directory(&dist, &project.dist())?;
+    run(Command::new("npm").args(["pack", "--silent", "--pack-destination", "."]).current_dir(project.dist()))?;
+    ensure!(project.tarball().is_file(), "npm pack did not write {}", project.tarball().display());
+    print_sizes(project)
+}
+
+/// What [`build`] needs.
+pub(crate) fn install_tools(project: &Project) -> Result<()> {
+    tools::ensure_wasm_target(project)?;
+    tools::ensure_cargo_tools(&[&WASM_BINDGEN, &WASM_PACK])?;
+    tools::ensure_npm_packages(project)
+}
+
+/// The generated JavaScript glue and the optimised WebAssembly.
+struct Glue {
+    javascript: PathBuf,
+    wasm: PathBuf,
+}
+
+fn compile(project: &Project, directory: &Path) -> Result<Glue> {
+    recreate(directory)?;
+    run(Command::new(WASM_PACK.program()?)
+        .args(["build", "--release", "--target", "web", "--mode", "no-install"])
+        .args(["--no-opt", "--no-pack", "--no-typescript", "--out-name", "approov", "--out-dir"])
+        .arg(directory)
+        .arg(&project.root)
+        .args(["--", "--package", "approov-web-sdk"])
+        .env("PATH", tools::path()?))?;
+    let optimised = directory.join("approov_bg.optimised.wasm");
+    run(Command::new(project.npm_program("wasm-opt"))
+        .args(WASM_OPT)
+        .arg(directory.join("approov_bg.wasm"))
+        .arg("-o")
+        .arg(&optimised))?;
+    Ok(Glue { javascript: directory.join("approov.js"), wasm: optimised })
+}
+
+/// Joins the facade, the glue and the bundle's source of the WebAssembly into one module.
+fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: &Path) -> Result<()> {
+    let directory = work.join(bundle.file.trim_end_matches(".js"));
+    let sources = directory.join("src");
+    recreate(&sources)?;
+    copy(&project.root.join("pkg-template/approov.js"), &sources.join("approov.js"))?;
+    fs::write(sources.join("glue.js"), without_default_location(&fs::read_to_string(&glue.javascript)?)?)?;
+    match bundle.wasm {
+        Wasm::Embedded => {
+            fs::write(sources.join("wasm.hex"), hexadecimal(&fs::read(&glue.wasm)?)?)?;
+            fs::write(sources.join("wasm-source.js"), EMBEDDED)?;
+        }
+        Wasm::Beside(file) => {
+            copy(&glue.wasm, &dist.join(file))?;
+            fs::write(sources.join("wasm-source.js"), beside(file))?;
+        }
+    }
+    run(Command::new(project.npm_program("esbuild"))
+        .args(["src/approov.js", "--bundle", "--format=esm", "--target=es2022", "--minify", "--charset=utf8"])
+        .args(["--loader:.hex=text", "--legal-comments=none", "--log-level=warning"])
+        .args(["--sourcemap", &format!("--outfile={}", bundle.file)])
+        .current_dir(&directory))?;
+    let map = format!("{}.map", bundle.file);
+    copy(&directory.join(bundle.file), &dist.join(bundle.file))?;
+    fs::write(dist.join(&map), without_embedded_bytes(&fs::read_to_string(directory.join(&map))?)?)?;
+    Ok(())
+}
+
+/// `wasm-source.js` of the one-file build. `Uint8Array.fromHex` is there in new browsers.
+const EMBEDDED: &str = r#"import hex from './wasm.hex'
+
+/** The bytes of the WebAssembly module. */
+export default async function wasmSource() {
+  if (Uint8Array.fromHex) return Uint8Array.fromHex(hex)
+  const bytes = new Uint8Array(hex.length / 2)
+  for (let i = 0; i < bytes.length; i++) bytes[i] = parseInt(hex.slice(2 * i, 2 * i + 2), 16)
+  return bytes
+}
+"#;
+
+/// `wasm-source.js` of a build whose WebAssembly is a file of its own. Bundlers recognise this form of URL.
+fn beside(file: &str) -> String {
+    format!(
+        "/** Where the WebAssembly module is. */\nexport default async function wasmSource() {{\n  return new URL('{file}', import.meta.url)\n}}\n"
+    )
+}
+
+/// The generated glue guesses a URL when it is given none. The facade always gives one, and a bundler that meets the
+/// guess would look for a file that the package does not have.
+fn without_default_location(glue: &str) -> Result<String> {
+    let guess = "new URL('approov_bg.wasm', import.meta.url)";
+    match glue.matches(guess).count() {
+        0 => Ok(glue.to_owned()),
+        1 => Ok(glue.replace(guess, "undefined")),
+        count => bail!("the generated glue names its WebAssembly file {count} times"),
+    }
+}
+
+/// A source map without the text of the embedded WebAssembly, which is no source.
+fn without_embedded_bytes(map: &str) -> Result<String> {
+    let mut map: Value = serde_json::from_str(map).context("reading a source map")?;
+    let names: Vec<String> = map
+        .get("sources")
+        .and_then(Value::as_array)
+        .context("a source map without sources")?
+        .iter()
+        .map(|name| name.as_str().unwrap_or_default().to_owned())
+        .collect();
+    if let Some(contents) = map.get_mut("sourcesContent").and_then(Value::as_array_mut) {
+        for (name, content) in names.iter().zip(contents) {
+            if name.ends_with(".hex") {
+                *content = Value::Null;
+            }
+        }
+    }
+    Ok(map.to_string())
+}
+
+fn hexadecimal(bytes: &[u8]) -> Result<String> {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        write!(text, "{byte:02x}")?;
+    }
+    Ok(text)
+}
+
+/// The template with the crate's version.
+fn write_package_json(project: &Project, dist: &Path) -> Result<()> {
+    let template = fs::read_to_string(project.root.join("pkg-template/package.json"))
+        .context("reading pkg-template/package.json")?;
+    let written = with_version(&template, &project.version)?;
+    fs::write(dist.join("package.json"), written).context("writing package.json")
+}
+
+/// Replaces the version in place, so that the order of the template's members stays (export conditions are ordered).
+fn with_version(template: &str, version: &str) -> Result<String> {
+    let parsed: Value = serde_json::from_str(template).context("reading pkg-template/package.json")?;
+    let old = parsed.get("version").and_then(Value::as_str).context("pkg-template/package.json has no version")?;
+    let member = format!("\"version\": \"{old}\"");
+    ensure!(template.matches(&member).count() == 1, "pkg-template/package.json must have {member} once");
+    Ok(template.replace(&member, &format!("\"version\": \"{version}\"")))
+}
+
+fn print_sizes(project: &Project) -> Result<()> {
+    let table = output(Command::new("node").arg(project.root.join("xtask/sizes.mjs")).arg(project.dist()))?;
+    println!("\n{}\n\n{}", table.trim_end(), project.tarball().display());
+    Ok(())
+}
+
+fn recreate(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("removing {}", directory.display()))?;
+    }
+    fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    recreate(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry?;
+        copy(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_become_lower_case_hexadecimal() {
+        assert_eq!(hexadecimal(&[0, 0x0a, 0xff]).unwrap(), "000aff");
+    }
+
+    #[test]
+    fn the_version_is_replaced_and_the_order_of_members_stays() {
+        let template = r#"{ "version": "0.0.0", "exports": { "types": "./a.d.ts", "default": "./a.js" } }"#;
+        assert_eq!(with_version(template, "1.2.3").unwrap(), template.replace("0.0.0", "1.2.3"));
+    }
+
+    #[test]
+    fn a_template_without_a_version_is_an_error() {
+        assert!(with_version("{}", "1.2.3").is_err());
+    }
+
+    #[test]
+    fn the_guessed_location_leaves_the_glue() {
+        let glue = "if (x === undefined) { x = new URL('approov_bg.wasm', import.meta.url); }";
+        assert_eq!(without_default_location(glue).unwrap(), "if (x === undefined) { x = undefined; }");
+    }
+
+    #[test]
+    fn a_source_map_keeps_its_sources_but_not_the_embedded_bytes() {
+        let map = r#"{"sources":["src/wasm.hex","src/approov.js"],"sourcesContent":["00ff","export {}"]}"#;
+        let kept: Value = serde_json::from_str(&without_embedded_bytes(map).unwrap()).unwrap();
+        assert_eq!(kept["sourcesContent"], serde_json::json!([null, "export {}"]));
+    }
+}

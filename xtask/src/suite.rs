@@ -1,0 +1,292 @@
+//! `cargo xtask test`: every runner of the project, their counts added up to one last line.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+
+use crate::demo::Servers;
+use crate::package;
+use crate::process::run_watched;
+use crate::project::Project;
+use crate::tools::{self, CHROMIUM, WASM_BINDGEN};
+
+/// A part of the tests that can be asked for by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Part {
+    /// Format, lints, native tests of the workspace.
+    Unit,
+    /// The browser edge of the SDK, by wasm-bindgen-test in a headless browser.
+    Web,
+    /// The packed package against the real service and the protected API, in browsers.
+    E2e,
+    /// What is in the package, and how it loads.
+    Package,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Unit, Self::Web, Self::E2e, Self::Package];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Web => "web",
+            Self::E2e => "e2e",
+            Self::Package => "package",
+        }
+    }
+
+    /// The parts of these names, in the order in which they run; all of them for no names.
+    pub(crate) fn parse_all(names: &[&str]) -> Result<Vec<Self>> {
+        if let Some(unknown) = names.iter().find(|name| Self::ALL.iter().all(|part| part.name() != **name)) {
+            bail!("there is no test part {unknown:?}; the parts are unit, web, e2e and package");
+        }
+        Ok(Self::ALL.into_iter().filter(|part| names.is_empty() || names.contains(&part.name())).collect())
+    }
+}
+
+/// Runs the parts, each to its end whatever the others did.
+pub(crate) fn run(project: &Project, parts: &[Part]) -> Result<ExitCode> {
+    install(project, parts)?;
+    let mut total = Tally::default();
+    for part in parts {
+        let begin = Instant::now();
+        println!("\n== {} ==", part.name());
+        let mut tally = Tally::default();
+        if let Err(error) = run_part(project, *part, &mut tally) {
+            println!("FAILED: {error:#}");
+            tally.failed += 1;
+        }
+        if tally.passed + tally.failed == 0 {
+            println!("FAILED: the part {} ran no test", part.name());
+            tally.failed += 1;
+        }
+        println!("== {}: {tally} in {} s ==", part.name(), begin.elapsed().as_secs());
+        total.add(tally);
+    }
+    println!("\n{total}");
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Installs what every part needs.
+pub(crate) fn install_everything(project: &Project) -> Result<()> {
+    install(project, &Part::ALL)
+}
+
+fn install(project: &Project, parts: &[Part]) -> Result<()> {
+    for part in parts {
+        match part {
+            Part::Unit => {
+                tools::ensure_rust_components(project)?;
+                tools::ensure_wasm_target(project)?;
+            }
+            Part::Web => {
+                tools::ensure_wasm_target(project)?;
+                tools::ensure_engines(&[&CHROMIUM])?;
+                tools::ensure_cargo_tools(&[&WASM_BINDGEN])?;
+            }
+            Part::E2e => {
+                tools::ensure_engines(&tools::chosen_engines()?)?;
+                package::install_tools(project)?;
+            }
+            Part::Package => package::install_tools(project)?,
+        }
+    }
+    Ok(())
+}
+
+fn run_part(project: &Project, part: Part, tally: &mut Tally) -> Result<()> {
+    match part {
+        Part::Unit => unit(project, tally),
+        Part::Web => web(project, tally),
+        Part::E2e => {
+            ensure_package(project)?;
+            let servers = Servers::build(project)?;
+            node_tests(project, "browser", Some(&servers), tally)
+        }
+        Part::Package => {
+            package::build(project)?;
+            node_tests(project, "package", None, tally)
+        }
+    }
+}
+
+fn unit(project: &Project, tally: &mut Tally) -> Result<()> {
+    check(project.cargo().args(["fmt", "--all", "--check"]), tally)?;
+    check(
+        project.cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
+        tally,
+    )?;
+    check(
+        project
+            .cargo()
+            .args(["clippy", "-p", "approov-web-sdk", "--all-targets", "--target", "wasm32-unknown-unknown"])
+            .args(["--", "-D", "warnings"]),
+        tally,
+    )?;
+    runner(project.cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]), tally)
+}
+
+fn web(project: &Project, tally: &mut Tally) -> Result<()> {
+    let driver = tools::find("chromedriver").context("chromedriver is not on PATH")?;
+    runner(
+        project
+            .cargo()
+            .args(["test", "-p", "approov-web-sdk", "--target", "wasm32-unknown-unknown", "--no-fail-fast"])
+            .env("PATH", tools::path()?)
+            .env("CHROMEDRIVER", driver)
+            .env("WASM_BINDGEN_TEST_TIMEOUT", "120"),
+        tally,
+    )
+}
+
+/// The test files of one directory of `tests/e2e`, by Node's test runner.
+fn node_tests(project: &Project, directory: &str, servers: Option<&Servers>, tally: &mut Tally) -> Result<()> {
+    let mut files = test_files(&project.tests().join(directory))?;
+    files.sort();
+    let mut command = Command::new("node");
+    command
+        .args(["--test", "--test-reporter=spec", "--test-concurrency=2"])
+        .args(files)
+        .current_dir(project.tests())
+        .env("APPROOV_PACKAGE", project.dist())
+        .env("APPROOV_TARBALL", project.tarball());
+    let engines: Vec<&str> = tools::chosen_engines()?.iter().map(|engine| engine.name).collect();
+    command.env("APPROOV_ENGINES", engines.join(",")).env("PATH", tools::path()?);
+    if let Some(servers) = servers {
+        servers.announce_to(&mut command);
+    }
+    runner(&mut command, tally)
+}
+
+fn test_files(directory: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
+        let path = entry?.path();
+        let name = path.to_string_lossy().into_owned();
+        if name.ends_with(".test.mjs") {
+            files.push(name);
+        }
+    }
+    Ok(files)
+}
+
+/// The package as `cargo xtask package` left it, when this run has just built it; built now otherwise.
+fn ensure_package(project: &Project) -> Result<()> {
+    if env::var_os("APPROOV_KEEP_PACKAGE").is_some() && project.tarball().is_file() {
+        println!("APPROOV_KEEP_PACKAGE is set: testing {} as it is", project.tarball().display());
+        return Ok(());
+    }
+    package::build(project)
+}
+
+/// A command that is one test: it holds or it does not.
+fn check(command: &mut Command, tally: &mut Tally) -> Result<()> {
+    if run_watched(command, |_| {})?.success() {
+        tally.passed += 1;
+    } else {
+        println!("FAILED: the check above");
+        tally.failed += 1;
+    }
+    Ok(())
+}
+
+/// A command that runs tests and says how many. A failing exit status counts as a failure even when no test failed.
+fn runner(command: &mut Command, tally: &mut Tally) -> Result<()> {
+    let mut counted = Tally::default();
+    let status = run_watched(command, |line| counted.add(Tally::read(line)))?;
+    if !status.success() && counted.failed == 0 {
+        println!("FAILED: the runner above ended with {status}");
+        counted.failed += 1;
+    }
+    if status.success() && counted.passed == 0 {
+        println!("FAILED: the runner above ran no test");
+        counted.failed += 1;
+    }
+    tally.add(counted);
+    Ok(())
+}
+
+/// How many tests passed and failed.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+
+    /// Reads a summary line of a test runner; any other line counts nothing.
+    fn read(line: &str) -> Self {
+        // cargo test and wasm-bindgen-test: "test result: ok. 3 passed; 1 failed; 0 ignored; …"
+        if let Some(summary) = line.trim_start().strip_prefix("test result:") {
+            let count = |word: &str| {
+                summary
+                    .split([';', '.'])
+                    .filter_map(|part| part.trim().strip_suffix(word))
+                    .find_map(|number| number.trim().parse().ok())
+                    .unwrap_or(0)
+            };
+            return Self { passed: count("passed"), failed: count("failed") };
+        }
+        // node --test: "ℹ pass 3", "ℹ fail 1", "ℹ cancelled 0"
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next(), words.next().and_then(|number| number.parse().ok()), words.next()) {
+            (Some("ℹ"), Some("pass"), Some(passed), None) => Self { passed, failed: 0 },
+            (Some("ℹ"), Some("fail" | "cancelled"), Some(failed), None) => Self { passed: 0, failed },
+            _ => Self::default(),
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(passed: u64, failed: u64) -> Tally {
+        Tally { passed, failed }
+    }
+
+    #[test]
+    fn the_summary_of_cargo_test_is_read() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        assert_eq!(Tally::read(line), tally(12, 3));
+    }
+
+    #[test]
+    fn the_summary_of_nodes_test_runner_is_read() {
+        assert_eq!(Tally::read("ℹ pass 7"), tally(7, 0));
+        assert_eq!(Tally::read("ℹ fail 2"), tally(0, 2));
+        assert_eq!(Tally::read("ℹ cancelled 1"), tally(0, 1));
+    }
+
+    #[test]
+    fn other_lines_count_nothing() {
+        for line in ["", "ℹ tests 9", "ℹ pass the salt 3", "test passes ... ok", "3 passed; 1 failed"] {
+            assert_eq!(Tally::read(line), tally(0, 0), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_names_mean_all_parts_and_order_does_not_matter() {
+        assert_eq!(Part::parse_all(&[]).unwrap(), Part::ALL);
+        assert_eq!(Part::parse_all(&["package", "unit"]).unwrap(), [Part::Unit, Part::Package]);
+    }
+
+    #[test]
+    fn an_unknown_part_is_refused() {
+        assert!(Part::parse_all(&["units"]).is_err());
+    }
+}

@@ -1,0 +1,251 @@
+//! What the tasks need on a machine: installed where that is possible, named exactly where it is not.
+//!
+//! A fresh Debian machine with rustup, Node, git and a C linker is enough to start from.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{output, run, succeeds};
+use crate::project::{Project, cargo};
+
+/// A pinned program from crates.io, kept in the user's cache, apart from the programs the user installed.
+pub(crate) struct CargoTool {
+    package: &'static str,
+    version: &'static str,
+    programs: &'static [&'static str],
+}
+
+/// Must equal the `wasm-bindgen` version in `Cargo.lock`.
+pub(crate) const WASM_BINDGEN: CargoTool = CargoTool {
+    package: "wasm-bindgen-cli",
+    version: "0.2.130",
+    programs: &["wasm-bindgen", "wasm-bindgen-test-runner"],
+};
+/// Drives cargo and wasm-bindgen for the package.
+pub(crate) const WASM_PACK: CargoTool = CargoTool { package: "wasm-pack", version: "0.15.1", programs: &["wasm-pack"] };
+
+/// A program from a Debian package.
+struct DebianTool {
+    program: &'static str,
+    package: &'static str,
+}
+
+/// geckodriver is not packaged by Debian.
+const GECKODRIVER: CargoTool = CargoTool { package: "geckodriver", version: "0.37.1", programs: &["geckodriver"] };
+
+/// A browser engine that the tests run in, and what it takes to drive it.
+pub(crate) struct Engine {
+    /// The name that `APPROOV_ENGINES` and the test harness know.
+    pub(crate) name: &'static str,
+    debian: &'static [DebianTool],
+    cargo: &'static [&'static CargoTool],
+}
+
+/// The engine that the demo's check uses.
+pub(crate) const CHROMIUM: Engine = Engine {
+    name: "chromium",
+    debian: &[
+        DebianTool { program: "chromium", package: "chromium" },
+        DebianTool { program: "chromedriver", package: "chromium-driver" },
+    ],
+    cargo: &[],
+};
+
+const ENGINES: &[Engine] = &[
+    CHROMIUM,
+    Engine {
+        name: "firefox",
+        debian: &[DebianTool { program: "firefox", package: "firefox-esr" }],
+        cargo: &[&GECKODRIVER],
+    },
+    Engine {
+        name: "webkit",
+        debian: &[
+            DebianTool { program: "WebKitWebDriver", package: "webkit2gtk-driver" },
+            DebianTool { program: "Xvfb", package: "xvfb" },
+        ],
+        cargo: &[],
+    },
+];
+
+/// The engines of this run: those that the environment variable `APPROOV_ENGINES` names, separated by commas; all by default.
+pub(crate) fn chosen_engines() -> Result<Vec<&'static Engine>> {
+    let Ok(chosen) = env::var("APPROOV_ENGINES") else {
+        return Ok(ENGINES.iter().collect());
+    };
+    chosen
+        .split(',')
+        .map(|name| {
+            let engine = ENGINES.iter().find(|engine| engine.name == name.trim());
+            engine.with_context(|| format!("APPROOV_ENGINES names {name:?}; known are chromium, firefox and webkit"))
+        })
+        .collect()
+}
+
+/// Installs the browsers and drivers of these engines.
+pub(crate) fn ensure_engines(engines: &[&Engine]) -> Result<()> {
+    let debian: Vec<&DebianTool> = engines.iter().flat_map(|engine| engine.debian).collect();
+    ensure_debian_tools(&debian)?;
+    engines.iter().try_for_each(|engine| ensure_cargo_tools(engine.cargo))
+}
+
+/// `PATH` with the pinned tools of the bindings and of every engine in front.
+pub(crate) fn path() -> Result<OsString> {
+    let tools =
+        [&WASM_BINDGEN, &WASM_PACK].into_iter().chain(ENGINES.iter().flat_map(|engine| engine.cargo.iter().copied()));
+    let mut directories = tools.map(CargoTool::programs_directory).collect::<Result<Vec<_>>>()?;
+    directories.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    env::join_paths(directories).context("joining PATH")
+}
+
+impl CargoTool {
+    fn root(&self) -> Result<PathBuf> {
+        Ok(cache()?.join(format!("{}-{}", self.package, self.version)))
+    }
+
+    fn programs_directory(&self) -> Result<PathBuf> {
+        Ok(self.root()?.join("bin"))
+    }
+
+    /// The path of the tool's program, after [`ensure_cargo_tools`].
+    pub(crate) fn program(&self) -> Result<PathBuf> {
+        let name = self.programs.first().with_context(|| format!("{} names no program", self.package))?;
+        Ok(self.programs_directory()?.join(name))
+    }
+
+    fn is_installed(&self) -> Result<bool> {
+        let directory = self.programs_directory()?;
+        Ok(self.programs.iter().all(|program| directory.join(program).is_file()))
+    }
+
+    /// With the versions the tool was published with; where a registry mirror lacks one of those, with the newest that fit.
+    fn install(&self) -> Result<()> {
+        if let Err(error) = run(self.installation()?.arg("--locked")) {
+            println!("{error:#}; trying again with the newest compatible dependencies");
+            run(&mut self.installation()?)?;
+        }
+        Ok(())
+    }
+
+    /// Built without link-time optimisation: these tools run for seconds, building them fully optimised takes minutes.
+    fn installation(&self) -> Result<Command> {
+        let mut command = Command::new(cargo());
+        command
+            .args(["install", "--force", self.package, "--version", self.version, "--root"])
+            .arg(self.root()?)
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env_remove("CARGO_BUILD_TARGET")
+            .current_dir(env::temp_dir());
+        Ok(command)
+    }
+}
+
+/// Installs the pinned tools that the cache lacks.
+pub(crate) fn ensure_cargo_tools(tools: &[&CargoTool]) -> Result<()> {
+    for tool in tools {
+        if !tool.is_installed()? {
+            tool.install()?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds the WebAssembly target to the toolchain in use.
+pub(crate) fn ensure_wasm_target(project: &Project) -> Result<()> {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let libraries = output(
+        Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).current_dir(&project.root),
+    )?;
+    if PathBuf::from(libraries.trim()).is_dir() {
+        return Ok(());
+    }
+    rustup(project, &["target", "add", TARGET])
+}
+
+/// Adds the formatter and the linter to the toolchain in use.
+pub(crate) fn ensure_rust_components(project: &Project) -> Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if !succeeds(project.cargo().args([subcommand, "--version"])) {
+            rustup(project, &["component", "add", component])?;
+        }
+    }
+    Ok(())
+}
+
+fn rustup(project: &Project, arguments: &[&str]) -> Result<()> {
+    let wanted = arguments.join(" ");
+    if find("rustup").is_none() {
+        bail!("the Rust toolchain lacks something and rustup is not there to add it: `rustup {wanted}`");
+    }
+    run(Command::new("rustup").args(arguments).current_dir(&project.root))
+}
+
+/// Installs the project's npm packages as the lock file has them.
+pub(crate) fn ensure_npm_packages(project: &Project) -> Result<()> {
+    if find("node").is_none() || find("npm").is_none() {
+        bail!("Node.js 20 or newer with npm is needed: https://nodejs.org or `apt-get install nodejs npm`");
+    }
+    let directory = project.tests();
+    let wanted =
+        fs::read_to_string(directory.join("package-lock.json")).context("reading tests/e2e/package-lock.json")?;
+    let stamp = directory.join("node_modules/.installed-lock.json");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&directory))?;
+    fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
+}
+
+/// Installs the Debian packages of the programs that are missing.
+fn ensure_debian_tools(tools: &[&DebianTool]) -> Result<()> {
+    let missing: Vec<&str> =
+        tools.iter().filter(|tool| find(tool.program).is_none()).map(|tool| tool.package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let Some(administrator) = administrator().filter(|_| find("apt-get").is_some()) else {
+        bail!(
+            "install these Debian packages (or what brings the same programs elsewhere) and run this again:\n  sudo apt-get install --no-install-recommends {}",
+            missing.join(" ")
+        );
+    };
+    let apt = || {
+        let mut words = administrator.iter().chain(&["apt-get"]);
+        let mut command = Command::new(words.next().copied().unwrap_or("apt-get"));
+        command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    run(apt().args(["update", "-q"]))?;
+    run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(missing))
+}
+
+/// The words that make a command run as root here: none for root, `sudo -n` where that asks for no password.
+fn administrator() -> Option<&'static [&'static str]> {
+    if output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0") {
+        Some(&[])
+    } else if succeeds(Command::new("sudo").args(["-n", "true"])) {
+        Some(&["sudo", "-n"])
+    } else {
+        None
+    }
+}
+
+/// The first program of this name on `PATH`.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
+/// Where the pinned tools are kept.
+fn cache() -> Result<PathBuf> {
+    let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+        Some(directory) => PathBuf::from(directory),
+        None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+    };
+    Ok(base.join("approov-web-sdk"))
+}
