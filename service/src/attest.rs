@@ -13,11 +13,12 @@ use serde_json::{Map, Value};
 
 use crate::check::Checked;
 use crate::config::{Account, Site};
+use crate::entropy::{random, random_arc};
 use crate::error::{Code, Problems, Refusal};
 use crate::lookup::Asker;
 use crate::params::{self, AttestRequest, Form, FreshResult};
 use crate::provider::Provider;
-use crate::service::{Live, STORE_RETRY, Service, random, random_arc};
+use crate::service::{Live, STORE_RETRY, Service};
 use crate::session::{CheckResult, Session};
 use crate::store::{Issued, Seen, Store as _, StoreError, seconds_to_next_minute};
 use crate::time::Moment;

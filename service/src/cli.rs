@@ -18,8 +18,8 @@ use toml_edit::{Array, Item, Table, value};
 use crate::args::{Arg, Args, UsageError, unknown};
 use crate::config::{Account, Check, Config, Rule};
 use crate::edit::{self, Document};
+use crate::entropy::{random, random_arc};
 use crate::provider::Provider;
-use crate::service::{random, random_arc};
 use crate::time::Moment;
 use crate::token::{self, JweEntropy, KeyAlg, Signer};
 
@@ -33,12 +33,13 @@ approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -l
 approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS
                             -allowOrigin ORIGIN | -disallowOrigin ORIGIN
 approov-web-service web     -fingerprint|-hcaptcha|-recaptcha  -list | -setRequired | -setOptional | -remove KEY
-    -add KEY -secret SECRET [-embedResult] [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE]
+    -add KEY -secret SECRET|-secretEnv VARIABLE [-embedResult]
+        [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE] [-verifyURL URL]
         -fingerprint:           [-region RoW|EU|AP] [-maxElapsedTime SECONDS] [-maxBotProbability 0..1]
         -hcaptcha, -recaptcha:  [-domain DOMAIN]... [-minScore 0..1] [-includeIP]
         -recaptcha:             [-action ACTION]...
 approov-web-service token   -check TOKEN | -genExample DOMAIN [-type valid|invalid] [-setDataHashInToken DATA]
-approov-web-service secret  -get base64|base64url
+approov-web-service secret  -get base64|base64url [-jwe]
 approov-web-service keyset  -add RS256|ES256 [-kid KID] | -list | -getPublic KID | -remove KID
     -config FILE       the configuration (default service.toml, or $APPROOV_SERVICE_CONFIG)
     -account SITE_KEY  which account, when there are several
@@ -290,6 +291,8 @@ impl NewSite {
         const SCORE: &str = "a number from 0 to 1";
         let (name, item) = match flag {
             "secret" => ("secret", value(args.value(flag)?)),
+            "secretEnv" => ("secret_env", value(args.value(flag)?)),
+            "verifyURL" => ("verify_url", value(args.value(flag)?)),
             "region" => ("region", value(args.value(flag)?)),
             "maxElapsedTime" => ("max_elapsed_time", value(args.parsed::<f64>(flag, SECONDS)?)),
             "maxBotProbability" => ("max_bot_probability", value(args.parsed::<f64>(flag, SCORE)?)),
@@ -317,8 +320,8 @@ impl NewSite {
     }
 
     fn table(self, provider: Provider, key: &str) -> Result<Table, UsageError> {
-        if !self.entries.contains_key("secret") {
-            return Err(UsageError("-add needs -secret beside it".to_owned()));
+        if !self.entries.contains_key("secret") && !self.entries.contains_key("secret_env") {
+            return Err(UsageError("-add needs -secret or -secretEnv beside it".to_owned()));
         }
         let mut table = Table::new();
         table.insert(key_name(provider), value(key));
@@ -595,10 +598,11 @@ fn example_token(account: &Account, domain: &str, valid: bool, data: Option<&str
 }
 
 fn secret(mut args: Args, console: &mut Console<'_>) -> Done {
-    let (mut common, mut action) = (Common::default(), Action(None));
+    let (mut common, mut action, mut jwe) = (Common::default(), Action(None), false);
     while let Some(arg) = args.next_arg() {
         let Arg::Flag(flag) = &arg else { return Err(unknown("secret", &arg).into()) };
         match flag.as_str() {
+            "jwe" => jwe = true,
             "get" => {
                 let format = args.value(flag)?;
                 action.set(flag, Some(format))?;
@@ -609,7 +613,11 @@ fn secret(mut args: Args, console: &mut Console<'_>) -> Done {
     }
     let (_, format) = action.required("secret", "-get base64 or -get base64url")?;
     let account = common.read_account()?;
-    let secret = account.secret.as_bytes();
+    let secret = match (&account.jwe_secret, jwe) {
+        (_, false) => account.secret.as_bytes(),
+        (Some(secret), true) => secret.as_bytes(),
+        (None, true) => return Err(Failure::Refused("the account has no JWE secret".to_owned())),
+    };
     match format.as_str() {
         "base64" => console.say(&STANDARD.encode(secret)),
         "base64url" => console.say(&URL_SAFE_NO_PAD.encode(secret)),

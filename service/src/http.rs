@@ -16,10 +16,11 @@ use axum::routing::{any, get};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::attest::{self, Incoming, Trace};
+use crate::entropy::random;
 use crate::error::{Code, Refusal};
 use crate::log::{RequestLine, millis};
 use crate::params::Form;
-use crate::service::{Live, Service, random};
+use crate::service::{Live, Service};
 use crate::store::Store as _;
 use crate::time::Moment;
 
@@ -53,6 +54,7 @@ pub fn router(service: Arc<Service>, more: Router<Arc<Service>>) -> Router {
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/openapi.json", get(description))
         .merge(more)
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(Arc::clone(&service), observe))
@@ -62,7 +64,7 @@ pub fn router(service: Arc<Service>, more: Router<Arc<Service>>) -> Router {
 /// Gives every request an id, an end in bounded time, and a line in the log.
 async fn observe(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let now = Moment::now();
+    let now = service.now();
     let live = service.live();
     let id = random::<9>().map(|bytes| base64_url(&bytes)).unwrap_or_default();
     let method = request.method().clone();
@@ -111,7 +113,7 @@ struct ClientIp(String);
 
 /// `/attest`: preflight, nonce request and attest request.
 async fn attest(State(service): State<Arc<Service>>, request: Request) -> Response {
-    let now = Moment::now();
+    let now = service.now();
     let live = service.live();
     let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
     let asks = matches!(*request.method(), Method::GET | Method::POST);
@@ -337,9 +339,19 @@ async fn ready(State(service): State<Arc<Service>>) -> Response {
 }
 
 async fn metrics(State(service): State<Arc<Service>>) -> Response {
-    let text = service.metrics.render(Moment::now());
+    let text = service.metrics.render(service.now());
     let mut response = ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response();
     tell(&mut response, "metrics", Trace::default());
+    response
+}
+
+/// The OpenAPI description of these routes.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+
+async fn description() -> Response {
+    let mut response = json(StatusCode::OK, OPENAPI.to_owned());
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    tell(&mut response, "description", Trace::default());
     response
 }
 
@@ -356,4 +368,38 @@ fn plain(status: StatusCode, text: &'static str, outcome: &'static str) -> Respo
 fn base64_url(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn the_description_knows_every_error_code_and_every_parameter() {
+        let description: Value = serde_json::from_str(OPENAPI).unwrap();
+        let schemas = &description["components"]["schemas"];
+        let listed: Vec<&str> =
+            schemas["ErrorCode"]["enum"].as_array().unwrap().iter().map(|code| code.as_str().unwrap()).collect();
+        assert_eq!(listed, Code::ALL.iter().map(|code| code.name()).collect::<Vec<_>>());
+        let mut params: Vec<&str> = crate::provider::Provider::ALL
+            .iter()
+            .flat_map(|provider| provider.params().iter().map(|(name, ..)| *name))
+            .chain(["api", "approov-site-key", "payload", "refresh-token"])
+            .collect();
+        params.sort_unstable();
+        let mut described: Vec<&String> = schemas["AttestRequest"]["properties"].as_object().unwrap().keys().collect();
+        described.sort_unstable();
+        assert_eq!(described, params);
+    }
+
+    #[test]
+    fn the_description_knows_the_status_of_every_error_code() {
+        let description: Value = serde_json::from_str(OPENAPI).unwrap();
+        let answers = &description["paths"]["/attest"]["post"]["responses"];
+        for code in Code::ALL {
+            assert!(answers.get(code.status().to_string()).is_some(), "{code}");
+        }
+        assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use approov_verify::secret::Secret;
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,9 +16,11 @@ use tokio::sync::watch;
 
 use crate::args::{Arg, Args, UsageError, unknown};
 use crate::config::{Config, DEFAULT_LISTEN};
+use crate::entropy::random;
+use crate::faults::{self, Fault, Faults};
 use crate::log::{Log, LogFormat};
 use crate::lookup::Lookup;
-use crate::service::{Service, random};
+use crate::service::Service;
 use crate::store::{AnyStore, Store as _};
 use crate::{dev, http, serve, sim, tls};
 
@@ -36,7 +39,16 @@ pub struct Options {
 #[derive(Debug)]
 enum Mode {
     Config(PathBuf),
-    Dev { apis: Vec<String>, secret: Option<Secret>, tls: bool },
+    Dev(DevOptions),
+}
+
+#[derive(Debug, Default)]
+struct DevOptions {
+    apis: Vec<String>,
+    secret: Option<Secret>,
+    tls: bool,
+    latency: Duration,
+    fault: Option<Fault>,
 }
 
 impl Options {
@@ -46,7 +58,7 @@ impl Options {
     /// Says which argument is wrong.
     pub fn parse(mut args: Args) -> Result<Self, UsageError> {
         let (mut dev, mut config, mut listen, mut json) = (false, None, None, false);
-        let (mut apis, mut secret, mut tls) = (Vec::new(), None, false);
+        let (mut dev_options, mut dev_only) = (DevOptions::default(), None);
         let mut log = LogFormat::Text;
         while let Some(arg) = args.next_arg() {
             let Arg::Flag(flag) = &arg else {
@@ -56,19 +68,30 @@ impl Options {
                 "dev" => dev = true,
                 "config" => config = Some(PathBuf::from(args.value(flag)?)),
                 "listen" => listen = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8087")?),
-                "api" => apis.push(args.value(flag)?),
-                "secret" => secret = Some(read_secret(&args.value(flag)?)?),
-                "dev-tls" => tls = true,
+                "api" => dev_options.apis.push(args.value(flag)?),
+                "secret" => dev_options.secret = Some(read_secret(&args.value(flag)?)?),
+                "dev-tls" => dev_options.tls = true,
+                "latency" => {
+                    dev_options.latency = Duration::from_millis(args.parsed(flag, "a number of milliseconds")?)
+                }
+                "fault" => {
+                    let text = args.value(flag)?;
+                    dev_options.fault = faults::parse(&text)
+                        .ok_or_else(|| UsageError(format!("--fault must be {}, got \"{text}\"", faults::EXPECTED)))?;
+                }
                 "json" => json = true,
                 "log-json" => log = LogFormat::Json,
                 "quiet" => log = LogFormat::Quiet,
                 _ => return Err(unknown("serve", &arg)),
             }
+            if matches!(flag.as_str(), "api" | "secret" | "dev-tls" | "latency" | "fault") {
+                dev_only = Some(flag.clone());
+            }
         }
         let mode = match (dev, config) {
-            (true, None) => Mode::Dev { apis, secret, tls },
-            (false, Some(_)) if !apis.is_empty() || secret.is_some() || tls => {
-                return Err(UsageError("--api, --secret and --dev-tls belong to --dev".to_owned()));
+            (true, None) => Mode::Dev(dev_options),
+            (false, Some(_)) if let Some(flag) = dev_only => {
+                return Err(UsageError(format!("--{flag} belongs to --dev")));
             }
             (false, Some(path)) => Mode::Config(path),
             _ => {
@@ -94,7 +117,7 @@ pub async fn run(options: Options) -> Result<(), String> {
     let log = Log::new(options.log);
     match options.mode {
         Mode::Config(path) => run_config(&path, options.listen, options.json, log).await,
-        Mode::Dev { apis, secret, tls } => run_dev(options.listen, &apis, secret, tls, options.json, log).await,
+        Mode::Dev(dev) => run_dev(options.listen, dev, options.json, log).await,
     }
 }
 
@@ -112,23 +135,18 @@ async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Lo
     log.event("listening", &url);
     let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
     let watcher = tokio::spawn(watch_file(path.to_owned(), text, Arc::clone(&service), renew));
-    let done = run_until_signal(listener, identity, service, Router::new()).await;
+    let router = http::router(Arc::clone(&service), Router::new());
+    let done = run_until_signal(listener, identity, service, router).await;
     watcher.abort();
     done
 }
 
-async fn run_dev(
-    listen: Option<SocketAddr>,
-    apis: &[String],
-    secret: Option<Secret>,
-    with_tls: bool,
-    json: bool,
-    log: Log,
-) -> Result<(), String> {
-    let secret = match secret {
+async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, log: Log) -> Result<(), String> {
+    let secret = match options.secret {
         Some(secret) => secret,
         None => Secret::from_bytes(random::<64>().map_err(|error| error.to_string())?.to_vec()),
     };
+    let with_tls = options.tls;
     let (listener, address) = bind(listen.unwrap_or(DEFAULT_LISTEN)).await?;
     let identity = if with_tls {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
@@ -152,12 +170,15 @@ async fn run_dev(
     } else {
         address
     };
-    let config = dev::config(address, simulators, apis, secret).map_err(|error| error.to_string())?;
+    let config = dev::config(address, simulators, &options.apis, secret).map_err(|error| error.to_string())?;
     let url = format!("{}://{address}", if with_tls { "https" } else { "http" });
     let (line, text) = (dev::json_line(&url, &config), dev::text(&url, &config));
     let service = start(config, log, with_tls).await?;
     announce(Some(if json { line } else { text }));
-    run_until_signal(listener, identity, service, sim::router()).await
+    let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
+    let router = http::router(Arc::clone(&service), sim::router().merge(faults::router(Arc::clone(&faults))))
+        .layer(from_fn_with_state(faults, faults::inject));
+    run_until_signal(listener, identity, service, router).await
 }
 
 async fn load(path: &Path) -> Result<(String, Config), String> {
@@ -175,9 +196,7 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> 
 }
 
 async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>, String> {
-    let random = u64::from_be_bytes(random().map_err(|error| error.to_string())?);
-    let store =
-        AnyStore::open(&config.store, config.limits.replay_entries, random).map_err(|error| error.to_string())?;
+    let store = AnyStore::open(&config.store, config.limits.replay_entries).map_err(|error| error.to_string())?;
     if let Err(error) = store.ready().await {
         log.event("store", &format!("{error}; requests are refused until it is back"));
     }
@@ -199,7 +218,7 @@ async fn run_until_signal(
     listener: TcpListener,
     identity: Option<watch::Receiver<Arc<ServerConfig>>>,
     service: Arc<Service>,
-    more: Router<Arc<Service>>,
+    router: Router,
 ) -> Result<(), String> {
     let (end, stop) = watch::channel(false);
     let failed = |error: std::io::Error| error.to_string();
@@ -221,7 +240,6 @@ async fn run_until_signal(
         }
         std::process::exit(130);
     });
-    let router = http::router(Arc::clone(&service), more);
     serve::serve(listener, identity, router, service, stop).await.map_err(failed)
 }
 

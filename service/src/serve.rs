@@ -34,6 +34,10 @@ const STREAMS: u32 = 128;
 /// How long running requests have to finish when the service ends.
 const GRACE: Duration = Duration::from_secs(20);
 
+/// In an answer's extensions: the connection closes instead of sending it.
+#[derive(Clone, Copy, Debug)]
+pub struct CloseConnection;
+
 /// Serves `router` on `listener` until `stop` turns true, then lets running requests finish.
 ///
 /// # Errors
@@ -120,8 +124,11 @@ where
         request.extensions_mut().insert(Peer(peer));
         let mut router = router.clone();
         async move {
-            let response: Result<Response, Infallible> = router.call(request.map(Body::new) as Request).await;
-            response
+            let Ok(response): Result<Response, Infallible> = router.call(request.map(Body::new) as Request).await;
+            match response.extensions().get::<CloseConnection>() {
+                None => Ok(response),
+                Some(CloseConnection) => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
+            }
         }
     });
     let connection = server.serve_connection(TokioIo::new(stream), answer);

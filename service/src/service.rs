@@ -2,13 +2,14 @@
 //! a reload (store, HTTP client, counters, log).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use approov_verify::secret::Secret;
-use aws_lc_rs::rand;
 
 use crate::config::{Account, Api, Config};
+use crate::entropy::random;
 use crate::log::Log;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
@@ -29,6 +30,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// Log lines.
     pub log: Log,
+    /// How far the service's clock is off, milliseconds: not zero in tests of clients only.
+    pub clock_offset: Arc<AtomicI64>,
     /// Whether requests come over TLS: decides the scheme of the URL that proofs are about.
     pub over_tls: bool,
 }
@@ -63,7 +66,21 @@ impl Service {
     /// When keys cannot be derived.
     pub fn new(config: Config, store: AnyStore, lookup: Lookup, log: Log, over_tls: bool) -> Result<Self, TokenError> {
         let live = Live::new(config, None)?;
-        Ok(Self { live: RwLock::new(Arc::new(live)), store, lookup, metrics: Metrics::default(), log, over_tls })
+        Ok(Self {
+            live: RwLock::new(Arc::new(live)),
+            store,
+            lookup,
+            metrics: Metrics::default(),
+            clock_offset: Arc::default(),
+            log,
+            over_tls,
+        })
+    }
+
+    /// The time now, by the service's clock.
+    pub fn now(&self) -> Moment {
+        let now = Moment::now().as_millis();
+        Moment(now.saturating_add_signed(self.clock_offset.load(Ordering::Relaxed)))
     }
 
     /// The configuration in force now. A request takes it once and keeps it to its end.
@@ -158,29 +175,6 @@ impl AccountKeys {
             Some(kid) => signers.by_kid.get(kid).ok_or(TokenError),
         }
     }
-}
-
-/// Random bytes from the cryptographic module.
-///
-/// # Errors
-/// When it has none.
-pub fn random<const N: usize>() -> Result<[u8; N], TokenError> {
-    let mut bytes = [0; N];
-    rand::fill(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// `text` of ten base32 characters (RFC 4648) from 50 random bits: the `arc` claim.
-///
-/// # Errors
-/// When there are no random numbers.
-pub fn random_arc() -> Result<String, TokenError> {
-    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    Ok(random::<10>()?
-        .iter()
-        .filter_map(|byte| ALPHABET.get(usize::from(byte & 31)))
-        .map(|letter| char::from(*letter))
-        .collect())
 }
 
 /// The `Retry-After` of a store that is away.

@@ -17,6 +17,7 @@ use aws_lc_rs::digest;
 use redis::aio::MultiplexedConnection;
 
 use crate::config::StoreAddress;
+use crate::entropy::random;
 use crate::nonce::NONCE_LIFETIME;
 use crate::time::Moment;
 
@@ -102,10 +103,13 @@ impl AnyStore {
     ///
     /// # Errors
     /// When its address cannot be used. A server that is away is not an error: it may come.
-    pub fn open(address: &StoreAddress, replay_entries: usize, random: u64) -> Result<Self, StoreError> {
+    pub fn open(address: &StoreAddress, replay_entries: usize) -> Result<Self, StoreError> {
         match address {
-            StoreAddress::Memory => Ok(AnyStore::Memory(MemoryStore::new(replay_entries, random))),
-            StoreAddress::Redis(url) => RedisStore::new(url, random).map(AnyStore::Redis),
+            StoreAddress::Memory => {
+                let random = random().map_err(|_| StoreError("no random numbers".to_owned()))?;
+                Ok(AnyStore::Memory(MemoryStore::new(replay_entries, u64::from_be_bytes(random))))
+            }
+            StoreAddress::Redis(url) => RedisStore::new(url).map(AnyStore::Redis),
         }
     }
 }
@@ -244,7 +248,6 @@ const EPOCH_KEY: &str = "approov:epoch";
 /// and a random value in the data set, read with every proof.
 pub struct RedisStore {
     client: redis::Client,
-    random: u64,
     epoch: AtomicU64,
     link: tokio::sync::Mutex<Link>,
 }
@@ -268,9 +271,9 @@ impl RedisStore {
     ///
     /// # Errors
     /// When the URL is not one of Redis.
-    pub fn new(url: &str, random: u64) -> Result<Self, StoreError> {
+    pub fn new(url: &str) -> Result<Self, StoreError> {
         let client = redis::Client::open(url).map_err(|e| StoreError(kind(&e)))?;
-        Ok(Self { client, random, epoch: AtomicU64::new(0), link: tokio::sync::Mutex::default() })
+        Ok(Self { client, epoch: AtomicU64::new(0), link: tokio::sync::Mutex::default() })
     }
 
     async fn connection(&self) -> Result<Connection, StoreError> {
@@ -334,6 +337,16 @@ fn kind(error: &redis::RedisError) -> String {
     format!("{:?}", error.kind())
 }
 
+/// Reads the epoch of the data set; a set without one gets a new one, never seen before.
+fn epoch_pipeline() -> Result<redis::Pipeline, StoreError> {
+    let random = u64::from_be_bytes(random().map_err(|_| StoreError("no random numbers".to_owned()))?);
+    let mut pipeline = redis::pipe();
+    pipeline.atomic();
+    pipeline.cmd("SET").arg(EPOCH_KEY).arg(random).arg("NX").ignore();
+    pipeline.cmd("GET").arg(EPOCH_KEY);
+    Ok(pipeline)
+}
+
 fn mix(run_id: &str, stored: &str) -> Epoch {
     let hash = digest::digest(&digest::SHA256, format!("{run_id}\n{stored}").as_bytes());
     hash.as_ref().iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
@@ -346,10 +359,7 @@ impl Store for RedisStore {
 
     async fn remember(&self, key: ReplayKey, nonce: Issued, now: Moment) -> Result<Seen, StoreError> {
         let life = nonce.at.after(NONCE_LIFETIME).since(now) + Duration::from_secs(60);
-        let mut pipeline = redis::pipe();
-        pipeline.atomic();
-        pipeline.cmd("SET").arg(EPOCH_KEY).arg(self.random).arg("NX").ignore();
-        pipeline.cmd("GET").arg(EPOCH_KEY);
+        let mut pipeline = epoch_pipeline()?;
         pipeline
             .cmd("SET")
             .arg(format!("approov:proof:{key}"))
@@ -378,10 +388,7 @@ impl Store for RedisStore {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        let mut pipeline = redis::pipe();
-        pipeline.atomic();
-        pipeline.cmd("SET").arg(EPOCH_KEY).arg(self.random).arg("NX").ignore();
-        pipeline.cmd("GET").arg(EPOCH_KEY);
+        let pipeline = epoch_pipeline()?;
         let ((stored,), run_id): ((String,), _) = self.run(&pipeline).await?;
         self.epoch.store(mix(&run_id, &stored), Ordering::Relaxed);
         Ok(())

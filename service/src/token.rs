@@ -267,9 +267,9 @@ impl JweEntropy {
     /// When there are no random numbers.
     pub fn draw() -> Result<Self, TokenError> {
         Ok(Self {
-            content_key: Zeroizing::new(crate::service::random()?),
-            wrap_nonce: crate::service::random()?,
-            content_nonce: crate::service::random()?,
+            content_key: Zeroizing::new(crate::entropy::random()?),
+            wrap_nonce: crate::entropy::random()?,
+            content_nonce: crate::entropy::random()?,
         })
     }
 }

@@ -425,6 +425,8 @@ async fn a_session_survives_a_restart_and_a_reload() {
     service.reload(config.clone()).unwrap();
     assert_eq!(browser.attest(&service, &REFRESH).await.status, 200, "nonces survive a reload");
     let restarted = support::service(config).await;
+    let answer = browser.attest(&restarted, &REFRESH).await;
+    assert_eq!(answer.codes(), ["aprv-invalid-nonce"], "a new process cannot know what the old one saw");
     assert_eq!(browser.attest(&restarted, &REFRESH).await.status, 200);
 }
 

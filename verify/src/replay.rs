@@ -179,6 +179,7 @@ mod tests {
         assert_eq!(store.remember_now(one, at(100), at(50)), Ok(Use::Again));
         assert_eq!(store.remember_now(one, at(200), at(100)), Ok(Use::Again));
         assert_eq!(store.len(), 1);
+        assert!(!store.is_empty());
         assert_eq!(store.remember_now(one, at(200), at(101)), Ok(Use::First));
     }
 

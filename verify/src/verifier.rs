@@ -721,3 +721,54 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    fn secret(length: usize) -> Secret {
+        Secret::from_bytes(vec![1; length])
+    }
+
+    fn problem(builder: VerifierBuilder) -> Option<ConfigError> {
+        builder.build().err()
+    }
+
+    #[test]
+    fn a_verifier_that_could_verify_nothing_is_not_made() {
+        let builder = Verifier::builder;
+        assert_eq!(problem(builder()), Some(ConfigError::NoKey));
+        assert_eq!(problem(builder().secret_base64("%")), Some(ConfigError::SecretEncoding));
+        assert_eq!(problem(builder().secret_base64("AAAA")), Some(ConfigError::SecretTooShort));
+        assert_eq!(problem(builder().secret(&secret(31))), Some(ConfigError::SecretTooShort));
+        assert_eq!(problem(builder().secret(&secret(32)).jwe_secret(&secret(31))), Some(ConfigError::JweSecretLength));
+        assert_eq!(problem(builder().secret(&secret(32)).require_encryption()), Some(ConfigError::NoJweSecret));
+        assert_eq!(problem(builder().secret(&secret(32)).algorithms([Algorithm::Es256])), Some(ConfigError::NoKey));
+        assert_eq!(problem(builder().secret(&secret(32)).algorithms([Algorithm::Hs256])), None);
+        assert_eq!(problem(builder().secret(&secret(32)).jwe_secret(&secret(32)).require_encryption()), None);
+    }
+
+    #[test]
+    fn the_first_problem_is_told_even_when_a_good_secret_follows() {
+        let builder = Verifier::builder().secret_base64("%").secret_base64("AAAA").secret(&secret(32));
+        assert_eq!(problem(builder), Some(ConfigError::SecretEncoding));
+    }
+
+    #[test]
+    fn faults_of_the_server_are_no_challenges_to_the_client() {
+        let store = Error::Store(StoreError::Full);
+        assert_eq!((store.status(), store.challenge()), (503, None));
+        assert_eq!((Error::BodyUnread.status(), Error::BodyUnread.challenge()), (500, None));
+        assert_eq!((Error::Replayed.status(), Error::Replayed.challenge()), (401, Some(Challenge::InvalidDpopProof)));
+    }
+
+    #[test]
+    fn errors_name_their_cause() {
+        let cause = |error: Error| error.source().map(ToString::to_string);
+        assert_eq!(cause(Error::Token(TokenError::Expired)).unwrap(), TokenError::Expired.to_string());
+        assert_eq!(cause(Error::Proof(DpopError::Url)).unwrap(), DpopError::Url.to_string());
+        assert_eq!(cause(Error::Store(StoreError::Full)).unwrap(), StoreError::Full.to_string());
+        assert_eq!(cause(Error::Replayed), None);
+    }
+}

@@ -304,6 +304,26 @@ async fn a_full_replay_store_closes_the_door_and_says_nothing_of_itself() {
 }
 
 #[tokio::test]
+async fn the_layer_is_ready_when_the_service_behind_it_is() {
+    #[derive(Clone)]
+    struct Busy;
+    impl tower::Service<Request<Body>> for Busy {
+        type Response = Response<Body>;
+        type Error = std::convert::Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+            std::task::Poll::Pending
+        }
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            std::future::ready(Ok(Response::new(Body::empty())))
+        }
+    }
+    let mut service = tower::Layer::layer(&layer(builder()), Busy);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(tower::Service::poll_ready(&mut service, &mut context).is_pending());
+}
+
+#[tokio::test]
 async fn mobile_tokens_need_no_proof_unless_they_are_bound_to_a_key() {
     let app = app(layer(builder()));
     let mobile = token(&json!({"exp": now() + 60, "did": "device"}));

@@ -53,7 +53,7 @@ pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
 }
 
 pub async fn service(config: Config) -> Arc<Service> {
-    let store = AnyStore::open(&config.store, config.limits.replay_entries, 7).unwrap();
+    let store = AnyStore::open(&config.store, config.limits.replay_entries).unwrap();
     let _ = store.ready().await;
     let lookup = Lookup::new(config.limits.check).unwrap();
     Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet), false).unwrap())
@@ -269,4 +269,138 @@ pub fn names(value: &Value) -> BTreeMap<String, &'static str> {
             (name.clone(), kind)
         })
         .collect()
+}
+
+/// A process of the service that ends with the test.
+pub struct Process {
+    pub child: std::process::Child,
+    pub url: String,
+    pub announced: Value,
+    log: std::sync::mpsc::Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Process {
+    /// Starts the binary and waits for its first line.
+    pub fn start(args: &[&str]) -> Self {
+        use std::io::{BufRead as _, BufReader};
+        use std::process::{Command, Stdio};
+        let mut child = Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+            .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, log) = std::sync::mpsc::channel();
+        let errors = child.stderr.take().unwrap();
+        std::thread::spawn(move || {
+            for line in BufReader::new(errors).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let announced: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+            panic!("the service did not start: {:?}", log.recv_timeout(std::time::Duration::from_secs(1)))
+        });
+        let url = announced["url"].as_str().unwrap().to_owned();
+        Self { child, url, announced, log, seen: Vec::new() }
+    }
+
+    /// Waits for a log line that `matches`; all lines so far count.
+    pub fn wait_for_log(&mut self, matches: impl Fn(&Value) -> bool) -> Value {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            let found = self.seen.iter().filter_map(|line| serde_json::from_str(line).ok()).find(&matches);
+            if let Some(found) = found {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            match self.log.recv_timeout(left) {
+                Ok(line) => self.seen.push(line),
+                Err(_) => panic!("no such line in the log:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    /// Every log line so far, after a moment for the last to come.
+    pub fn logged(&mut self) -> Vec<String> {
+        while let Ok(line) = self.log.recv_timeout(std::time::Duration::from_millis(200)) {
+            self.seen.push(line);
+        }
+        self.seen.clone()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits for the end; gives the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(25);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(std::time::Instant::now() < deadline, "the service did not end");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The same session over a connection.
+impl Browser {
+    async fn over(&mut self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
+        let response = request.header("origin", ORIGIN).send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let answer = Answer { status, headers, body: response.text().await? };
+        self.keep_nonce(&answer);
+        Ok(answer)
+    }
+
+    pub async fn ask_nonce_at(&mut self, client: &reqwest::Client, base: &str) -> Result<Answer, reqwest::Error> {
+        let url = format!("{base}/attest");
+        let proof = self.proof("GET", &url, |_| {});
+        self.over(client.get(url).header("dpop", proof)).await
+    }
+
+    pub async fn attest_at(
+        &mut self,
+        client: &reqwest::Client,
+        base: &str,
+        params: &[(&str, &str)],
+    ) -> Result<Answer, reqwest::Error> {
+        let proof = self.proof("POST", &format!("{base}/attest"), |_| {});
+        self.attest_at_with(client, base, params, proof).await
+    }
+
+    pub async fn attest_at_with(
+        &mut self,
+        client: &reqwest::Client,
+        base: &str,
+        params: &[(&str, &str)],
+        proof: String,
+    ) -> Result<Answer, reqwest::Error> {
+        let mut form = params.to_vec();
+        let refresh = self.refresh_token.clone();
+        if let Some(token) = &refresh {
+            form.push(("refresh-token", token));
+        }
+        let answer = self.over(client.post(format!("{base}/attest")).header("dpop", proof).form(&form)).await?;
+        if answer.status == 200 {
+            self.refresh_token = Some(answer.json()["refresh-token"].as_str().unwrap().to_owned());
+        }
+        Ok(answer)
+    }
 }

@@ -1,0 +1,289 @@
+//! The configuration's command line, from an empty directory.
+
+// A helper of a test may fail as a test fails.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs;
+use std::path::PathBuf;
+
+use approov_web_service::args::Args;
+use approov_web_service::cli::{self, Console, Failure};
+use approov_web_service::config::Config;
+
+/// A directory of its own that goes away with the test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("approov-cli-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("service.toml")
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.file()).unwrap()
+    }
+
+    /// Runs a command line; the answer to a question is `typed`.
+    fn run(&self, line: &str, typed: &str) -> Result<String, Failure> {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        let command = words.next().unwrap();
+        let config = ["-config".to_owned(), self.file().display().to_string()];
+        let mut output = Vec::new();
+        let mut console = Console { input: &mut typed.as_bytes(), output: &mut output };
+        cli::run(&command, Args::new(words.chain(config)), &mut console).unwrap()?;
+        Ok(String::from_utf8(output).unwrap())
+    }
+
+    fn ok(&self, line: &str) -> String {
+        self.run(&format!("{line} -y"), "").unwrap_or_else(|failure| panic!("{line}: {failure:?}"))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn an_account_is_made_from_nothing_and_listed_as_documented() {
+    let place = Place::new("nothing");
+    assert_eq!(place.ok("account -add your-Approov-site-key"), "added account with site key your-Approov-site-key\n");
+    assert_eq!(
+        place.ok("api -add your.domain -allowWeb"),
+        "added API domain your.domain with type:account, alg:HS256, web:allowed\n"
+    );
+    assert_eq!(
+        place.ok("web -fingerprint -add your-public-key -secret s -region RoW"),
+        "fingerprint subscription your-public-key added\n"
+    );
+    assert_eq!(place.ok("web -hcaptcha -add h -secret s -domain your-web-site-domain"), "hcaptcha site h added\n");
+    assert_eq!(place.ok("web -recaptcha -add r -secret s -action login -rateLimit 60"), "recaptcha site r added\n");
+    assert_eq!(
+        place.ok("web -list"),
+        "Site Key: your-Approov-site-key
+Token Lifetime: 120 seconds
+Refresh Token Lifetime: 7200 seconds
+Fingerprint:
+  Optional: true
+  Subscription Key: your-public-key
+    Region: RoW
+    Max Elapsed Time: 2.00s
+    Max Bot Probability: 1.00
+    Embed Result: false
+    Max Result Lifetime: 0s
+hCaptcha:
+  Optional: true
+  Site Key: h
+    Domains:
+      your-web-site-domain
+    Min Score: 0.00
+    Include IP: false
+    Embed Result: false
+    Max Result Lifetime: 0s
+reCAPTCHA:
+  Optional: true
+  Site Key: r
+    Actions:
+      login
+    Min Score: 0.00
+    Include IP: false
+    Embed Result: false
+    Max Result Lifetime: 0s
+    Rate Limit: 60 per minute
+"
+    );
+    assert_eq!(
+        fs::metadata(place.file()).map(|m| std::os::unix::fs::PermissionsExt::mode(&m.permissions()) & 0o777).unwrap(),
+        0o600
+    );
+}
+
+#[test]
+fn a_change_wants_yes_typed() {
+    let place = Place::new("yes");
+    place.ok("account -add k");
+    let before = place.text();
+    for typed in ["", "no\n", "yes\n", "Y\n"] {
+        let refused = place.run("api -add your.domain -allowWeb", typed);
+        assert_eq!(refused, Err(Failure::Refused("nothing was changed".to_owned())), "{typed:?}");
+        assert_eq!(place.text(), before);
+    }
+    assert_eq!(
+        place.run("api -add your.domain -allowWeb", "YES\n").unwrap(),
+        "WARNING: adding the API will have an immediate impact on your apps in production.\n\
+         ATTENTION: If you wish to continue then please type YES and return: \
+         added API domain your.domain with type:account, alg:HS256, web:allowed\n"
+    );
+}
+
+#[test]
+fn comments_and_order_survive_edits() {
+    let place = Place::new("comments");
+    let text = "# The service of Example Ltd.
+listen = \"0.0.0.0:443\" # all interfaces
+
+[[account]] # the only one
+# never show this
+secret = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"
+site_key = \"k\"
+token_lifetime = 60 # short
+
+# The shop.
+[[account.api]]
+domain = \"shop.example\"
+allow_web = false # not yet
+
+[account.hcaptcha]
+# both sites
+site = [{ site_key = \"h\", secret = \"s\" }]
+";
+    fs::write(place.file(), text).unwrap();
+    place.ok("web -setTokenLifetime 90");
+    assert_eq!(place.text(), text.replace("token_lifetime = 60", "token_lifetime = 90"));
+    place.ok("api -add SHOP.example -allowWeb");
+    let after = place.text();
+    for comment in [
+        "# The service of Example Ltd.",
+        "# all interfaces",
+        "# never show this",
+        "# short",
+        "# The shop.",
+        "# not yet",
+    ] {
+        assert!(after.contains(comment), "{comment} in\n{after}");
+    }
+    assert!(after.contains("allow_web = true # not yet"), "{after}");
+    place.ok("web -hcaptcha -add h2 -secret s2");
+    let config = Config::parse(&place.text(), &|_| None).unwrap();
+    let sites = config.accounts["k"].site_keys(approov_web_service::provider::Provider::Hcaptcha);
+    assert_eq!(sites.into_iter().collect::<Vec<_>>(), ["h", "h2"], "{}", place.text());
+}
+
+#[test]
+fn adding_again_overwrites_all_properties() {
+    let place = Place::new("again");
+    place.ok("account -add k");
+    place.ok("web -recaptcha -add r -secret s -minScore 0.5 -action a -domain d -embedResult -includeIP");
+    place.ok("web -recaptcha -add r -secret t -minScore 0.7");
+    let listed = place.ok("web -recaptcha -list");
+    assert_eq!(
+        listed,
+        "reCAPTCHA:\n  Optional: true\n  Site Key: r\n    Min Score: 0.70\n    Include IP: false\n    \
+         Embed Result: false\n    Max Result Lifetime: 0s\n"
+    );
+    place.ok("api -add d -allowWeb -jwe");
+    assert!(place.ok("api -list").contains("jwe:A256GCMKW"));
+    assert_eq!(place.ok("api -add d"), "added API domain d with type:account, alg:HS256, web:not allowed\n");
+}
+
+#[test]
+fn requirements_origins_and_removals() {
+    let place = Place::new("more");
+    place.ok("account -add k");
+    place.ok("web -hcaptcha -add h -secretEnv PATH");
+    assert_eq!(place.ok("web -hcaptcha -setRequired"), "hcaptcha is now required\n");
+    assert!(place.ok("web -list").contains("Optional: false"));
+    assert_eq!(place.ok("web -hcaptcha -setOptional"), "hcaptcha is now optional\n");
+    assert_eq!(place.ok("web -allowOrigin *.example.com"), "pages of 1 origin are allowed\n");
+    assert_eq!(place.ok("web -disallowOrigin *.example.com"), "pages of any origin are allowed\n");
+    assert_eq!(place.ok("web -hcaptcha -remove h"), "hcaptcha site h removed\n");
+    place.ok("api -add a.example");
+    assert_eq!(place.ok("api -remove A.example"), "removed API domain A.example\n");
+    assert!(matches!(place.run("api -remove a.example", ""), Err(Failure::Refused(_))));
+}
+
+#[test]
+fn example_tokens_check_out_in_every_form() {
+    let place = Place::new("token");
+    place.ok("account -add k");
+    place.ok("keyset -add ES256 -kid e1");
+    place.ok("keyset -add RS256 -kid r1");
+    assert_eq!(place.ok("keyset -list"), "e1 alg:ES256\nr1 alg:RS256\n");
+    assert!(place.ok("keyset -getPublic r1").starts_with("-----BEGIN PUBLIC KEY-----\n"));
+    for (domain, options) in [
+        ("hs.example", ""),
+        ("es.example", "-keySetKID e1"),
+        ("rs.example", "-keySetKID r1"),
+        ("jwe.example", "-jwe"),
+        ("both.example", "-jwe -keySetKID e1"),
+    ] {
+        place.ok(&format!("api -add {domain} -allowWeb {options}"));
+        let token = place.ok(&format!("token -genExample {domain} -setDataHashInToken abc"));
+        let parts = token.trim().split('.').count();
+        assert_eq!(parts, if options.contains("-jwe") { 5 } else { 3 }, "{domain}");
+        let checked = place.ok(&format!("token -check {token}"));
+        assert!(checked.starts_with("valid: {\"arc\":"), "{domain}: {checked}");
+        // SHA-256 of "abc", FIPS 180-2 appendix B.1.
+        assert!(checked.contains("\"pay\":\"ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=\""), "{checked}");
+        let token = place.ok(&format!("token -genExample {domain} -type invalid"));
+        let refused = place.run(&format!("token -check {token}"), "");
+        assert_eq!(
+            refused,
+            Err(Failure::Refused("invalid: the token's signature does not match".to_owned())),
+            "{domain}"
+        );
+    }
+    assert!(matches!(place.run("token -check nonsense", ""), Err(Failure::Refused(_))));
+    let secret = place.ok("secret -get base64");
+    assert!(place.text().contains(secret.trim()));
+    assert!(!place.ok("secret -get base64url").contains(['+', '/', '=']));
+}
+
+#[test]
+fn mistakes_are_named_and_change_nothing() {
+    let place = Place::new("mistakes");
+    assert!(matches!(place.run("api -list", ""), Err(Failure::Refused(message)) if message.contains("account -add")));
+    place.ok("account -add k");
+    let before = place.text();
+    for (line, word) in [
+        ("api", "-add"),
+        ("api -add a -remove b", "at once"),
+        ("api -add a -colour red", "-colour"),
+        ("api -add https://a", "domain"),
+        ("api -add a -keySetKID none", "none"),
+        ("web -add k -secret s", "-hcaptcha"),
+        ("web -hcaptcha -add k", "-secret"),
+        ("web -hcaptcha -fingerprint -list", "one check service"),
+        ("web -hcaptcha -add k -secret s -minScore high", "0 to 1"),
+        ("web -hcaptcha -add k -secret s -minScore 1.5", "between 0 and 1"),
+        ("web -fingerprint -add k -secret s -region US", "RoW"),
+        ("web -setTokenLifetime soon", "seconds"),
+        ("web -setTokenLifetime 0", "lifetime"),
+        ("web -allowOrigin example.com", "origin"),
+        ("keyset -add HS256", "RS256 or ES256"),
+        ("secret -get hex", "base64"),
+        ("api -list -account other", "other"),
+        ("account -add k", "already"),
+    ] {
+        match place.run(line, "YES\n") {
+            Err(Failure::Usage(message) | Failure::Refused(message)) => {
+                assert!(message.contains(word), "{line}: {message}");
+            }
+            Ok(output) => panic!("{line}: {output}"),
+        }
+        assert_eq!(place.text(), before, "{line}");
+    }
+    place.ok("account -add second");
+    assert!(matches!(place.run("api -list", ""), Err(Failure::Refused(message)) if message.contains("-account")));
+    place.ok("api -add only-second -allowWeb -account second");
+    assert!(place.ok("api -list -account second").starts_with("only-second"));
+    assert_eq!(place.ok("api -list -account k"), "");
+}
+
+#[test]
+fn a_broken_file_is_refused_with_line_and_column() {
+    let place = Place::new("broken");
+    fs::write(place.file(), "listen = \"127.0.0.1:1\"\n[[account]]\nsite_key = 7\n").unwrap();
+    match place.run("web -list -account x", "") {
+        Err(Failure::Refused(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    let error = Config::parse(&place.text(), &|_| None).unwrap_err();
+    assert_eq!(error.position, Some((3, 12)));
+}

@@ -1,0 +1,291 @@
+//! The service as a process: TLS, HTTP/2, reload, faults, the end, and clients that misbehave.
+
+// A helper of a test may fail as a test fails.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use support::*;
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("approov-process-{}-{name}.toml", std::process::id()));
+        fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn tls_and_http_2_serve_the_whole_protocol() {
+    let mut process = Process::start(&["--dev", "--dev-tls"]);
+    assert!(process.url.starts_with("https://"));
+    let line = process.wait_for_log(|line| line["event"] == "certificate");
+    let path = line["message"].as_str().unwrap().rsplit(' ').next().unwrap().to_owned();
+    let certificate = reqwest::Certificate::from_pem(&fs::read(&path).unwrap()).unwrap();
+    fs::remove_file(path).unwrap();
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([certificate]).build().unwrap();
+    let mut browser = Browser::default();
+    let url = process.url.clone();
+    let response = client.get(format!("{url}/healthz")).send().await.unwrap();
+    assert_eq!(response.version(), reqwest::Version::HTTP_2);
+    assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
+    let answer = browser.attest_at(&client, &url, &with_hcaptcha("sim-pass-tls")).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let answer = browser.attest_at(&client, &url, &REFRESH).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn the_announcement_and_the_log_hold_what_tests_need_and_nothing_secret() {
+    let mut process = Process::start(&["--dev", "--secret", SECRET, "--api", "my.example"]);
+    for (name, value) in [
+        ("secret", SECRET),
+        ("site_key", "dev-approov-site-key"),
+        ("hcaptcha_site_key", "10000000-ffff-ffff-ffff-000000000001"),
+        ("fingerprint_public_api_key", "dev-fingerprint-public-api-key"),
+    ] {
+        assert_eq!(process.announced[name], value);
+    }
+    assert!(process.announced["apis"].as_array().unwrap().contains(&"my.example".into()));
+    let (client, url) = (client(), process.url.clone());
+    let mut browser = Browser::default();
+    browser.ask_nonce_at(&client, &url).await.unwrap();
+    let answer = browser.attest_at(&client, &url, &with_hcaptcha("sim-pass-log")).await.unwrap();
+    let token = answer.token();
+    assert!(is_trusted(&token), "the secret given is the secret used");
+    let line = process.wait_for_log(|line| line["outcome"] == "token");
+    assert_eq!((&line["method"], &line["path"], &line["status"]), (&"POST".into(), &"/attest".into(), &200.into()));
+    assert_eq!(line["checks"], serde_json::json!(["hcaptcha: passed"]));
+    assert_eq!(line["arc"], decode(&token).1["arc"]);
+    assert_eq!(line["id"], answer.header("x-request-id"));
+    process.wait_for_log(|line| line["outcome"] == "nonce");
+    let log = process.logged().join("\n");
+    let refresh_token = browser.refresh_token.clone().unwrap();
+    for secret in [SECRET, &token, &refresh_token, "sim-pass-log", &browser.nonce] {
+        assert!(!log.contains(secret), "{secret} in\n{log}");
+    }
+    let metrics = client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
+    for line in [
+        "approov_requests_total{outcome=\"token\",status=\"200\"} 1",
+        "approov_checks_total{service=\"hcaptcha\",result=\"passed\"} 1",
+        "approov_active_sessions 1",
+    ] {
+        assert!(metrics.lines().any(|have| have == line), "{line} in\n{metrics}");
+    }
+    assert_eq!(client.get(format!("{url}/readyz")).send().await.unwrap().status(), 200);
+    assert_eq!(client.get(format!("{url}/nothing")).send().await.unwrap().status(), 404);
+}
+
+fn account(lifetime: u32) -> String {
+    format!(
+        "[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\ntoken_lifetime = {lifetime}\n\
+         [[account.api]]\ndomain = \"a.example\"\nallow_web = true\n\
+         [[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n"
+    )
+}
+
+#[tokio::test]
+async fn a_changed_file_is_in_force_soon_and_a_broken_one_is_refused() {
+    let file = File::new("reload", &account(60));
+    let mut process = Process::start(&["--config", file.path()]);
+    let (client, url) = (client(), process.url.clone());
+    // The API is known or not: enough to see which file is in force.
+    let codes = async || {
+        let mut browser = Browser::default();
+        browser.ask_nonce_at(&client, &url).await.unwrap();
+        let params = [("approov-site-key", "k"), ("api", "b.example"), ("refresh-token", "x")];
+        browser.attest_at(&client, &url, &params).await.unwrap().codes()
+    };
+    assert_eq!(codes().await, ["aprv-api-not-found"]);
+    fs::write(&file.0, account(60).replace("a.example", "b.example")).unwrap();
+    process.wait_for_log(|line| line["event"] == "reloaded");
+    assert_eq!(codes().await, ["aprv-invalid-refresh-token"]);
+    fs::write(&file.0, account(60).replace("60", "0")).unwrap();
+    let line = process.wait_for_log(|line| line["event"] == "reload");
+    let message = line["message"].as_str().unwrap();
+    assert!(message.contains("line 4, column 18") && message.contains("stays in force"), "{message}");
+    assert_eq!(codes().await, ["aprv-invalid-refresh-token"]);
+    process.signal("-HUP");
+    let metrics = async || client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !metrics().await.contains("approov_config_reloads_total{result=\"refused\"} 2") {
+        assert!(Instant::now() < deadline, "SIGHUP reads the file again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reload_drops_no_request() {
+    let file = File::new("busy", &account(60));
+    let mut process = Process::start(&["--config", file.path()]);
+    let (client, url) = (client(), process.url.clone());
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let busy = tokio::spawn(async move {
+        let mut count = 0;
+        while !*stopped.borrow_and_update() {
+            let mut browser = Browser::default();
+            assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
+            let params = [("approov-site-key", "k"), ("api", "a.example"), ("refresh-token", "x")];
+            let answer = browser.attest_at(&client, &url, &params).await.unwrap();
+            assert_eq!(answer.codes(), ["aprv-invalid-refresh-token"], "nonces and requests survive");
+            count += 1;
+        }
+        count
+    });
+    for lifetime in [61, 62] {
+        fs::write(&file.0, account(lifetime)).unwrap();
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    process.wait_for_log(|line| line["event"] == "reloaded");
+    stop.send(true).unwrap();
+    assert!(busy.await.unwrap() > 20);
+}
+
+#[tokio::test]
+async fn the_end_lets_running_requests_finish() {
+    let mut process = Process::start(&["--dev"]);
+    let (client, url) = (client(), process.url.clone());
+    let mut browser = Browser::default();
+    browser.ask_nonce_at(&client, &url).await.unwrap();
+    let params = with_hcaptcha("sim-slow700-end");
+    let request = browser.attest_at(&client, &url, &params);
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        process.signal("-TERM");
+    };
+    let (answer, ()) = tokio::join!(request, end);
+    assert_eq!(answer.unwrap().status, 200);
+    assert_eq!(process.wait(), Some(0));
+    assert!(client.get(format!("{url}/healthz")).send().await.is_err());
+}
+
+#[tokio::test]
+async fn faults_happen_as_asked() {
+    let process = Process::start(&["--dev", "--latency", "150"]);
+    let (client, url) = (client(), process.url.clone());
+    let fault = async |mode: &str| {
+        let answer = client.put(format!("{url}/sim/fault?mode={mode}")).send().await.unwrap();
+        assert_eq!(answer.status(), 204, "{mode}");
+    };
+    let mut browser = Browser::default();
+    let begun = Instant::now();
+    assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
+    assert!(begun.elapsed() >= Duration::from_millis(150));
+    fault("drop&count=1").await;
+    assert!(browser.ask_nonce_at(&client, &url).await.is_err());
+    assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
+    fault("5xx:502").await;
+    let answer = browser.ask_nonce_at(&client, &url).await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (502, "text/html"));
+    fault("delay:300").await;
+    let begun = Instant::now();
+    assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
+    assert!(begun.elapsed() >= Duration::from_millis(450));
+    fault("lose&count=1").await;
+    let proof = browser.proof("POST", &format!("{url}/attest"), |_| {});
+    let lost = browser.attest_at_with(&client, &url, &with_hcaptcha("sim-pass-lost"), proof.clone()).await;
+    assert!(lost.is_err());
+    let again = browser.attest_at_with(&client, &url, &with_hcaptcha("sim-pass-lost"), proof).await.unwrap();
+    assert_eq!(again.codes(), ["aprv-invalid-dpop-token"], "the lost request was carried out");
+    fault("clock:-21600").await;
+    browser.ask_nonce_at(&client, &url).await.unwrap();
+    let answer = browser.attest_at(&client, &url, &with_hcaptcha("sim-pass-clock")).await.unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let (_, claims) = decode(&answer.token());
+    assert!((21_590..21_610).contains(&(now - claims["iat"].as_u64().unwrap())));
+    let date = httpdate::parse_http_date(answer.header("date")).unwrap();
+    assert!((21_590..21_610).contains(&date.elapsed().unwrap().as_secs()));
+    let bad = client.put(format!("{url}/sim/fault?mode=explode")).send().await.unwrap();
+    assert_eq!(bad.status(), 400);
+}
+
+#[test]
+fn faults_and_simulators_belong_to_development() {
+    let file = File::new("nodev", &account(60));
+    for args in [["--latency", "1"], ["--fault", "drop"], ["--api", "x"]] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+            .args(["serve", "--config", file.path()])
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("belongs to --dev"));
+    }
+    let process = Process::start(&["--config", file.path()]);
+    for path in ["/sim/hcaptcha/1/api.js", "/sim/fault"] {
+        assert_eq!(raw(&process.url, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).0, "404");
+    }
+}
+
+#[test]
+fn a_service_that_cannot_start_says_why() {
+    let file = File::new("bad", "listen = 7\n");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+        .args(["serve", "--config", file.path()])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1, column 10"), "{output:?}");
+}
+
+/// Writes bytes, reads to the end; gives the status and everything.
+fn raw(url: &str, bytes: &str) -> (String, String) {
+    let address = url.split("//").nth(1).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    (answer.split(' ').nth(1).unwrap_or_default().to_owned(), answer)
+}
+
+#[test]
+fn clients_that_misbehave_are_cut_off() {
+    let process = Process::start(&["--dev"]);
+    let huge_head = format!("GET /attest HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n", "a".repeat(100_000));
+    assert_eq!(raw(&process.url, &huge_head).0, "431");
+    let huge_body = "POST /attest HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\nconnection: close\r\n\r\n";
+    let (status, answer) = raw(&process.url, huge_body);
+    assert!(status == "413" && answer.contains("rqst-body-too-large"), "{answer}");
+    let chunked = format!(
+        "POST /attest HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n11170\r\n{}\r\n0\r\n\r\n",
+        "a".repeat(70_000)
+    );
+    assert_eq!(raw(&process.url, &chunked).0, "413");
+    assert_eq!(raw(&process.url, "BOGUS\r\n\r\n").0, "400");
+    assert_eq!(raw(&process.url, "GET /attest HTTP/1.1\r\nconnection: close\r\n\r\n").0, "401", "no Host at all");
+    // A head that never ends, and a body that never comes, are given up after ten seconds each.
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let url = &process.url;
+        let head = scope.spawn(move || raw(url, "GET /attest HTTP/1.1\r\nhost:"));
+        let slow_body = "POST /attest HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nconnection: close\r\n\r\nab";
+        let (status, answer) = raw(&process.url, slow_body);
+        assert!(status == "400" && answer.contains("rqst-body-read-fail"), "{answer}");
+        head.join().unwrap();
+    });
+    assert!(begun.elapsed() < Duration::from_secs(13), "{:?}", begun.elapsed());
+    assert_eq!(raw(&process.url, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0, "200");
+}

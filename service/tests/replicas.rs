@@ -1,0 +1,278 @@
+//! Two replicas that share a real Redis server.
+
+// A helper of a test may fail as a test fails.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use approov_web_service::{dev, sim};
+use support::*;
+
+/// A Redis server of its own; every start is on the same port and with an empty data set, unless it
+/// is told to keep a snapshot.
+struct Redis {
+    child: Option<Child>,
+    port: u16,
+    directory: PathBuf,
+}
+
+impl Redis {
+    /// `None` when there is no redis-server here; CI must have one.
+    fn new(name: &str) -> Option<Self> {
+        let found = Command::new("redis-server").arg("--version").output().is_ok();
+        if !found {
+            assert!(std::env::var_os("CI").is_none(), "CI must have redis-server on its PATH");
+            println!("skipped: redis-server is not on the PATH (Debian: apt-get install redis-server)");
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = std::env::temp_dir().join(format!("approov-redis-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let mut redis = Self { child: None, port, directory };
+        redis.start();
+        Some(redis)
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    fn start(&mut self) {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(&self.directory)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "redis-server did not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn command(&self, words: &[&str]) {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.exec(&mut client.get_connection().unwrap()).unwrap();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Two processes with the same file.
+struct Replicas {
+    config: PathBuf,
+    one: Process,
+    two: Process,
+}
+
+/// What browsers call both: they stand behind one name.
+const PUBLIC: &str = "https://web.example";
+
+impl Replicas {
+    async fn start(name: &str, redis: &str) -> Self {
+        let sims = simulators().await;
+        let config = std::env::temp_dir().join(format!("approov-replicas-{}-{name}.toml", std::process::id()));
+        let text = format!(
+            "store = \"{redis}\"\npublic_url = \"{PUBLIC}\"\n\
+             [[account]]\nsite_key = \"{}\"\nsecret = \"{SECRET}\"\n\
+             [[account.api]]\ndomain = \"api.example.com\"\nallow_web = true\n\
+             [[account.hcaptcha.site]]\nsite_key = \"{}\"\nsecret = \"{}\"\nrate_limit = 20\n\
+             verify_url = \"http://{sims}/sim/hcaptcha/siteverify\"\n",
+            dev::SITE_KEY,
+            sim::HCAPTCHA_SITE_KEY,
+            sim::HCAPTCHA_SECRET,
+        );
+        std::fs::write(&config, text).unwrap();
+        let path = config.to_str().unwrap();
+        let (one, two) = (Process::start(&["--config", path]), Process::start(&["--config", path]));
+        Self { config, one, two }
+    }
+}
+
+impl Drop for Replicas {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.config);
+    }
+}
+
+struct Caller {
+    client: reqwest::Client,
+    browser: Browser,
+}
+
+impl Caller {
+    fn new() -> Self {
+        Self { client: reqwest::Client::builder().no_proxy().build().unwrap(), browser: Browser::default() }
+    }
+
+    async fn nonce(&mut self, replica: &Process) {
+        let proof = self.browser.proof("GET", &format!("{PUBLIC}/attest"), |_| {});
+        let request = self.client.get(format!("{}/attest", replica.url)).header("dpop", proof);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 204);
+        answer.headers()["dpop-nonce"].to_str().unwrap().clone_into(&mut self.browser.nonce);
+    }
+
+    fn proof(&mut self) -> String {
+        self.browser.proof("POST", &format!("{PUBLIC}/attest"), |_| {})
+    }
+
+    async fn attest(&mut self, replica: &Process, params: &[(&str, &str)]) -> Answer {
+        let proof = self.proof();
+        self.attest_with(replica, params, proof).await
+    }
+
+    async fn attest_with(&mut self, replica: &Process, params: &[(&str, &str)], proof: String) -> Answer {
+        self.browser.attest_at_with(&self.client, &replica.url, params, proof).await.unwrap()
+    }
+
+    /// A refresh as the SDK does it: once more with the fresh nonce when told so.
+    async fn refresh(&mut self, replica: &Process) -> Answer {
+        let answer = self.attest(replica, &REFRESH).await;
+        if answer.status == 401 && answer.codes() == ["aprv-invalid-nonce"] {
+            return self.attest(replica, &REFRESH).await;
+        }
+        answer
+    }
+}
+
+#[tokio::test]
+async fn any_replica_answers_any_request_and_a_replay_nowhere() {
+    let Some(redis) = Redis::new("any") else { return };
+    let replicas = Replicas::start("any", &redis.url()).await;
+    let mut caller = Caller::new();
+    caller.nonce(&replicas.one).await;
+    let proof = caller.proof();
+    let answer = caller.attest_with(&replicas.two, &with_hcaptcha("sim-pass-any"), proof.clone()).await;
+    assert!(is_trusted(&answer.token()));
+    let again = caller.proof();
+    let answer = caller.attest_with(&replicas.one, &REFRESH, again.clone()).await;
+    assert!(is_trusted(&answer.token()));
+    for replica in [&replicas.one, &replicas.two] {
+        for proof in [&proof, &again] {
+            let answer = caller.attest_with(replica, &REFRESH, proof.clone()).await;
+            assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_counts_over_all_replicas() {
+    let Some(redis) = Redis::new("rate") else { return };
+    let replicas = Replicas::start("rate", &redis.url()).await;
+    let mut limited = 0;
+    // Twice the limit and one more, in case a minute ends between.
+    for n in 0..41 {
+        let mut caller = Caller::new();
+        let replica = if n % 2 == 0 { &replicas.one } else { &replicas.two };
+        caller.nonce(replica).await;
+        let token = format!("sim-pass-rate{n}");
+        let answer = caller.attest(replica, &with_hcaptcha(&token)).await;
+        limited += u32::from(answer.status == 429);
+    }
+    assert!((1..=21).contains(&limited), "{limited} of 41 were limited");
+}
+
+#[tokio::test]
+async fn without_redis_requests_are_refused_and_with_it_again_served() {
+    let Some(mut redis) = Redis::new("away") else { return };
+    let replicas = Replicas::start("away", &redis.url()).await;
+    let mut caller = Caller::new();
+    caller.nonce(&replicas.one).await;
+    let first = caller.proof();
+    let answer = caller.attest_with(&replicas.one, &with_hcaptcha("sim-pass-away"), first.clone()).await;
+    assert_eq!(answer.status, 200);
+    let used = caller.proof();
+    assert_eq!(caller.attest_with(&replicas.two, &REFRESH, used.clone()).await.status, 200);
+
+    redis.stop();
+    let unused = caller.proof();
+    for replica in [&replicas.one, &replicas.two] {
+        for proof in [&first, &used, &unused] {
+            let begun = Instant::now();
+            let answer = caller.attest_with(replica, &REFRESH, proof.clone()).await;
+            assert_eq!((answer.status.as_u16(), answer.codes()), (503, vec!["aprv-unavailable".to_owned()]));
+            assert_eq!(answer.header("retry-after"), "1");
+            assert!(begun.elapsed() < Duration::from_secs(2));
+        }
+        let ready = caller.client.get(format!("{}/readyz", replica.url)).send().await.unwrap();
+        assert_eq!(ready.status(), 503);
+    }
+
+    // It comes back empty: what it forgot must not pass. The session lives on with a fresh nonce.
+    redis.start();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for replica in [&replicas.one, &replicas.two] {
+        for proof in [&first, &used, &unused] {
+            let answer = caller.attest_with(replica, &REFRESH, proof.clone()).await;
+            assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-nonce".to_owned()]));
+        }
+        assert!(is_trusted(&caller.refresh(replica).await.token()));
+        let ready = caller.client.get(format!("{}/readyz", replica.url)).send().await.unwrap();
+        assert_eq!(ready.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_flushed_redis_lets_no_replay_pass() {
+    let Some(redis) = Redis::new("flush") else { return };
+    let replicas = Replicas::start("flush", &redis.url()).await;
+    let mut caller = Caller::new();
+    caller.nonce(&replicas.one).await;
+    caller.attest(&replicas.one, &with_hcaptcha("sim-pass-flush")).await;
+    let used = caller.proof();
+    assert_eq!(caller.attest_with(&replicas.one, &REFRESH, used.clone()).await.status, 200);
+    redis.command(&["FLUSHALL"]);
+    for replica in [&replicas.one, &replicas.two] {
+        assert_eq!(caller.attest_with(replica, &REFRESH, used.clone()).await.codes(), ["aprv-invalid-nonce"]);
+    }
+    assert_eq!(caller.refresh(&replicas.two).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_redis_restored_from_an_old_snapshot_lets_no_replay_pass() {
+    let Some(mut redis) = Redis::new("snapshot") else { return };
+    let replicas = Replicas::start("snapshot", &redis.url()).await;
+    let mut caller = Caller::new();
+    caller.nonce(&replicas.one).await;
+    caller.attest(&replicas.one, &with_hcaptcha("sim-pass-snapshot")).await;
+    redis.command(&["SAVE"]);
+    let used = caller.proof();
+    assert_eq!(caller.attest_with(&replicas.one, &REFRESH, used.clone()).await.status, 200);
+    // The server that comes back has the data set of before that request, epoch included.
+    redis.stop();
+    redis.start();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for replica in [&replicas.one, &replicas.two] {
+        let mut answer = caller.attest_with(replica, &REFRESH, used.clone()).await;
+        if answer.status == 503 {
+            // The first request on a connection that died learns so.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            answer = caller.attest_with(replica, &REFRESH, used.clone()).await;
+        }
+        assert_eq!(answer.codes(), ["aprv-invalid-nonce"]);
+    }
+}

@@ -1,0 +1,355 @@
+//! What the driver does with calls, answers and time.
+
+use std::rc::Rc;
+
+use crate::simulated::{START, World, api, good, options, parameter, refusal, with_result};
+use approov_web_sdk::argument::Argument;
+use approov_web_sdk::config::Options;
+use approov_web_sdk::dpop::{Claims, Method};
+use approov_web_sdk::driver::Failure;
+use approov_web_sdk::error::{Class, Code, Error};
+use approov_web_sdk::token_request::Arguments;
+use approov_web_sdk::wire::Response;
+
+fn code<T: std::fmt::Debug>(result: Result<T, Failure<&'static str>>) -> Code {
+    result.expect_err("an error").error.code()
+}
+
+#[test]
+fn without_a_session_every_call_says_so() {
+    let mut world = World::new(|request| (0, Ok(good(request))));
+    assert_eq!(code(world.fetch(api("a"))), Code::NotInitialized);
+    let sdk = Rc::clone(&world.sdk);
+    assert_eq!(code(world.run(async move { sdk.expiries().await })), Code::NotInitialized);
+    assert!(world.host.received().is_empty());
+}
+
+#[test]
+fn one_visit_is_one_nonce_request_and_one_attest_request() {
+    let mut world = World::started();
+    world.pass(3_000); // the user solves the challenge
+    assert_eq!(world.fetch(with_result("a", "r1")).as_deref().unwrap(), "3000:a");
+    assert_eq!(world.fetch(api("a")).as_deref().unwrap(), "3000:a");
+    let received = world.host.received();
+    assert_eq!(received.len(), 2);
+    assert_eq!(received[0].claims["htm"], "GET");
+    assert_eq!(received[0].claims["htu"], "https://service.example.com/attest");
+    assert_eq!(received[0].claims.get("nonce"), None);
+    assert_eq!(received[1].claims["htm"], "POST");
+    assert_eq!(received[1].claims["nonce"], "nonce-0");
+}
+
+#[test]
+fn initialising_does_not_wait_for_the_service() {
+    let mut world = World::new(|_| (60_000, Err("gone")));
+    world.initialize().unwrap();
+    let sdk = Rc::clone(&world.sdk);
+    assert!(world.run(async move { sdk.expiries().await }).unwrap().is_empty());
+}
+
+#[test]
+fn a_thousand_concurrent_calls_are_one_request() {
+    let mut world = World::started();
+    world.pass(100);
+    let calls: Vec<_> = (0..1000).map(|_| world.start_fetch(with_result("a", "r1"))).collect();
+    world.pass(1_000);
+    assert_eq!(world.host.posts().len(), 1);
+    for mut call in calls {
+        assert_eq!(call.try_recv().unwrap().unwrap().unwrap(), "100:a");
+    }
+}
+
+#[test]
+fn different_apis_of_one_turn_travel_together() {
+    let mut world = World::started();
+    world.pass(100);
+    let calls: Vec<_> = ["a", "b", "c"].map(|name| world.start_fetch(with_result(name, "r1"))).into();
+    world.pass(1_000);
+    let posts = world.host.posts();
+    assert_eq!(posts.len(), 1);
+    assert_eq!(parameter(&posts[0], "api"), ["a", "b", "c"]);
+    for (mut call, expected) in calls.into_iter().zip(["100:a", "100:b", "100:c"]) {
+        assert_eq!(call.try_recv().unwrap().unwrap().unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_refused_nonce_is_answered_once_with_the_fresh_one() {
+    let mut world = World::started();
+    let mut refusals = 0;
+    world.host.serve(move |request| {
+        refusals += 1;
+        (10, Ok(if refusals == 1 { refusal(401, "aprv-invalid-nonce") } else { good(request) }))
+    });
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+    let received = world.host.received();
+    assert_eq!(received.len(), 3);
+    assert_eq!(received[2].claims["nonce"], "fresh");
+    assert_eq!(received[1].form, received[2].form);
+    assert_ne!(received[1].claims["jti"], received[2].claims["jti"]);
+}
+
+#[test]
+fn a_nonce_that_is_refused_twice_is_an_error() {
+    let mut world = World::started();
+    world.host.serve(|_| (10, Ok(refusal(401, "aprv-invalid-nonce"))));
+    let failure = world.fetch(with_result("a", "r1")).expect_err("an error");
+    assert_eq!(failure.error.code(), Code::Service);
+    assert!(failure.error.is_invalid_nonce());
+    assert_eq!(world.host.posts().len(), 2);
+}
+
+#[test]
+fn a_request_with_a_fresh_result_is_never_sent_twice() {
+    for reply in [Err("reset"), Ok(refusal(502, "recap-token-check")), Ok(refusal(503, "x"))] {
+        let mut world = World::started();
+        world.host.serve(move |_| (10, reply.clone()));
+        assert!(world.fetch(with_result("a", "r1")).is_err());
+        assert_eq!(world.host.posts().len(), 1);
+    }
+}
+
+#[test]
+fn a_refresh_is_tried_three_times() {
+    let mut world = World::started();
+    world.fetch(with_result("a", "r1")).unwrap();
+    world.host.serve(|_| (10, Err("reset")));
+    let failure = world.fetch(api("b")).expect_err("an error");
+    assert_eq!((failure.error.code(), failure.cause), (Code::Network, Some("reset")));
+    assert_eq!(world.host.posts().len(), 1 + 3);
+    let mut failures = 2;
+    world.host.serve(move |request| {
+        failures -= 1;
+        (10, if failures >= 0 { Err("reset") } else { Ok(good(request)) })
+    });
+    assert!(world.fetch(api("b")).is_ok());
+}
+
+#[test]
+fn a_refusal_is_not_tried_again() {
+    let mut world = World::started();
+    world.fetch(with_result("a", "r1")).unwrap();
+    world.host.serve(|_| (10, Ok(refusal(400, "aprv-api-not-found"))));
+    let failure = world.fetch(api("b")).expect_err("an error");
+    assert_eq!(failure.error.code(), Code::Service);
+    assert_eq!(world.host.posts().len(), 2);
+}
+
+#[test]
+fn retry_after_is_respected() {
+    let mut world = World::started();
+    world.fetch(with_result("a", "r1")).unwrap();
+    let mut refused = false;
+    world.host.serve(move |request| {
+        if std::mem::replace(&mut refused, true) {
+            return (10, Ok(good(request)));
+        }
+        (10, Ok(Response { retry_after: Some(4_000), ..refusal(429, "aprv-rate-limit") }))
+    });
+    assert!(world.fetch(api("b")).is_ok());
+    let times: Vec<_> = world.host.received().iter().map(|request| request.at).collect();
+    let [.., refused, granted] = times[..] else { panic!("two requests") };
+    assert!(granted - refused >= 4_000, "{times:?}");
+}
+
+#[test]
+fn an_answer_past_the_time_out_is_a_fetch_error_and_the_request_is_aborted() {
+    let mut world = World::started();
+    world.pass(100);
+    world.host.serve(|request| (60_000, Ok(good(request))));
+    let arguments = Arguments { timeout: Argument::Number(250.0), ..with_result("a", "r1") };
+    assert_eq!(code(world.fetch(arguments)), Code::Timeout);
+    assert_eq!(world.host.now_since_start(), 350);
+    world.settle();
+    assert_eq!(world.host.aborted(), 1);
+    world.host.serve(|request| (10, Ok(good(request))));
+    assert!(world.fetch(with_result("a", "r2")).is_ok());
+}
+
+#[test]
+fn one_caller_who_gives_up_does_not_abort_the_others() {
+    let mut world = World::started();
+    world.pass(100);
+    world.host.serve(|request| (1_000, Ok(good(request))));
+    let mut patient = world.start_fetch(with_result("a", "r1"));
+    let sdk = Rc::clone(&world.sdk);
+    let gave_up = Failure::caused_by(Error::new(Code::Aborted, "aborted"), "reason");
+    let impatient = world.run(async move { sdk.fetch_token(with_result("a", "r1"), async { gave_up }).await });
+    let failure = impatient.expect_err("an error");
+    assert_eq!((failure.error.code(), failure.cause), (Code::Aborted, Some("reason")));
+    world.pass(2_000);
+    assert!(patient.try_recv().unwrap().unwrap().is_ok());
+    assert_eq!((world.host.posts().len(), world.host.aborted()), (1, 0));
+}
+
+#[test]
+fn a_shared_failure_reaches_everyone_and_is_not_remembered() {
+    let mut world = World::started();
+    world.pass(100);
+    world.host.serve(|_| (10, Err("reset")));
+    let calls: Vec<_> = (0..3).map(|_| world.start_fetch(with_result("a", "r1"))).collect();
+    world.pass(100);
+    for mut call in calls {
+        assert_eq!(code(call.try_recv().unwrap().unwrap()), Code::Network);
+    }
+    assert_eq!(world.host.posts().len(), 1);
+    world.host.serve(|request| (10, Ok(good(request))));
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+}
+
+#[test]
+fn a_caller_without_results_shares_the_fate_of_the_request_it_waits_for() {
+    let mut world = World::started();
+    world.pass(100);
+    world.host.serve(|_| (50, Err("reset")));
+    let mut first = world.start_fetch(with_result("a", "r1"));
+    world.pass(10);
+    let mut second = world.start_fetch(api("b"));
+    world.pass(100);
+    assert_eq!(code(first.try_recv().unwrap().unwrap()), Code::Network);
+    assert_eq!(code(second.try_recv().unwrap().unwrap()), Code::Network);
+}
+
+#[test]
+fn an_ageing_token_is_returned_at_once_and_refreshed_behind() {
+    let mut world = World::started();
+    world.fetch(with_result("a", "r1")).unwrap();
+    world.pass(100_000);
+    let posts = world.host.posts().len();
+    let before = world.host.now_since_start();
+    let token = world.fetch(api("a")).unwrap();
+    assert_eq!(world.host.now_since_start(), before, "the caller did not wait");
+    world.pass(1_000);
+    assert_eq!(world.host.posts().len(), posts + 1);
+    assert_ne!(world.fetch(api("a")).unwrap(), token);
+    assert_eq!(world.host.posts().len(), posts + 1);
+}
+
+#[test]
+fn a_new_session_gets_nothing_from_requests_of_the_old_one() {
+    let mut world = World::started();
+    world.pass(100);
+    world.host.serve(|request| (1_000, Ok(good(request))));
+    let mut old = world.start_fetch(with_result("a", "r1"));
+    world.pass(500);
+    world.initialize().unwrap();
+    world.pass(2_000);
+    assert!(old.try_recv().unwrap().unwrap().is_ok());
+    assert_eq!(code(world.fetch(api("a"))), Code::ResultsRequired);
+}
+
+#[test]
+fn initialising_again_without_options_keeps_the_configuration() {
+    let mut world = World::started();
+    let sdk = Rc::clone(&world.sdk);
+    world.run(async move { sdk.initialize_session(Options::default()).await }).unwrap();
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+}
+
+#[test]
+fn a_failed_initialisation_leaves_the_session_as_it_was() {
+    let mut world = World::started();
+    world.fetch(with_result("a", "r1")).unwrap();
+    world.host.break_keys(true);
+    assert_eq!(code(world.initialize()), Code::Unsupported);
+    let sdk = Rc::clone(&world.sdk);
+    let bad = Options { approov_host: Argument::Number(1.0), ..options() };
+    assert_eq!(code(world.run(async move { sdk.initialize_session(bad).await })), Code::InvalidArgument);
+    assert!(world.fetch(api("a")).is_ok());
+}
+
+#[test]
+fn a_call_right_after_initialise_session_waits_for_it() {
+    let mut world = World::new(|request| (10, Ok(good(request))));
+    let sdk = Rc::clone(&world.sdk);
+    world.spawn(async move { sdk.initialize_session(options()).await.unwrap() });
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+}
+
+#[test]
+fn two_lazy_callers_at_once_both_end_with_a_token() {
+    let mut world = World::new(|request| (10, Ok(good(request))));
+    let lazy = |result: &'static str| {
+        let sdk = Rc::clone(&world.sdk);
+        async move {
+            let first = sdk.fetch_token(api("a"), std::future::pending()).await;
+            let Err(failure) = first else { return first };
+            assert_eq!(failure.error.code().class(), Class::Session);
+            sdk.initialize_session(options()).await.unwrap();
+            sdk.fetch_token(with_result("a", result), std::future::pending()).await
+        }
+    };
+    let both = futures_util::future::join(lazy("r1"), lazy("r2"));
+    let (first, second) = world.run(both);
+    assert!(first.is_ok() && second.is_ok());
+}
+
+#[test]
+fn a_nonce_request_that_failed_is_made_again_by_the_attest_request() {
+    let mut world = World::new(|_| (10, Err("reset")));
+    world.initialize().unwrap();
+    world.pass(100);
+    assert_eq!(code(world.fetch(with_result("a", "r1"))), Code::Network);
+    assert!(world.host.posts().is_empty(), "without a nonce nothing is posted");
+    world.host.serve(|request| (10, Ok(good(request))));
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+}
+
+#[test]
+fn a_wrong_wall_clock_changes_nothing() {
+    for hours in [-6, 6] {
+        let mut world = World::new(|request| (10, Ok(good(request))));
+        world.host.set_wall_error(hours * 3_600_000);
+        world.initialize().unwrap();
+        world.fetch(with_result("a", "r1")).unwrap();
+        world.pass(60_000);
+        assert!(world.fetch(api("a")).is_ok());
+        assert_eq!(world.host.posts().len(), 1);
+        let claims = Claims {
+            method: Method::get(),
+            url: "https://a/".into(),
+            nonce: None,
+            token_hash: None,
+            message_signature: None,
+        };
+        let sdk = Rc::clone(&world.sdk);
+        let proof = world.run(async move { sdk.proof(claims).await }).unwrap();
+        let claims = approov_web_sdk::jws::from_base64url(proof.split('.').nth(1).unwrap()).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!(claims["iat"], (START + world.host.now_since_start()) / 1000);
+        let sdk = Rc::clone(&world.sdk);
+        let expiries = world.run(async move { sdk.expiries().await }).unwrap();
+        let expected = START + 7_200_000 + hours * 3_600_000;
+        assert!((expiries[0].1 - expected).abs() < 1_000, "{expiries:?}");
+    }
+}
+
+#[test]
+fn a_clock_changed_in_between_costs_at_most_one_request() {
+    for hours in [-30, 30] {
+        let mut world = World::started();
+        world.fetch(with_result("a", "r1")).unwrap();
+        world.host.set_wall_error(hours * 3_600_000);
+        for _ in 0..20 {
+            world.pass(1_000);
+            world.fetch(api("a")).unwrap();
+        }
+        assert!(world.host.posts().len() <= 2, "{:?}", world.host.posts());
+    }
+}
+
+#[test]
+fn after_hours_of_sleep_the_first_calls_are_one_request() {
+    let mut world = World::started();
+    world.fetch(with_result("a", "r1")).unwrap();
+    world.pass(3_600_000);
+    let calls: Vec<_> = (0..50).map(|_| world.start_fetch(api("a"))).collect();
+    world.pass(1_000);
+    assert_eq!(world.host.posts().len(), 2);
+    for mut call in calls {
+        assert!(call.try_recv().unwrap().unwrap().is_ok());
+    }
+    world.pass(7_200_000);
+    assert_eq!(code(world.fetch(api("a"))), Code::SessionExpired);
+    assert_eq!(world.host.posts().len(), 2);
+}

@@ -1,0 +1,8 @@
+#![cfg(not(target_arch = "wasm32"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
+
+//! The driver in virtual time, against a scripted service.
+
+mod behaviour;
+mod properties;
+mod simulated;

@@ -1,0 +1,358 @@
+//! A host with virtual time and a scripted service, for tests of the driver. Nothing here waits for real.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+
+use approov_web_sdk::argument::Argument;
+use approov_web_sdk::config::{KeyStorage, Options, UrlParts};
+use approov_web_sdk::driver::{Failure, Host, Request, Sdk};
+use approov_web_sdk::error::{Code, Error};
+use approov_web_sdk::json::Json;
+use approov_web_sdk::jws::{PublicKey, from_base64url};
+use approov_web_sdk::time::Reading;
+use approov_web_sdk::token_request::Arguments;
+use approov_web_sdk::wire::{Body, Response};
+use futures_channel::oneshot;
+use futures_executor::{LocalPool, LocalSpawner};
+use futures_util::task::LocalSpawnExt;
+use serde_json::{Value, json};
+
+pub const START: i64 = 1_700_000_000_000;
+
+/// What the service does with a request: answers after so many milliseconds, or breaks the connection.
+pub type Reply = (u32, Result<Response, &'static str>);
+
+/// A request as the service received it.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub at: i64,
+    pub form: Option<String>,
+    pub claims: Value,
+    /// Which of the keys made so far signed the proof.
+    pub key: u8,
+}
+
+type Service = Box<dyn FnMut(&Received) -> Reply>;
+
+#[derive(Clone)]
+pub struct Simulation(Rc<Inner>);
+
+struct Inner {
+    now: Cell<i64>,
+    wall_error: Cell<i64>,
+    timers: RefCell<Vec<(i64, oneshot::Sender<()>)>>,
+    spawner: LocalSpawner,
+    service: RefCell<Service>,
+    received: RefCell<Vec<Received>>,
+    aborted: Cell<usize>,
+    randomness: Cell<u64>,
+    broken_keys: Cell<bool>,
+    keys: Cell<u8>,
+    in_flight: RefCell<Vec<Received>>,
+}
+
+pub struct World {
+    pub pool: LocalPool,
+    pub host: Simulation,
+    pub sdk: Rc<Sdk<Simulation>>,
+}
+
+impl World {
+    pub fn new(service: impl FnMut(&Received) -> Reply + 'static) -> World {
+        let pool = LocalPool::new();
+        let host = Simulation(Rc::new(Inner {
+            now: Cell::new(0),
+            wall_error: Cell::new(0),
+            timers: RefCell::default(),
+            spawner: pool.spawner(),
+            service: RefCell::new(Box::new(service)),
+            received: RefCell::default(),
+            aborted: Cell::new(0),
+            randomness: Cell::new(0),
+            broken_keys: Cell::new(false),
+            keys: Cell::new(0),
+            in_flight: RefCell::default(),
+        }));
+        World { pool, sdk: Rc::new(Sdk::new(host.clone())), host }
+    }
+
+    /// A world whose service answers everything well after 10 ms, with a session begun.
+    pub fn started() -> World {
+        let mut world = World::new(|request| (10, Ok(good(request))));
+        world.initialize().expect("a session");
+        world
+    }
+
+    /// Runs a future to its end; virtual time moves whenever nothing else can.
+    pub fn run<T: 'static>(&mut self, future: impl Future<Output = T> + 'static) -> T {
+        let (sender, mut receiver) = oneshot::channel();
+        self.spawn(async move { drop(sender.send(future.await)) });
+        loop {
+            self.pool.run_until_stalled();
+            if let Ok(Some(value)) = receiver.try_recv() {
+                return value;
+            }
+            assert!(self.host.to_next_timer(), "the future waits for something that never comes");
+        }
+    }
+
+    /// Lets everything run that can without time passing.
+    pub fn settle(&mut self) {
+        self.pool.run_until_stalled();
+    }
+
+    /// Lets time pass, timer by timer.
+    pub fn pass(&mut self, milliseconds: i64) {
+        let end = self.host.0.now.get() + milliseconds;
+        self.pool.run_until_stalled();
+        while self.host.next_deadline().is_some_and(|deadline| deadline <= end) {
+            self.host.to_next_timer();
+            self.pool.run_until_stalled();
+        }
+        self.host.0.now.set(end);
+    }
+
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        self.pool.spawner().spawn_local(future).expect("spawned");
+    }
+
+    pub fn initialize(&mut self) -> Result<(), Failure<&'static str>> {
+        let sdk = Rc::clone(&self.sdk);
+        self.run(async move { sdk.initialize_session(options()).await })
+    }
+
+    pub fn fetch(&mut self, arguments: Arguments) -> Result<String, Failure<&'static str>> {
+        let sdk = Rc::clone(&self.sdk);
+        self.run(async move { sdk.fetch_token(arguments, std::future::pending()).await })
+    }
+
+    /// Starts a call without waiting for it.
+    pub fn start_fetch(&self, arguments: Arguments) -> oneshot::Receiver<Result<String, Failure<&'static str>>> {
+        let (sender, receiver) = oneshot::channel();
+        let sdk = Rc::clone(&self.sdk);
+        self.spawn(async move {
+            drop(sender.send(sdk.fetch_token(arguments, std::future::pending()).await));
+        });
+        receiver
+    }
+}
+
+impl Simulation {
+    pub fn received(&self) -> Vec<Received> {
+        self.0.received.borrow().clone()
+    }
+
+    /// The forms of the attest requests so far.
+    pub fn posts(&self) -> Vec<String> {
+        self.received().into_iter().filter_map(|request| request.form).collect()
+    }
+
+    pub fn now_since_start(&self) -> i64 {
+        self.0.now.get()
+    }
+
+    /// The requests that have been sent and neither answered nor aborted.
+    pub fn in_flight(&self) -> Vec<Received> {
+        self.0.in_flight.borrow().clone()
+    }
+
+    pub fn aborted(&self) -> usize {
+        self.0.aborted.get()
+    }
+
+    pub fn serve(&self, service: impl FnMut(&Received) -> Reply + 'static) {
+        *self.0.service.borrow_mut() = Box::new(service);
+    }
+
+    /// Moves the user's wall clock, and nothing else.
+    pub fn set_wall_error(&self, milliseconds: i64) {
+        self.0.wall_error.set(milliseconds);
+    }
+
+    pub fn break_keys(&self, broken: bool) {
+        self.0.broken_keys.set(broken);
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        self.0.timers.borrow().iter().filter(|(_, timer)| !timer.is_canceled()).map(|(deadline, _)| *deadline).min()
+    }
+
+    fn to_next_timer(&self) -> bool {
+        let Some(deadline) = self.next_deadline() else { return false };
+        self.0.now.set(self.0.now.get().max(deadline));
+        let mut timers = self.0.timers.borrow_mut();
+        let (due, later): (Vec<_>, Vec<_>) = timers.drain(..).partition(|(moment, _)| *moment <= deadline);
+        *timers = later;
+        for (_, timer) in due {
+            let _gone = timer.send(());
+        }
+        true
+    }
+}
+
+impl Host for Simulation {
+    type Cause = &'static str;
+    type Key = ();
+
+    fn now(&self) -> Reading {
+        let now = self.0.now.get();
+        Reading { wall: START + now + self.0.wall_error.get(), monotonic: now }
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], Failure<&'static str>> {
+        self.0.randomness.set(self.0.randomness.get() + 1);
+        let mut bytes = [0; N];
+        for (byte, drawn) in bytes.iter_mut().zip(self.0.randomness.get().to_le_bytes()) {
+            *byte = drawn;
+        }
+        Ok(bytes)
+    }
+
+    fn parse_url(&self, text: &str) -> Option<UrlParts> {
+        let url = url::Url::parse(text).ok()?;
+        Some(UrlParts {
+            scheme: url.scheme().to_owned(),
+            origin: url.origin().ascii_serialization(),
+            hostname: url.host_str()?.to_owned(),
+            path: url.path().to_owned(),
+        })
+    }
+
+    async fn generate_key(&self, _: KeyStorage) -> Result<((), PublicKey), Failure<&'static str>> {
+        self.turn().await;
+        if self.0.broken_keys.get() {
+            return Err(Failure::caused_by(Error::new(Code::Unsupported, "no key"), "broken"));
+        }
+        self.0.keys.set(self.0.keys.get() + 1);
+        let point = [&[4][..], &[self.0.keys.get(); 64]].concat();
+        Ok(((), PublicKey::from_uncompressed_point(&point).expect("a point")))
+    }
+
+    async fn sign(&self, (): &(), _: &[u8]) -> Result<Vec<u8>, Failure<&'static str>> {
+        Ok(vec![0; 64])
+    }
+
+    async fn send(&self, request: Request) -> Result<Response, Failure<&'static str>> {
+        let part = |index| -> Value {
+            let part = request.proof.split('.').nth(index).and_then(from_base64url).expect("base64url");
+            serde_json::from_slice(&part).expect("JSON")
+        };
+        let x = part(0)["jwk"]["x"].as_str().and_then(from_base64url).expect("a key");
+        let received = Received { at: self.0.now.get(), form: request.form, claims: part(1), key: x[0] };
+        self.0.received.borrow_mut().push(received.clone());
+        self.0.in_flight.borrow_mut().push(received.clone());
+        let _landed = Landing(Rc::clone(&self.0), received.claims["jti"].clone());
+        let (delay, reply) = (self.0.service.borrow_mut())(&received);
+        let aborted = CountDrop(Some(Rc::clone(&self.0)));
+        self.sleep(delay).await;
+        aborted.disarm();
+        reply.map_err(|cause| Failure::caused_by(Error::new(Code::Network, "no answer"), cause))
+    }
+
+    async fn sleep(&self, milliseconds: u32) {
+        let (sender, receiver) = oneshot::channel();
+        self.0.timers.borrow_mut().push((self.0.now.get() + i64::from(milliseconds), sender));
+        let _fired = receiver.await;
+    }
+
+    async fn turn(&self) {
+        // Behind everything that is due already, as a microtask would be.
+        let (sender, receiver) = oneshot::channel();
+        self.spawn(async move {
+            let _gone = sender.send(());
+        });
+        let _fired = receiver.await;
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.spawner.spawn_local(task).expect("spawned");
+    }
+}
+
+/// Takes a request off the list of those in flight.
+struct Landing(Rc<Inner>, Value);
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.0.in_flight.borrow_mut().retain(|request| request.claims["jti"] != self.1);
+    }
+}
+
+/// Counts requests that are dropped before they are answered.
+struct CountDrop(Option<Rc<Inner>>);
+
+impl CountDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CountDrop {
+    fn drop(&mut self) {
+        if let Some(inner) = &self.0 {
+            inner.aborted.set(inner.aborted.get() + 1);
+        }
+    }
+}
+
+pub fn text(value: &str) -> Argument {
+    Argument::Text(value.to_owned())
+}
+
+pub fn options() -> Options {
+    Options {
+        approov_host: text("service.example.com"),
+        approov_site_key: text("site"),
+        recaptcha_site_key: text("re"),
+        ..Options::default()
+    }
+}
+
+pub fn api(name: &str) -> Arguments {
+    Arguments { api: text(name), ..Arguments::default() }
+}
+
+pub fn with_result(name: &str, token: &str) -> Arguments {
+    Arguments { recaptcha_token: text(token), ..api(name) }
+}
+
+/// The values of a parameter in a form.
+pub fn parameter<'a>(form: &'a str, name: &'a str) -> Vec<String> {
+    url::form_urlencoded::parse(form.as_bytes())
+        .filter(|(known, _)| known == name)
+        .map(|(_, value)| value.into_owned())
+        .collect()
+}
+
+/// What a healthy service answers: a nonce, or a token `TIME:API` for every API that was asked for.
+pub fn good(request: &Received) -> Response {
+    let nonce = Some(format!("nonce-{}", request.at));
+    let Some(form) = &request.form else { return Response { status: 204, nonce, ..Response::default() } };
+    let tokens: serde_json::Map<_, _> =
+        parameter(form, "api").into_iter().map(|api| (api.clone(), json!(format!("{}:{api}", request.at)))).collect();
+    Response {
+        nonce,
+        ..json_response(
+            200,
+            &json!({
+                "tokens": tokens,
+                "token-lifetime": 120,
+                "refresh-token": format!("refresh-{}", request.at),
+                "expiries": {"session": START + 7_200_000},
+                "server-time": START + request.at,
+            }),
+        )
+    }
+}
+
+pub fn refusal(status: u16, code: &str) -> Response {
+    let mut body = serde_json::Map::new();
+    body.insert(code.to_owned(), json!(""));
+    Response { nonce: Some("fresh".into()), ..json_response(status, &Value::Object(body)) }
+}
+
+pub fn json_response(status: u16, body: &Value) -> Response {
+    let json: Json = serde_json::from_value(body.clone()).expect("JSON");
+    Response { status, content_type: "application/json".into(), body: Body::Json(json), ..Response::default() }
+}
