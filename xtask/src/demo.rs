@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: the service, the protected API and the demo site, on three origins.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -36,6 +36,11 @@ impl Servers {
             service: executable(&messages, "approov-web-service")?,
             protected_api: executable(&messages, "demo_api")?,
         })
+    }
+
+    /// The web protection service.
+    pub(crate) fn service(&self) -> &Path {
+        &self.service
     }
 
     /// Tells a Node program where the servers are.

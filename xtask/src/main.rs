@@ -19,7 +19,7 @@ cargo xtask <command>
   package               build dist/ (approov.js in one file, the split build, types, README) and the npm tarball
   demo [--check]        start service, protected API and demo site until Ctrl-C; --check drives the demo once in a
                         headless browser, prints what the API verified and exits
-  test [PART]...        run the tests; parts: unit, web, e2e, package (all of them by default)
+  test [PART]...        run the tests; parts: unit, web, e2e, package, interop (all of them by default)
   setup                 only install what the commands above need and this machine lacks
 
 Missing tools are installed on the way, or the command to install them is printed.";

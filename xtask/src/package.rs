@@ -87,7 +87,7 @@ pub(crate) fn build(project: &Project) -> Result<()> {
 pub(crate) fn install_tools(project: &Project) -> Result<()> {
     tools::ensure_wasm_target(project)?;
     tools::ensure_cargo_tools(&[&WASM_BINDGEN, &WASM_PACK])?;
-    tools::ensure_npm_packages(project)
+    tools::ensure_npm_packages(&project.tests())
 }
 
 /// The generated JavaScript glue and the optimised WebAssembly.
