@@ -3,7 +3,7 @@
 //! A fresh Debian machine with rustup, Node, git and a C linker is enough to start from.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -41,13 +41,33 @@ const GECKODRIVER: CargoTool = CargoTool { package: "geckodriver", version: "0.3
 pub(crate) struct Engine {
     /// The name that `APPROOV_ENGINES` and the test harness know.
     pub(crate) name: &'static str,
+    /// Whether it has no headless mode.
+    pub(crate) needs_display: bool,
+    /// Its WebDriver program, and the variable in which wasm-bindgen's test runner takes a program of that kind. What it
+    /// calls Safari's is any driver that needs no capabilities to be asked for, such as WebKitGTK's.
+    driver: (&'static str, &'static str),
     debian: &'static [DebianTool],
     cargo: &'static [&'static CargoTool],
+}
+
+impl Engine {
+    /// The driver, as environment variable and value for wasm-bindgen's test runner.
+    pub(crate) fn driver_for_wasm_bindgen(&self) -> Result<(&'static str, PathBuf)> {
+        let (variable, program) = self.driver;
+        let installed = self.cargo.iter().find(|tool| tool.programs.contains(&program));
+        let path = match installed {
+            Some(tool) => tool.programs_directory()?.join(program),
+            None => find(program).with_context(|| format!("{program} is not on PATH"))?,
+        };
+        Ok((variable, path))
+    }
 }
 
 /// The engine that the demo's check uses.
 pub(crate) const CHROMIUM: Engine = Engine {
     name: "chromium",
+    needs_display: false,
+    driver: ("CHROMEDRIVER", "chromedriver"),
     debian: &[
         DebianTool { program: "chromium", package: "chromium" },
         DebianTool { program: "chromedriver", package: "chromium-driver" },
@@ -59,11 +79,15 @@ const ENGINES: &[Engine] = &[
     CHROMIUM,
     Engine {
         name: "firefox",
+        needs_display: false,
+        driver: ("GECKODRIVER", "geckodriver"),
         debian: &[DebianTool { program: "firefox", package: "firefox-esr" }],
         cargo: &[&GECKODRIVER],
     },
     Engine {
         name: "webkit",
+        needs_display: true,
+        driver: ("SAFARIDRIVER", "WebKitWebDriver"),
         debian: &[
             DebianTool { program: "WebKitWebDriver", package: "webkit2gtk-driver" },
             DebianTool { program: "Xvfb", package: "xvfb" },
@@ -186,33 +210,64 @@ fn rustup(project: &Project, arguments: &[&str]) -> Result<()> {
     run(Command::new("rustup").args(arguments).current_dir(&project.root))
 }
 
-/// Installs the project's npm packages as the lock file has them.
-pub(crate) fn ensure_npm_packages(project: &Project) -> Result<()> {
+/// Installs the npm packages of a directory as its lock file has them.
+pub(crate) fn ensure_npm_packages(directory: &Path) -> Result<()> {
     if find("node").is_none() || find("npm").is_none() {
         bail!("Node.js 20 or newer with npm is needed: https://nodejs.org or `apt-get install nodejs npm`");
     }
-    let directory = project.tests();
-    let wanted =
-        fs::read_to_string(directory.join("package-lock.json")).context("reading tests/e2e/package-lock.json")?;
+    let lock = directory.join("package-lock.json");
+    let wanted = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
     let stamp = directory.join("node_modules/.installed-lock.json");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&directory))?;
+    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(directory))?;
     fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
+}
+
+/// The Python of a virtual environment in the build directory that has the packages of these requirement files.
+pub(crate) fn ensure_python_packages(project: &Project, requirements: &[PathBuf]) -> Result<PathBuf> {
+    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+        install_debian_packages(&["python3", "python3-venv"])?;
+    }
+    let wanted = requirements
+        .iter()
+        .map(|path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display())))
+        .collect::<Result<String>>()?;
+    let environment = project.target.join("python");
+    let python = environment.join("bin/python");
+    let stamp = environment.join("installed-requirements.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
+    let mut install = Command::new(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    for path in requirements {
+        install.arg("--requirement").arg(path);
+    }
+    run(&mut install)?;
+    fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))?;
+    Ok(python)
 }
 
 /// Installs the Debian packages of the programs that are missing.
 fn ensure_debian_tools(tools: &[&DebianTool]) -> Result<()> {
     let missing: Vec<&str> =
         tools.iter().filter(|tool| find(tool.program).is_none()).map(|tool| tool.package).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    if missing.is_empty() { Ok(()) } else { install_debian_packages(&missing) }
+}
+
+/// Installs the Redis server, which replicas of the service share in a test.
+pub(crate) fn ensure_redis() -> Result<()> {
+    ensure_debian_tools(&[&DebianTool { program: "redis-server", package: "redis-server" }])
+}
+
+fn install_debian_packages(packages: &[&str]) -> Result<()> {
     let Some(administrator) = administrator().filter(|_| find("apt-get").is_some()) else {
         bail!(
             "install these Debian packages (or what brings the same programs elsewhere) and run this again:\n  sudo apt-get install --no-install-recommends {}",
-            missing.join(" ")
+            packages.join(" ")
         );
     };
     let apt = || {
@@ -222,7 +277,7 @@ fn ensure_debian_tools(tools: &[&DebianTool]) -> Result<()> {
         command
     };
     run(apt().args(["update", "-q"]))?;
-    run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(missing))
+    run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(packages))
 }
 
 /// The words that make a command run as root here: none for root, `sudo -n` where that asks for no password.
@@ -237,7 +292,7 @@ fn administrator() -> Option<&'static [&'static str]> {
 }
 
 /// The first program of this name on `PATH`.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
+fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
