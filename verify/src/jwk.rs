@@ -307,6 +307,15 @@ mod tests {
     }
 
     #[test]
+    fn the_thumbprint_of_rfc_8037_is_computed() {
+        // RFC 8037 appendix A.3.
+        let jwk = object(json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}));
+        assert_eq!(Thumbprint::of_jwk(&jwk).unwrap().to_string(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        let symmetric = object(json!({"kty": "oct", "k": "AAAA"}));
+        assert_eq!(Thumbprint::of_jwk(&symmetric), Err(InvalidJwk::UnsupportedKey));
+    }
+
+    #[test]
     fn unusable_keys_are_refused_for_what_they_are() {
         use InvalidJwk::{InvalidKey, Malformed, PrivateKey, UnsupportedKey, WrongUse};
         for (member, value, expected) in [

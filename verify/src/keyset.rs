@@ -148,3 +148,68 @@ impl fmt::Display for KeySetError {
 }
 
 impl std::error::Error for KeySetError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// The key of RFC 9449 section 6.1.
+    fn ec_key() -> Value {
+        json!({
+            "kty": "EC", "crv": "P-256",
+            "x": "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs", "y": "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA",
+        })
+    }
+
+    fn with(member: &str, value: Value) -> Value {
+        let mut key = ec_key();
+        key[member] = value;
+        key
+    }
+
+    fn read(keys: &Value) -> Result<usize, KeySetError> {
+        KeySet::from_jwks(&json!({"keys": keys}).to_string()).map(|set| set.len())
+    }
+
+    #[test]
+    fn keys_for_other_uses_are_passed_over() {
+        assert_eq!(
+            read(&json!([ec_key(), with("use", json!("enc")), with("crv", json!("P-384")), with("kty", json!("OKP"))])),
+            Ok(1)
+        );
+        assert_eq!(read(&json!([with("use", json!("enc"))])), Err(KeySetError::NoKey));
+        assert_eq!(read(&json!([])), Err(KeySetError::NoKey));
+    }
+
+    #[test]
+    fn a_set_with_a_bad_key_is_refused_as_a_whole() {
+        let error = |index, cause| Err(KeySetError::Key { index, cause });
+        assert_eq!(read(&json!([ec_key(), with("d", json!("AA"))])), error(1, InvalidJwk::PrivateKey));
+        assert_eq!(read(&json!([with("x", json!("AA"))])), error(0, InvalidJwk::Malformed));
+        assert_eq!(read(&json!([with("y", with("x", json!(0))["x"].clone())])), error(0, InvalidJwk::Malformed));
+        assert_eq!(read(&json!([with("kid", json!(1))])), error(0, InvalidJwk::Malformed));
+        assert_eq!(read(&json!(["key"])), error(0, InvalidJwk::Malformed));
+        assert_eq!(read(&json!([with("kid", json!("a")), with("kid", json!("a"))])), Err(KeySetError::RepeatedKeyId));
+        assert_eq!(read(&json!([with("kid", json!("a")), with("kid", json!("b")), ec_key(), ec_key()])), Ok(4));
+        assert_eq!(read(&json!([{"kty": "RSA", "n": "AQAB", "e": "AQAB"}])), error(0, InvalidJwk::InvalidKey));
+    }
+
+    #[test]
+    fn texts_that_are_no_keyset_are_refused() {
+        for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
+            assert_eq!(KeySet::from_jwks(text).unwrap_err(), KeySetError::NotAKeySet, "{text}");
+        }
+        assert_eq!(KeySet::from_pem("").unwrap_err(), KeySetError::NoKey);
+        assert_eq!(
+            KeySet::from_pem("-----BEGIN PUBLIC KEY-----\n%\n-----END PUBLIC KEY-----\n").unwrap_err(),
+            KeySetError::NotAKeySet
+        );
+        let certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert_eq!(KeySet::from_pem(certificate).unwrap_err(), KeySetError::NoKey);
+        let other = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+        let unsupported = KeySetError::Key { index: 0, cause: InvalidJwk::UnsupportedKey };
+        assert_eq!(KeySet::from_pem(other).unwrap_err(), unsupported);
+        assert!(KeySet::default().is_empty());
+    }
+}

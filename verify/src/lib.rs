@@ -44,3 +44,8 @@ pub use verifier::{
     Body, Challenge, ConfigError, Error, MessagePolicy, NoncePolicy, PROOF_HEADER, ProofPolicy, Request, TOKEN_HEADER,
     Verified, Verifier, VerifierBuilder,
 };
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -217,3 +217,41 @@ async fn a_good_request_tells_what_the_token_and_the_proof_say() {
     assert_eq!((proof.htm.as_str(), proof.htu.as_str()), ("POST", "https://api.example.com/shapes"));
     assert!(proof.ath.is_some() && proof.msgs.is_none() && proof.nonce.is_none());
 }
+
+#[tokio::test]
+async fn secrets_can_be_changed_while_old_tokens_are_about() {
+    let file = file();
+    let now = UnixTime::from_secs(file.now);
+    let new = Secret::from_bytes(vec![1; 32]);
+    let old = Secret::from_base64(&file.jwe_secret).unwrap();
+    let verdict = async |name: &str, jwe_secrets: &[&Secret]| {
+        let mut builder = Verifier::builder().secret(&new).secret_base64(&file.secret);
+        for secret in jwe_secrets {
+            builder = builder.jwe_secret(secret);
+        }
+        let case = file.cases.iter().find(|case| case.name == name).unwrap();
+        case.request.check(&builder.build().unwrap(), now).await.err().map(|error| error.code())
+    };
+    assert_eq!(verdict("a mobile token without proof", &[]).await, None);
+    for secrets in [[&new, &old], [&old, &new]] {
+        assert_eq!(verdict("an encrypted token", &secrets).await, None);
+        assert_eq!(verdict("encrypted with another secret", &secrets).await, Some("token_decryption"));
+        assert_eq!(verdict("encrypted, and alg is dir", &secrets).await, Some("token_algorithm"));
+    }
+}
+
+#[tokio::test]
+async fn the_results_of_each_check_service_are_told() {
+    let file = file();
+    let case = file.cases.iter().find(|case| case.name == "results of all check services").unwrap();
+    let verified =
+        case.request.check(&case.config.verifier(&file, &KeySet::default()), UnixTime::from_secs(file.now)).await;
+    let embed = verified.unwrap().claims.embed;
+    assert_eq!(embed.fingerprint["public"].visitor_id, "visitor");
+    assert_eq!(embed.fingerprint["public"].request_ids, ["request"]);
+    assert_eq!(embed.fingerprint["public"].full["extra"], 1);
+    assert_eq!(embed.hcaptcha["site"].hostname.as_deref(), Some("one.example"));
+    assert_eq!(embed.recaptcha["site"].hostname.as_deref(), Some("two.example"));
+    assert_eq!(embed.recaptcha["site"].challenge_time, None);
+    assert_eq!((embed.fingerprint.len(), embed.hcaptcha.len(), embed.recaptcha.len()), (1, 1, 1));
+}

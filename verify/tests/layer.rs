@@ -250,6 +250,8 @@ async fn a_token_is_bound_to_the_headers_that_the_layer_names() {
         let code = if response.status() == 200 { "good".to_owned() } else { refusal(response).await.1 };
         assert_eq!(code, verdict);
     }
+    let nothing = Request::get("/order").body(Body::empty()).unwrap();
+    assert_eq!(refusal(send(&app, nothing).await).await.1, "token_missing");
     let unbound = Client::new();
     let proof = unbound.proof("https://api.example.com/order", json!({}));
     let mut request = unbound.request(&proof, "");
@@ -301,6 +303,26 @@ async fn a_full_replay_store_closes_the_door_and_says_nothing_of_itself() {
     let proof = client.proof("https://api.example.com/order", json!({}));
     let response = send(&app, client.request(&proof, "")).await;
     assert_eq!(refusal(response).await, (503, "replay_store".to_owned(), None));
+}
+
+#[tokio::test]
+async fn the_layer_is_ready_when_the_service_behind_it_is() {
+    #[derive(Clone)]
+    struct Busy;
+    impl tower::Service<Request<Body>> for Busy {
+        type Response = Response<Body>;
+        type Error = std::convert::Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+            std::task::Poll::Pending
+        }
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            std::future::ready(Ok(Response::new(Body::empty())))
+        }
+    }
+    let mut service = tower::Layer::layer(&layer(builder()), Busy);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(tower::Service::poll_ready(&mut service, &mut context).is_pending());
 }
 
 #[tokio::test]

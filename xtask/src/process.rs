@@ -1,7 +1,7 @@
 //! Running programs: shown before they run, their output streamed, their failure an error that names them.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
@@ -78,6 +78,43 @@ pub(crate) fn run_watched(command: &mut Command, mut each: impl FnMut(&str)) -> 
         }
     }
     child.wait().with_context(|| format!("waiting for {}", describe(command)))
+}
+
+/// A display without a screen, for browsers that have no headless mode. It ends with this value.
+pub(crate) struct VirtualDisplay {
+    server: Child,
+    number: u32,
+}
+
+impl VirtualDisplay {
+    /// Starts one unless there is a display already. The server chooses a free number and says which.
+    pub(crate) fn start_if_needed() -> Result<Option<Self>> {
+        if std::env::var_os("DISPLAY").is_some() {
+            return Ok(None);
+        }
+        let mut command = Command::new("Xvfb");
+        command.args(["-displayfd", "1", "-screen", "0", "1280x900x24", "-nolisten", "tcp"]);
+        let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("starting Xvfb")?;
+        let mut line = String::new();
+        let read = server.stdout.take().map(|stream| BufReader::new(stream).read_line(&mut line));
+        read.transpose().context("reading the number of the display")?;
+        let mut display = Self { server, number: 0 };
+        display.number = line.trim().parse().with_context(|| format!("Xvfb named no display but {line:?}"))?;
+        Ok(Some(display))
+    }
+
+    /// What `DISPLAY` must be.
+    pub(crate) fn name(&self) -> String {
+        format!(":{}", self.number)
+    }
+}
+
+impl Drop for VirtualDisplay {
+    fn drop(&mut self) {
+        if let Err(error) = self.server.kill().and_then(|()| self.server.wait()) {
+            eprintln!("Xvfb did not end: {error}");
+        }
+    }
 }
 
 fn announce(command: &Command) {

@@ -9,16 +9,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::demo::Servers;
 use crate::package;
-use crate::process::run_watched;
+use crate::process::{VirtualDisplay, run_watched};
 use crate::project::Project;
-use crate::tools::{self, CHROMIUM, WASM_BINDGEN};
+use crate::tools::{self, WASM_BINDGEN};
 
 /// A part of the tests that can be asked for by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Part {
     /// Format, lints, native tests of the workspace.
     Unit,
-    /// The browser edge of the SDK, by wasm-bindgen-test in a headless browser.
+    /// The browser edge of the SDK, by wasm-bindgen-test in browsers.
     Web,
     /// The packed package against the real service and the protected API, in browsers.
     E2e,
@@ -84,7 +84,7 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
             }
             Part::Web => {
                 tools::ensure_wasm_target(project)?;
-                tools::ensure_engines(&[&CHROMIUM])?;
+                tools::ensure_engines(&tools::chosen_engines()?)?;
                 tools::ensure_cargo_tools(&[&WASM_BINDGEN])?;
             }
             Part::E2e => {
@@ -115,31 +115,38 @@ fn run_part(project: &Project, part: Part, tally: &mut Tally) -> Result<()> {
 
 fn unit(project: &Project, tally: &mut Tally) -> Result<()> {
     check(project.cargo().args(["fmt", "--all", "--check"]), tally)?;
-    check(
-        project.cargo().args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
-        tally,
-    )?;
-    check(
-        project
-            .cargo()
-            .args(["clippy", "-p", "approov-web-sdk", "--all-targets", "--target", "wasm32-unknown-unknown"])
-            .args(["--", "-D", "warnings"]),
-        tally,
-    )?;
+    let lint = ["clippy", "--all-targets", "--all-features", "--workspace", "--", "-D", "warnings"];
+    check(project.cargo().args(lint), tally)?;
+    check(project.cargo().arg("clippy").args(BROWSER_EDGE).args(["--lib", "--", "-D", "warnings"]), tally)?;
     runner(project.cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]), tally)
 }
 
+/// Cargo's arguments for the tests of the browser edge, which exists on WebAssembly only.
+const BROWSER_EDGE: &[&str] = &["-p", "approov-web-sdk", "--target", "wasm32-unknown-unknown", "--test", "web*"];
+
+/// The tests of the browser edge, once in each engine.
 fn web(project: &Project, tally: &mut Tally) -> Result<()> {
-    let driver = tools::find("chromedriver").context("chromedriver is not on PATH")?;
-    runner(
-        project
-            .cargo()
-            .args(["test", "-p", "approov-web-sdk", "--target", "wasm32-unknown-unknown", "--no-fail-fast"])
+    for engine in tools::chosen_engines()? {
+        println!("-- {} --", engine.name);
+        let display = if engine.needs_display { VirtualDisplay::start_if_needed()? } else { None };
+        let (variable, driver) = engine.driver_for_wasm_bindgen()?;
+        let mut command = project.cargo();
+        command
+            .arg("test")
+            .args(BROWSER_EDGE)
+            .arg("--no-fail-fast")
             .env("PATH", tools::path()?)
-            .env("CHROMEDRIVER", driver)
-            .env("WASM_BINDGEN_TEST_TIMEOUT", "120"),
-        tally,
-    )
+            .env("WASM_BINDGEN_TEST_TIMEOUT", "120")
+            .env_remove("CHROMEDRIVER")
+            .env_remove("GECKODRIVER")
+            .env_remove("SAFARIDRIVER")
+            .env(variable, driver);
+        if let Some(display) = &display {
+            command.env("DISPLAY", display.name());
+        }
+        runner(&mut command, tally)?;
+    }
+    Ok(())
 }
 
 /// The test files of one directory of `tests/e2e`, by Node's test runner.

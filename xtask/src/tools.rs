@@ -41,13 +41,33 @@ const GECKODRIVER: CargoTool = CargoTool { package: "geckodriver", version: "0.3
 pub(crate) struct Engine {
     /// The name that `APPROOV_ENGINES` and the test harness know.
     pub(crate) name: &'static str,
+    /// Whether it has no headless mode.
+    pub(crate) needs_display: bool,
+    /// Its WebDriver program, and the variable in which wasm-bindgen's test runner takes a program of that kind. What it
+    /// calls Safari's is any driver that needs no capabilities to be asked for, such as WebKitGTK's.
+    driver: (&'static str, &'static str),
     debian: &'static [DebianTool],
     cargo: &'static [&'static CargoTool],
+}
+
+impl Engine {
+    /// The driver, as environment variable and value for wasm-bindgen's test runner.
+    pub(crate) fn driver_for_wasm_bindgen(&self) -> Result<(&'static str, PathBuf)> {
+        let (variable, program) = self.driver;
+        let installed = self.cargo.iter().find(|tool| tool.programs.contains(&program));
+        let path = match installed {
+            Some(tool) => tool.programs_directory()?.join(program),
+            None => find(program).with_context(|| format!("{program} is not on PATH"))?,
+        };
+        Ok((variable, path))
+    }
 }
 
 /// The engine that the demo's check uses.
 pub(crate) const CHROMIUM: Engine = Engine {
     name: "chromium",
+    needs_display: false,
+    driver: ("CHROMEDRIVER", "chromedriver"),
     debian: &[
         DebianTool { program: "chromium", package: "chromium" },
         DebianTool { program: "chromedriver", package: "chromium-driver" },
@@ -59,11 +79,15 @@ const ENGINES: &[Engine] = &[
     CHROMIUM,
     Engine {
         name: "firefox",
+        needs_display: false,
+        driver: ("GECKODRIVER", "geckodriver"),
         debian: &[DebianTool { program: "firefox", package: "firefox-esr" }],
         cargo: &[&GECKODRIVER],
     },
     Engine {
         name: "webkit",
+        needs_display: true,
+        driver: ("SAFARIDRIVER", "WebKitWebDriver"),
         debian: &[
             DebianTool { program: "WebKitWebDriver", package: "webkit2gtk-driver" },
             DebianTool { program: "Xvfb", package: "xvfb" },
@@ -237,7 +261,7 @@ fn administrator() -> Option<&'static [&'static str]> {
 }
 
 /// The first program of this name on `PATH`.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
+fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 

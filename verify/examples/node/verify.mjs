@@ -132,8 +132,8 @@ export function createVerifier({ secret, proof: proofPolicy = 'when-bound', chan
       demand(header.typ === 'dpop+jwt', "the proof's typ is not dpop+jwt")
       demand(header.jwk?.kty === 'EC' && header.jwk.crv === 'P-256', 'the proof has no P-256 key')
       demand(!('d' in header.jwk), "the proof's key is private")
-      // currentDate and clockTolerance are for `exp` and `nbf`, should a proof have them.
-      const { payload } = await jwtVerify(text, EmbeddedJWK, { algorithms: ['ES256'], currentDate: new Date(now - proofFuture * 1000) })
+      // The time is for `exp` and `nbf`, should a proof have them; checkTime is stricter.
+      const { payload } = await jwtVerify(text, EmbeddedJWK, { algorithms: ['ES256'], currentDate: new Date(now), clockTolerance: proofFuture })
       for (const claim of ['jti', 'htm', 'htu']) demand(typeof payload[claim] === 'string' && payload[claim] !== '', `the claim ${claim} is missing or malformed`)
       demand(payload.jti.length <= 256, 'the claim jti is too long')
       demand(Number.isFinite(payload.iat), 'the claim iat is missing or malformed')

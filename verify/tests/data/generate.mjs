@@ -77,6 +77,12 @@ tokenCase('a mobile token without proof', null, MOBILE)
 tokenCase('a token that tells no channel', null, unbound({ embed: undefined }))
 tokenCase('a token without typ', null, jws({ alg: 'HS256' }, { exp: NOW + 1 }, hmac(secret)))
 tokenCase('a kid beside an unnamed key', null, jws({ alg: 'HS256', kid: 'any' }, { exp: NOW + 1 }, hmac(secret)))
+tokenCase('results of all check services', null, unbound({ embed: {
+  'fp:public': { visitorId: 'visitor', visits: [{ requestId: 'request' }, {}], extra: 1 },
+  'hcap:site': { challenge_ts: '2027-01-15T08:00:00Z', hostname: 'one.example' },
+  'recap:site': { hostname: 'two.example' },
+  'new:service': {},
+} }))
 add('an unknown claim', null, { tokens: [token({ extra: [1] })], proofs: [proof({}, {}, ecdsa(session), token({ extra: [1] }))] })
 
 // ---- token: form ----
@@ -99,6 +105,8 @@ tokenCase('a header without alg', 'token_malformed', jws({ typ: 'JWT' }, WEB, hm
 tokenCase('a header whose alg is a number', 'token_malformed', jws({ alg: 256 }, WEB, hmac(secret)))
 tokenCase('a header that names alg twice', 'token_duplicate_member', jws('{"alg":"none","alg":"HS256"}', unboundClaims(), hmac(secret)), { runs: RUST })
 tokenCase('an oversized token', 'token_too_large', unbound({ pad: 'x'.repeat(16_384) }))
+tokenCase('the longest token', null, ofLength(16_384, (pad) => unboundToken({ pad }, hmac(secret))))
+tokenCase('a token that is one byte too long', 'token_too_large', ofLength(16_385, (pad) => unboundToken({ pad }, hmac(secret))))
 tokenCase('padding after the signature', 'token_malformed', `${MOBILE}=`, { runs: RUST })
 tokenCase('stray bits at the end of the signature', 'token_malformed', strayBits(MOBILE), { runs: RUST })
 tokenCase('the other base64 alphabet', 'token_malformed', MOBILE.replace(/\.([^.]*)\.[^.]*$/, (_, payload) => `.${payload}.${hmac(secret)(MOBILE.slice(0, MOBILE.lastIndexOf('.'))).toString('base64')}`), { runs: RUST })
@@ -191,6 +199,8 @@ tokenCase('pay that is the data itself', 'token_claim', unbound({ pay: 'Bearer u
 
 add('no proof for a bound token', 'proof_missing', { proofs: [] })
 add('no proof where it is optional', null, { proofs: [], config: { proof: 'optional' } })
+add('no proof where one is required', 'proof_missing', { proofs: [], config: { proof: 'required' } })
+add('a proof where one is required', null, { config: { proof: 'required' } })
 add('two proofs', 'proof_repeated', { proofs: [proof(), proof()] })
 add('a bad proof where it is optional', 'proof_signature', { proofs: [proof({}, {}, ecdsa(stranger))], config: { proof: 'optional' } })
 tokenCase('a token without cnf where a proof is required', 'key_binding_missing', MOBILE, { config: { proof: 'required' } })
@@ -203,6 +213,8 @@ proofCase('a garbled proof', 'proof_malformed', 'a.b.c')
 proofCase('two proofs in one header', 'proof_malformed', `${proof()}, ${proof()}`)
 proofCase('a proof of two parts', 'proof_malformed', proof().split('.').slice(0, 2).join('.'))
 proofCase('an oversized proof', 'proof_too_large', proof({ pad: 'x'.repeat(8192) }))
+proofCase('the longest proof', null, ofLength(8192, (pad) => proof({ pad })))
+proofCase('a proof that is a little too long', 'proof_too_large', ofLength(8194, (pad) => proof({ pad })))
 proofCase('the token in place of the proof', 'proof_type', GOOD)
 proofCase('no typ', 'proof_type', proof({}, { typ: undefined }))
 proofCase('typ JWT', 'proof_type', proof({}, { typ: 'JWT' }))
@@ -294,6 +306,7 @@ proofCase('further ahead than is allowed', 'proof_from_future', proof({ iat: NOW
 proofCase('iat in milliseconds', 'proof_from_future', proof({ iat: NOW * 1000 }))
 proofCase('a proof that says it has expired', 'proof_too_old', proof({ exp: NOW }))
 proofCase('a proof that is not valid yet', 'proof_from_future', proof({ nbf: NOW + 16 }))
+proofCase('a proof that becomes valid as late as is allowed', null, proof({ nbf: NOW + 15 }))
 proofCase('no ath', 'proof_token_hash_missing', proof({ ath: undefined }))
 proofCase('ath of another token', 'proof_token_hash', proof({ ath: b64u(sha256(MOBILE)) }))
 proofCase('ath with padding', 'proof_token_hash', proof({ ath: `${b64u(sha256(GOOD))}=` }))
@@ -409,6 +422,15 @@ function unboundClaims() {
 
 function unboundToken(change, signer) {
   return jws({ typ: 'JWT', alg: 'HS256' }, merge(unboundClaims(), change), signer)
+}
+
+/** What `make` makes of a text that brings it to this length. (Base64 has not every length.) */
+function ofLength(length, make) {
+  for (let size = Math.floor(length / 2); size < length; size++) {
+    const text = make('x'.repeat(size))
+    if (text.length === length) return text
+  }
+  throw new Error(`no text has the length ${length}`)
 }
 
 /** The same bytes, spelt with bits that do not count in the last character. */
