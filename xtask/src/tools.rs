@@ -3,7 +3,7 @@
 //! A fresh Debian machine with rustup, Node, git and a C linker is enough to start from.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -215,14 +215,18 @@ pub(crate) fn ensure_npm_packages(project: &Project) -> Result<()> {
     if find("node").is_none() || find("npm").is_none() {
         bail!("Node.js 20 or newer with npm is needed: https://nodejs.org or `apt-get install nodejs npm`");
     }
-    let directory = project.tests();
-    let wanted =
-        fs::read_to_string(directory.join("package-lock.json")).context("reading tests/e2e/package-lock.json")?;
+    ensure_npm_packages_in(&project.tests())
+}
+
+/// Installs the npm packages of a directory as its lock file has them.
+pub(crate) fn ensure_npm_packages_in(directory: &Path) -> Result<()> {
+    let lock = directory.join("package-lock.json");
+    let wanted = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
     let stamp = directory.join("node_modules/.installed-lock.json");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&directory))?;
+    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(directory))?;
     fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
 }
 
