@@ -87,9 +87,15 @@ impl Options {
         if options.parts.is_empty() {
             options.parts = Part::ALL.to_vec();
         }
-        let whole = Part::ALL.iter().all(|part| options.parts.contains(part));
-        ensure!(whole || !options.write_readme, "--write-readme needs all parts in one run: name none of them");
+        ensure!(
+            options.is_whole() || !options.write_readme,
+            "--write-readme needs all parts in one run: name none of them"
+        );
         Ok(options)
+    }
+
+    fn is_whole(&self) -> bool {
+        Part::ALL.iter().all(|part| self.includes(*part))
     }
 
     fn includes(&self, part: Part) -> bool {
@@ -137,7 +143,9 @@ pub(crate) fn run_parts(project: &Project, options: &Options) -> Result<ExitCode
     }
 
     println!("\n{machine}\n");
-    for table in [Table::subjects(&all), Table::sizes(&all), Table::native(&all), Table::budgets(&all)] {
+    for table in
+        [Table::subjects(&all), Table::sizes(&all), Table::native(&all), Table::budgets(&all, options.is_whole())]
+    {
         if !table.is_empty() {
             println!("{}", table.to_text());
         }

@@ -24,9 +24,14 @@ pub(crate) const PROVERS: [(&str, &str); 5] = [
 ];
 
 impl Table {
-    /// Every budget with ours, the peer's, ratio, and whether it holds.
-    pub(crate) fn budgets(all: &[Series]) -> Self {
-        let rows = budget::all().iter().map(|budget| budget_row(budget, budget.judge(all).as_ref())).collect();
+    /// Every budget with ours, the peer's, ratio, and whether it holds; `complete` with those that were not measured.
+    pub(crate) fn budgets(all: &[Series], complete: bool) -> Self {
+        let rows = budget::all()
+            .iter()
+            .map(|budget| (budget, budget.judge(all)))
+            .filter(|(_, verdict)| complete || verdict.is_some())
+            .map(|(budget, verdict)| budget_row(budget, verdict.as_ref()))
+            .collect();
         Self { titles: vec!["what", "ours", "peer", "ratio", "budget", "holds"], rows }
     }
 
@@ -206,7 +211,7 @@ the same run and, in browsers, in the same page. Medians, quartiles in brackets;
 nonce request. For the others it is the key alone.\n\n{sizes}\n{native}\n</details>\n\n\
 To repeat it: `cargo xtask bench`, or a part of it: `sdk`, `size`, `service`, `verify`. All rounds are in `target/bench/`.\n",
         date = machine.date,
-        budgets = Table::budgets(all).to_markdown(),
+        budgets = Table::budgets(all, true).to_markdown(),
         subjects = Table::subjects(all).to_markdown(),
         sizes = Table::sizes(all).to_markdown(),
         native = Table::native(all).to_markdown(),
@@ -246,7 +251,8 @@ mod tests {
 
     #[test]
     fn a_budget_without_a_measurement_says_so() {
-        let table = Table::budgets(&[]);
+        assert!(Table::budgets(&[], false).is_empty());
+        let table = Table::budgets(&[], true);
         assert!(table.rows.iter().all(|row| row.get(1).map(String::as_str) == Some("not measured")));
         assert_eq!(table.rows.len(), budget::all().len());
     }
@@ -257,7 +263,7 @@ mod tests {
             Series::new("brotli", "ours: approov.js", "bytes", vec![45_001.0]),
             Series::new("brotli", "@auth0/auth0-spa-js", "bytes", vec![50_213.0]),
         ];
-        let table = Table::budgets(&series).to_text();
+        let table = Table::budgets(&series, false).to_text();
         let line = table.lines().find(|line| line.contains("everything in one file")).unwrap();
         assert!(line.contains("45.0 kB") && line.contains("0.90") && line.ends_with("**no**"), "{line}");
         assert_eq!(kept(&series), (0, 1));
