@@ -22,7 +22,7 @@ pub(crate) enum Part {
     Web,
     /// The packed package against the real service and the protected API, in browsers.
     E2e,
-    /// What is in the package, and how it loads.
+    /// What is in the package, and what it does in bundlers, runtimes and under policies.
     Package,
 }
 
@@ -87,11 +87,10 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
                 tools::ensure_engines(&tools::chosen_engines()?)?;
                 tools::ensure_cargo_tools(&[&WASM_BINDGEN])?;
             }
-            Part::E2e => {
+            Part::E2e | Part::Package => {
                 tools::ensure_engines(&tools::chosen_engines()?)?;
                 package::install_tools(project)?;
             }
-            Part::Package => package::install_tools(project)?,
         }
     }
     Ok(())
@@ -104,11 +103,12 @@ fn run_part(project: &Project, part: Part, tally: &mut Tally) -> Result<()> {
         Part::E2e => {
             ensure_package(project)?;
             let servers = Servers::build(project)?;
-            node_tests(project, "browser", Some(&servers), tally)
+            node_tests(project, "browser", &servers, tally)
         }
         Part::Package => {
-            package::build(project)?;
-            node_tests(project, "package", None, tally)
+            ensure_package(project)?;
+            let servers = Servers::build(project)?;
+            node_tests(project, "package", &servers, tally)
         }
     }
 }
@@ -150,7 +150,7 @@ fn web(project: &Project, tally: &mut Tally) -> Result<()> {
 }
 
 /// The test files of one directory of `tests/e2e`, by Node's test runner.
-fn node_tests(project: &Project, directory: &str, servers: Option<&Servers>, tally: &mut Tally) -> Result<()> {
+fn node_tests(project: &Project, directory: &str, servers: &Servers, tally: &mut Tally) -> Result<()> {
     let mut files = test_files(&project.tests().join(directory))?;
     files.sort();
     let mut command = Command::new("node");
@@ -162,10 +162,7 @@ fn node_tests(project: &Project, directory: &str, servers: Option<&Servers>, tal
         .env("APPROOV_TARBALL", project.tarball());
     let engines: Vec<&str> = tools::chosen_engines()?.iter().map(|engine| engine.name).collect();
     command.env("APPROOV_ENGINES", engines.join(",")).env("PATH", tools::path()?);
-    if let Some(servers) = servers {
-        servers.announce_to(&mut command);
-    }
-    runner(&mut command, tally)
+    runner(servers.announce_to(&mut command), tally)
 }
 
 fn test_files(directory: &Path) -> Result<Vec<String>> {
