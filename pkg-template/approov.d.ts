@@ -5,7 +5,7 @@
  */
 
 /** The functions of the SDK. There is one session at a time, held in memory only. */
-export const Approov: {
+export const Approov: Readonly<{
   /**
    * Begins a session with a fresh key pair; the state of the session before, if any, is dropped.
    *
@@ -69,7 +69,7 @@ export const Approov: {
    * @throws {ApproovSessionError} there is no session.
    */
   getExpiries(): Promise<Expiries>
-}
+}>
 
 /** No options: the session before is configured the same way. */
 export type EmptyOptions = { [name in keyof SessionConfiguration | CheckName]?: undefined } & LocalOptions
@@ -89,7 +89,7 @@ export interface LocalOptions {
 }
 
 /** A URL (a string is relative to the page), an answer of `fetch`, bytes, or a compiled module. */
-export type WasmSource = string | URL | Response | ArrayBuffer | ArrayBufferView<ArrayBuffer> | WebAssembly.Module
+export type WasmSource = string | URL | Response | ArrayBuffer | ArrayBufferView<ArrayBuffer> | (WebAssembly.Module & object)
 
 export interface SessionConfiguration {
   /**
