@@ -35,7 +35,7 @@ impl PublicKey {
     /// The key as a JWK with its required members only, in the order of RFC 7638, section 3.
     #[must_use]
     pub fn to_jwk(&self) -> String {
-        format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, self.x, self.y)
+        [r#"{"crv":"P-256","kty":"EC","x":""#, &self.x, r#"","y":""#, &self.y, r#""}"#].concat()
     }
 
     /// The key's SHA-256 thumbprint (RFC 7638), as `cnf.jkt` has it.

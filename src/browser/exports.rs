@@ -13,6 +13,7 @@ use super::host::Browser;
 use super::signal::Abort;
 use super::{Failure, convert};
 use crate::driver::{Host, Sdk};
+use crate::shared::LocalBoxFuture;
 
 thread_local! {
     static SDK: LazyCell<Rc<Sdk<Browser>>> = LazyCell::new(|| Rc::new(Sdk::new(Browser)));
@@ -80,5 +81,7 @@ fn sdk() -> Rc<Sdk<Browser>> {
 }
 
 fn promise(call: impl Future<Output = Result<JsValue, Failure>> + 'static) -> Promise {
+    // On the heap, so that all exports share the code that drives them.
+    let call: LocalBoxFuture<_> = Box::pin(call);
     future_to_promise(async move { call.await.map_err(convert::failure) })
 }

@@ -20,7 +20,7 @@ use crate::wire::{Body, FORM_TYPE, LARGEST_BODY, NONCE_HEADER, PROOF_HEADER, Res
 /// `network` with what `fetch` threw as the cause.
 pub(super) async fn send(request: &Request) -> Result<Response, Failure> {
     let unreachable = |cause| {
-        let error = Error::new(Code::Network, format!("no answer from the Approov service at {}", request.url));
+        let error = Error::new(Code::Network, &["no answer from the Approov service at ", &request.url]);
         Failure::caused_by(error, cause)
     };
     exchange(request).await.map_err(unreachable)
