@@ -242,7 +242,7 @@ impl<H: Host> Active<H> {
         let iat = self.session.borrow().issued_at(self.host.now());
         let input = claims.signing_input(&self.header, self.host.random()?, iat);
         let signature = self.host.sign(&self.key, input.as_bytes()).await?;
-        Ok(jws::compact(input, &signature))
+        Ok(jws::compact(&input, &signature))
     }
 
     /// Gets the first nonce, within the usual time-out.

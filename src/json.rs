@@ -9,9 +9,10 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Se
 use crate::named::Named;
 
 /// A JSON value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Json {
     /// `null`; also what JavaScript calls `undefined`.
+    #[default]
     Null,
     /// `true` or `false`.
     Bool(bool),

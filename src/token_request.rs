@@ -144,7 +144,7 @@ impl Results {
 fn api(argument: &Argument, problems: &mut Problems) -> Option<String> {
     const EXPECTED: &str = "the domain of an API such as api.example.com";
     let api = problems.required_text("api", argument, EXPECTED)?;
-    if api.chars().any(|c| c.is_whitespace() || c.is_control() || "/\\?#@".contains(c)) {
+    if api.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#' | '@')) {
         problems.add(&["\"api\" must be ", EXPECTED, ", without a scheme or path, got \"", &api, "\""]);
         return None;
     }

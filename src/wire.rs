@@ -273,7 +273,7 @@ struct Members(Named<Json>);
 
 impl Members {
     fn take(&mut self, name: &str) -> Result<Json, Error> {
-        self.0.remove(name).ok_or_else(|| malformed(&["no \"", name, "\""]))
+        self.0.take(name).ok_or_else(|| malformed(&["no \"", name, "\""]))
     }
 
     fn string(&mut self, name: &str) -> Result<String, Error> {
@@ -326,7 +326,7 @@ fn is_token(text: &str) -> bool {
 /// The error codes in a body: a flat object of strings, or such an object as the member `errors`.
 fn error_map(body: Body) -> Option<Named<String>> {
     let Body::Json(Json::Object(mut members)) = body else { return None };
-    let members = match members.remove("errors") {
+    let members = match members.take("errors") {
         Some(Json::Object(errors)) => errors,
         Some(_) => return None,
         None => members,

@@ -11,7 +11,8 @@ use crate::argument::Argument;
 use crate::config::{Options, UrlParts};
 use crate::dpop::{self, Claims, Method};
 use crate::error::{Class, Code, Error};
-use crate::json::integer_literal;
+use crate::json::{Json, integer_literal};
+use crate::named::Named;
 use crate::time::UnixMillis;
 use crate::token_request::{Arguments, FINGERPRINT_MEMBERS, HCAPTCHA_MEMBERS};
 
@@ -147,6 +148,30 @@ pub(super) fn failure(failure: Failure) -> JsValue {
         }
     }
     object.into()
+}
+
+pub(super) fn json(value: &JsValue, deeper: u8) -> Option<Json> {
+    if let Some(text) = value.as_string() {
+        return Some(Json::String(text));
+    }
+    if let Some(number) = value.as_f64() {
+        return Some(Json::Number(number));
+    }
+    if value.is_null() {
+        return Some(Json::Null);
+    }
+    if let Some(truth) = value.as_bool() {
+        return Some(Json::Bool(truth));
+    }
+    let deeper = deeper.checked_sub(1)?;
+    if Array::is_array(value) {
+        return value.unchecked_ref::<Array>().iter().map(|item| json(&item, deeper)).collect::<Option<_>>().map(Json::Array);
+    }
+    let mut members = Named::default();
+    for name in Reflect::own_keys(value).ok()? {
+        members.insert(name.as_string()?, json(&Reflect::get(value, &name).ok()?, deeper)?);
+    }
+    Some(Json::Object(members))
 }
 
 fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Object>, Failure> {

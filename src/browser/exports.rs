@@ -1,6 +1,6 @@
 //! What the facade calls. Arguments are decoded before anything is awaited, so that what a caller does to them later has no effect.
 
-use std::cell::LazyCell;
+use std::cell::OnceCell;
 use std::future::{Future, pending};
 use std::rc::Rc;
 
@@ -16,7 +16,7 @@ use crate::driver::{Host, Sdk};
 use crate::shared::LocalBoxFuture;
 
 thread_local! {
-    static SDK: LazyCell<Rc<Sdk<Browser>>> = LazyCell::new(|| Rc::new(Sdk::new(Browser)));
+    static SDK: OnceCell<Rc<Sdk<Browser>>> = const { OnceCell::new() };
 }
 
 /// `Approov.initializeSession`
@@ -77,7 +77,7 @@ pub fn get_expiries() -> Promise {
 }
 
 fn sdk() -> Rc<Sdk<Browser>> {
-    SDK.with(|sdk| Rc::clone(sdk))
+    SDK.with(|sdk| Rc::clone(sdk.get_or_init(|| Rc::new(Sdk::new(Browser)))))
 }
 
 fn promise(call: impl Future<Output = Result<JsValue, Failure>> + 'static) -> Promise {
