@@ -339,7 +339,7 @@ fn grant(
     let passed = session.passed();
     let arc = random_arc()?;
     let brief = embed(session, false);
-    let full = embed(session, true);
+    let full = request.targets.iter().any(|(_, api)| api.jwe).then(|| embed(session, true));
     let mut tokens = BTreeMap::new();
     for (name, api) in &request.targets {
         let jwe_secret = account.jwe_secret.as_ref().filter(|_| api.jwe);
@@ -348,7 +348,7 @@ fn grant(
             iat: incoming.now.as_secs(),
             ip: incoming.client_ip,
             arc: &arc,
-            embed: if jwe_secret.is_some() { &full } else { &brief },
+            embed: full.as_ref().filter(|_| jwe_secret.is_some()).unwrap_or(&brief),
             pay: request.pay.as_deref(),
             cnf: Confirmation { jkt: thumbprint },
         };

@@ -85,7 +85,10 @@ async fn observe(State(service): State<Arc<Service>>, mut request: Request, next
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    let told = response.extensions().get::<Told>().cloned().unwrap_or(Told { outcome: "other", ..Told::default() });
+    let told = response.extensions().get::<Told>().cloned().unwrap_or_else(|| {
+        let outcome = if path.starts_with("/sim/") { "simulator" } else { "other" };
+        Told { outcome, ..Told::default() }
+    });
     let status = response.status().as_u16();
     service.metrics.request(told.outcome, status, &told.codes, begun.elapsed());
     service.log.request(

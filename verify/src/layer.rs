@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::json;
 use std::error::Error as StdError;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -110,7 +111,8 @@ impl<S> ApproovLayer<S> {
     }
 
     /// Demands that tokens are bound (`pay`) to the value of a header. Given several times: to their values, one
-    /// after the other. A request that lacks one of them is refused.
+    /// after the other with nothing between, as Approov's own integrations join them: so name headers whose values
+    /// cannot be cut elsewhere. A request that lacks one of them is refused.
     #[must_use]
     pub fn bound_to_header(mut self, name: HeaderName) -> Self {
         self.settings.bound_headers.push(name);
@@ -140,6 +142,17 @@ impl<S> ApproovLayer<S> {
     }
 }
 
+impl<S> fmt::Debug for ApproovLayer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { public_urls, body_limit, bound_headers, .. } = &self.settings;
+        f.debug_struct("ApproovLayer")
+            .field("public_urls", public_urls)
+            .field("body_limit", body_limit)
+            .field("bound_headers", bound_headers)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<S> Clone for ApproovLayer<S> {
     fn clone(&self) -> Self {
         Self { verifier: Arc::clone(&self.verifier), settings: self.settings.clone() }
@@ -159,6 +172,12 @@ pub struct ApproovService<I, S = MemoryReplayStore> {
     inner: I,
     verifier: Arc<Verifier<S>>,
     settings: Arc<Settings>,
+}
+
+impl<I: fmt::Debug, S> fmt::Debug for ApproovService<I, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApproovService").field("inner", &self.inner).finish_non_exhaustive()
+    }
 }
 
 impl<I: Clone, S> Clone for ApproovService<I, S> {
@@ -212,7 +231,7 @@ where
 {
     let (mut parts, mut body) = request.into_parts();
     let verified = {
-        let binding = settings.binding(&parts.headers)?;
+        let binding = settings.binding(&parts.headers);
         let checked = verifier.check(
             &Request {
                 method: parts.method.as_str(),
@@ -221,6 +240,7 @@ where
                 body: Body::Unread,
                 binding: binding.as_deref(),
             },
+            !settings.bound_headers.is_empty(),
             now,
         )?;
         if checked.needs_body() {
@@ -265,20 +285,17 @@ impl Settings {
         known.map(|url| url.join(parts.uri.path())).unwrap_or_default()
     }
 
-    /// The data that the token must be bound to, or `None` when it need not be bound.
-    fn binding(&self, headers: &HeaderMap) -> Result<Option<Vec<u8>>, Error> {
-        if self.bound_headers.is_empty() {
-            return Ok(None);
-        }
+    /// The data that the token must be bound to. `None` when it need not be bound, or a header is missing or repeated.
+    fn binding(&self, headers: &HeaderMap) -> Option<Vec<u8>> {
         let mut data = Vec::new();
         for name in &self.bound_headers {
             let mut values = headers.get_all(name).iter();
             match (values.next(), values.next()) {
                 (Some(value), None) => data.extend_from_slice(value.as_bytes()),
-                _ => return Err(Error::BindingDataMissing),
+                _ => return None,
             }
         }
-        Ok(Some(data))
+        Some(data).filter(|_| !self.bound_headers.is_empty())
     }
 }
 

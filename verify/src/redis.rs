@@ -3,6 +3,7 @@
 use crate::replay::{ReplayKey, ReplayStore, StoreError, Use};
 use crate::time::UnixTime;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use std::fmt;
 use std::time::Duration;
 
 /// A store that all servers behind one URL share. It needs Redis 2.6.12 or later, or another server of its protocol.
@@ -28,6 +29,12 @@ impl RedisReplayStore {
             .set_response_timeout(Some(patience));
         let connection = ConnectionManager::new_with_config(client, config).await.map_err(unavailable)?;
         Ok(Self { connection, prefix: prefix.into() })
+    }
+}
+
+impl fmt::Debug for RedisReplayStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisReplayStore").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 

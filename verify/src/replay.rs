@@ -83,7 +83,7 @@ pub trait ReplayStore: Send + Sync {
 ///
 /// When it is full of unexpired keys it answers [`StoreError::Full`] and does not forget any: forgetting would
 /// let replays pass. Only proofs that passed every other check get this far, so the bound is reached by real
-/// sessions alone. An entry takes about 100 bytes.
+/// sessions alone. An entry takes 100 to 150 bytes.
 #[derive(Debug)]
 pub struct MemoryReplayStore {
     capacity: usize,

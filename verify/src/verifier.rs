@@ -31,6 +31,12 @@ pub struct Verifier<S = MemoryReplayStore> {
     store: S,
 }
 
+impl<S> fmt::Debug for Verifier<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("tokens", &self.tokens).finish_non_exhaustive()
+    }
+}
+
 /// What a verifier demands beyond a good token.
 #[derive(Clone)]
 struct Rules {
@@ -84,7 +90,7 @@ pub enum NoncePolicy {
     Ignored,
 }
 
-/// A request to check.
+/// A request to check. It has no `Debug`, because its headers hold what should not be logged.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The method.
@@ -326,13 +332,19 @@ impl<S: ReplayStore> Verifier<S> {
     /// # Errors
     /// [`Error`]: the first check that failed, in the order token, channel, binding, proof, message, replay.
     pub async fn verify(&self, request: &Request<'_>, now: UnixTime) -> Result<Verified, Error> {
-        let checked = self.check(request, now)?;
+        let checked = self.check(request, false, now)?;
         checked.check_message(&request.body)?;
         self.check_replay(checked, now).await
     }
 
-    /// Everything but message and replay: what can be told from the head of a request alone.
-    pub(crate) fn check(&self, request: &Request<'_>, now: UnixTime) -> Result<Checked<'_>, Error> {
+    /// Everything but message and replay: what can be told from the head of a request alone. Binding data can be
+    /// required of this request beyond the verifier's own rule.
+    pub(crate) fn check(
+        &self,
+        request: &Request<'_>,
+        binding_required: bool,
+        now: UnixTime,
+    ) -> Result<Checked<'_>, Error> {
         let rules = &self.rules;
         let token = single(request.headers, &rules.token_header).map_err(|Repeated| Error::TokenRepeated)?;
         let proof = single(request.headers, &PROOF_HEADER).map_err(|Repeated| Error::ProofRepeated)?;
@@ -341,7 +353,7 @@ impl<S: ReplayStore> Verifier<S> {
         if rules.channel.is_some_and(|wanted| claims.channel != wanted) {
             return Err(Error::Channel(claims.channel));
         }
-        rules.check_binding(&claims, request.binding)?;
+        check_binding(&claims, request.binding, binding_required || rules.binding_required)?;
         let proof = match proof {
             None if rules.needs_proof(&claims)? => return Err(Error::ProofMissing),
             None => None,
@@ -372,16 +384,6 @@ impl<S: ReplayStore> Verifier<S> {
 }
 
 impl Rules {
-    fn check_binding(&self, claims: &Claims, data: Option<&[u8]>) -> Result<(), Error> {
-        match (data, claims.pay) {
-            (Some(data), Some(bound_to)) if sha256(data) == bound_to => Ok(()),
-            (Some(_), Some(_)) => Err(Error::Binding),
-            (Some(_), None) => Err(Error::BindingMissing),
-            (None, _) if self.binding_required => Err(Error::BindingDataMissing),
-            (None, _) => Ok(()),
-        }
-    }
-
     fn needs_proof(&self, claims: &Claims) -> Result<bool, Error> {
         match self.proof {
             ProofPolicy::Required if claims.cnf.is_none() => Err(Error::KeyBindingMissing),
@@ -450,6 +452,16 @@ impl Checked<'_> {
     }
 }
 
+fn check_binding(claims: &Claims, data: Option<&[u8]>, required: bool) -> Result<(), Error> {
+    match (data, claims.pay) {
+        (Some(data), Some(bound_to)) if sha256(data) == bound_to => Ok(()),
+        (Some(_), Some(_)) => Err(Error::Binding),
+        (Some(_), None) => Err(Error::BindingMissing),
+        (None, _) if required => Err(Error::BindingDataMissing),
+        (None, _) => Ok(()),
+    }
+}
+
 struct Repeated;
 struct NotText;
 
@@ -476,6 +488,12 @@ pub struct VerifierBuilder<S = MemoryReplayStore> {
     store: S,
     problem: Option<ConfigError>,
     algorithms: Option<Vec<Algorithm>>,
+}
+
+impl<S> fmt::Debug for VerifierBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifierBuilder").field("keys", &self.keys).finish_non_exhaustive()
+    }
 }
 
 impl VerifierBuilder {
@@ -761,6 +779,16 @@ mod tests {
         assert_eq!((store.status(), store.challenge()), (503, None));
         assert_eq!((Error::BodyUnread.status(), Error::BodyUnread.challenge()), (500, None));
         assert_eq!((Error::Replayed.status(), Error::Replayed.challenge()), (401, Some(Challenge::InvalidDpopProof)));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let text = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3JldA==";
+        let builder = Verifier::builder().secret_base64(text).jwe_secret(&secret(32));
+        let shown = format!("{builder:?}");
+        let shown = format!("{shown} {:?}", builder.build().unwrap());
+        assert!(shown.contains("HmacKey(…)") && shown.contains("JweKey(…)"));
+        assert!(!shown.contains("secret secret") && !shown.contains("115, 101") && !shown.contains(text));
     }
 
     #[test]

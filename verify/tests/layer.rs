@@ -250,6 +250,8 @@ async fn a_token_is_bound_to_the_headers_that_the_layer_names() {
         let code = if response.status() == 200 { "good".to_owned() } else { refusal(response).await.1 };
         assert_eq!(code, verdict);
     }
+    let nothing = Request::get("/order").body(Body::empty()).unwrap();
+    assert_eq!(refusal(send(&app, nothing).await).await.1, "token_missing");
     let unbound = Client::new();
     let proof = unbound.proof("https://api.example.com/order", json!({}));
     let mut request = unbound.request(&proof, "");

@@ -11,17 +11,16 @@ async function read(request) {
   let length = 0
   for await (const chunk of request) {
     length += chunk.length
-    if (length > MAX_BODY) return null
-    chunks.push(chunk)
+    if (length <= MAX_BODY) chunks.push(chunk)
   }
-  return Buffer.concat(chunks)
+  return length <= MAX_BODY ? Buffer.concat(chunks) : null
 }
 
 createServer(async (request, response) => {
   const answer = (status, value, headers = {}) => response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(value))
   try {
     const body = await read(request)
-    if (body === null) return answer(413, { detail: 'the body is too long' }, { connection: 'close' })
+    if (body === null) return answer(413, { detail: 'the body is too long' })
     const headers = Object.entries(request.headersDistinct).flatMap(([name, values]) => values.map((value) => [name, value]))
     // The public origin is configured: a Host header could name another server, for which a proof was stolen.
     const { claims, proof } = await verify({ method: request.method, url: PUBLIC_URL + request.url, headers, body })
