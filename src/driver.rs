@@ -10,7 +10,7 @@ use std::rc::Rc;
 use futures_util::future::{Either, select};
 
 use crate::config::{Config, KeyStorage, Options, UrlParts};
-use crate::dpop::{Claims, Method, ProofHeader};
+use crate::dpop::{Claims, LastTokenHash, Method, ProofHeader};
 use crate::error::{Code, Error};
 use crate::json::{integer_literal, string_literal};
 use crate::jws::{self, PublicKey};
@@ -87,6 +87,7 @@ impl<C> From<Error> for Failure<C> {
 }
 
 type Outcome<H, T> = Result<T, Failure<<H as Host>::Cause>>;
+type WeakTokens<H> = WeakShared<Outcome<H, Rc<Tokens>>>;
 
 /// The SDK: at most one session at a time.
 pub struct Sdk<H: Host> {
@@ -102,9 +103,10 @@ struct Active<H: Host> {
     host: H,
     key: H::Key,
     header: ProofHeader,
+    token_hash: RefCell<LastTokenHash>,
     session: RefCell<Session>,
     nonce_request: RefCell<Option<WeakShared<Outcome<H, ()>>>>,
-    batches: RefCell<Vec<(BatchId, WeakShared<Outcome<H, Rc<Tokens>>>)>>,
+    batches: RefCell<Vec<(BatchId, WeakTokens<H>)>>,
 }
 
 impl<H: Host> Sdk<H> {
@@ -224,6 +226,7 @@ impl<H: Host> Sdk<H> {
             host: self.host.clone(),
             key,
             header: ProofHeader::new(&public_key),
+            token_hash: RefCell::default(),
             session: RefCell::new(Session::new(config)),
             nonce_request: RefCell::new(None),
             batches: RefCell::new(Vec::new()),
@@ -240,7 +243,8 @@ impl<H: Host> Sdk<H> {
 impl<H: Host> Active<H> {
     async fn proof(&self, claims: &Claims) -> Outcome<H, String> {
         let iat = self.session.borrow().issued_at(self.host.now());
-        let input = claims.signing_input(&self.header, self.host.random()?, iat);
+        let jti = self.host.random()?;
+        let input = claims.signing_input(&self.header, &mut self.token_hash.borrow_mut(), jti, iat);
         let signature = self.host.sign(&self.key, input.as_bytes()).await?;
         Ok(jws::compact(&input, &signature))
     }
@@ -283,7 +287,7 @@ impl<H: Host> Active<H> {
             let session = self.session.borrow();
             (session.config().attest_url.clone(), session.nonce().map(string_literal))
         };
-        let claims = Claims { method, url: url.clone(), nonce, token_hash: None, message_signature: None };
+        let claims = Claims { method, url: url.clone(), nonce, token: None, message_signature: None };
         let proof = self.proof(&claims).await?;
         let sent = self.host.now();
         let response = self.host.send(Request { url, proof, form }).await?;

@@ -4,15 +4,16 @@ use js_sys::{Array, ArrayBuffer, JSON, Object, Reflect, Uint8Array};
 use serde::{Serialize, Serializer};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
-use web_sys::DomException;
+use web_sys::{DomException, Url};
 
 use super::Failure;
 use crate::argument::Argument;
-use crate::config::{Options, UrlParts};
+use crate::config::Options;
 use crate::dpop::{self, Claims, Method};
 use crate::error::{Class, Code, Error};
 use crate::json::{Json, integer_literal};
 use crate::named::Named;
+use crate::secret::Secret;
 use crate::time::UnixMillis;
 use crate::token_request::{Arguments, FINGERPRINT_MEMBERS, HCAPTCHA_MEMBERS};
 
@@ -31,6 +32,27 @@ extern "C" {
 
     #[wasm_bindgen(constructor, catch, js_class = "Uint8Array")]
     fn of_part(buffer: &JsValue, offset: &JsValue, length: &JsValue) -> Result<View, JsValue>;
+
+    /// The options of `fetchToken`. Named here, because a name that is passed costs a string each time; a getter may throw.
+    type TokenOptions;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn payload(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch, js_name = fingerprintIDResult)]
+    fn fingerprint_id_result(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch, js_name = hcaptchaToken)]
+    fn hcaptcha_token(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch, js_name = recaptchaToken)]
+    fn recaptcha_token(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn timeout(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn signal(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
 }
 
 /// The options of `initializeSession`.
@@ -64,16 +86,20 @@ pub(super) fn token_arguments(api: &JsValue, options: &JsValue) -> Result<(Argum
     let Some(object) = optional_object("options", options)? else {
         return Ok((Arguments { api, ..Arguments::default() }, JsValue::UNDEFINED));
     };
-    let option = |name, members| argument(name, &member(object, name)?, members);
+    let options: &TokenOptions = object.unchecked_ref();
+    let option = |name, value: Result<Option<JsValue>, JsValue>, members| match readable(name, value)? {
+        Some(value) => argument(name, &value, members),
+        None => Ok(Argument::Absent),
+    };
     let arguments = Arguments {
         api,
-        payload: option("payload", &[])?,
-        fingerprint_id_result: option("fingerprintIDResult", &FINGERPRINT_MEMBERS)?,
-        hcaptcha_token: option("hcaptchaToken", &HCAPTCHA_MEMBERS)?,
-        recaptcha_token: option("recaptchaToken", &[])?,
-        timeout: option("timeout", &[])?,
+        payload: option("payload", options.payload(), &[])?,
+        fingerprint_id_result: option("fingerprintIDResult", options.fingerprint_id_result(), &FINGERPRINT_MEMBERS)?,
+        hcaptcha_token: option("hcaptchaToken", options.hcaptcha_token(), &HCAPTCHA_MEMBERS)?,
+        recaptcha_token: option("recaptchaToken", options.recaptcha_token(), &[])?,
+        timeout: option("timeout", options.timeout(), &[])?,
     };
-    Ok((arguments, member(object, "signal")?))
+    Ok((arguments, readable("signal", options.signal())?.unwrap_or(JsValue::UNDEFINED)))
 }
 
 /// The arguments of `getDPoPToken`.
@@ -83,16 +109,15 @@ pub(super) fn claims(
     nonce: &JsValue,
     token: &JsValue,
     message_signature: &JsValue,
-    parse_url: impl Fn(&str) -> Option<UrlParts>,
 ) -> Result<Claims, Failure> {
     let method = Method::parse(&text("method", method)?)?;
     let uri = text("uri", uri)?;
-    let token = truthy_text("token", token)?;
+    let url = Url::new(&uri).ok().map(|url| url.href());
     Ok(Claims {
         method,
-        url: dpop::http_url(&uri, parse_url(&uri))?,
+        url: dpop::http_url(&uri, url)?,
         nonce: if nonce.is_truthy() { Some(json_text("nonce", nonce)?) } else { None },
-        token_hash: token.as_deref().map(dpop::token_hash),
+        token: truthy_text("token", token)?.map(Secret::from),
         message_signature: truthy_text("messageSignature", message_signature)?,
     })
 }
@@ -191,8 +216,12 @@ fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Obje
 }
 
 fn member(object: &JsValue, name: &str) -> Result<JsValue, Failure> {
-    Reflect::get(object, &name.into())
-        .map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"", name, "\" could not be read"]), cause))
+    readable(name, Reflect::get(object, &name.into()))
+}
+
+/// The value of a member, unless reading it threw.
+fn readable<T>(name: &str, value: Result<T, JsValue>) -> Result<T, Failure> {
+    value.map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"", name, "\" could not be read"]), cause))
 }
 
 /// Decodes one argument; of an object, those members that are asked for.

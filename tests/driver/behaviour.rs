@@ -309,7 +309,7 @@ fn a_wrong_wall_clock_changes_nothing() {
             method: Method::get(),
             url: "https://a/".into(),
             nonce: None,
-            token_hash: None,
+            token: None,
             message_signature: None,
         };
         let sdk = Rc::clone(&world.sdk);
