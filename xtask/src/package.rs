@@ -23,28 +23,15 @@ enum Wasm {
     Beside(&'static str),
 }
 
-/// One compilation of the crate.
-struct Build {
-    name: &'static str,
-    /// Cargo's options for it.
-    features: &'static [&'static str],
-}
-
-const FULL: &Build = &Build { name: "full", features: &[] };
-/// Without the key store in WebAssembly memory: for pages that always have WebCrypto.
-const LITE: &Build = &Build { name: "lite", features: &["--no-default-features"] };
-
 /// One JavaScript file of the package.
 struct Bundle {
     file: &'static str,
-    build: &'static Build,
     wasm: Wasm,
 }
 
 const BUNDLES: &[Bundle] = &[
-    Bundle { file: "approov.js", build: FULL, wasm: Wasm::Embedded },
-    Bundle { file: "index.js", build: FULL, wasm: Wasm::Beside("approov_bg.wasm") },
-    Bundle { file: "lite.js", build: LITE, wasm: Wasm::Beside("approov_lite_bg.wasm") },
+    Bundle { file: "approov.js", wasm: Wasm::Embedded },
+    Bundle { file: "index.js", wasm: Wasm::Beside("approov_bg.wasm") },
 ];
 
 /// Files that the package takes over as they are: source in the repository, name in the package.
@@ -75,13 +62,12 @@ const WASM_OPT: &[&str] = &[
 pub(crate) fn build(project: &Project) -> Result<()> {
     install_tools(project)?;
     let work = project.target.join("package");
+    let glue = compile(project, &work.join("bindings"))?;
+
     let dist = work.join("dist");
     recreate(&dist)?;
-    for build in [FULL, LITE] {
-        let glue = compile(project, build, &work.join("bindings").join(build.name))?;
-        for bundle in BUNDLES.iter().filter(|bundle| bundle.build.name == build.name) {
-            assemble(project, bundle, &glue, &work, &dist)?;
-        }
+    for bundle in BUNDLES {
+        assemble(project, bundle, &glue, &work, &dist)?;
     }
     for (source, name) in COPIED {
         copy(&project.root.join(source), &dist.join(name))?;
@@ -110,7 +96,7 @@ struct Glue {
     wasm: PathBuf,
 }
 
-fn compile(project: &Project, build: &Build, directory: &Path) -> Result<Glue> {
+fn compile(project: &Project, directory: &Path) -> Result<Glue> {
     recreate(directory)?;
     run(Command::new(WASM_PACK.program()?)
         .args(["build", "--release", "--target", "web", "--mode", "no-install"])
@@ -118,7 +104,6 @@ fn compile(project: &Project, build: &Build, directory: &Path) -> Result<Glue> {
         .arg(directory)
         .arg(&project.root)
         .args(["--", "--package", "approov-web-sdk"])
-        .args(build.features)
         .env("PATH", tools::path()?))?;
     let optimised = directory.join("approov_bg.optimised.wasm");
     run(Command::new(project.npm_program("wasm-opt"))

@@ -22,9 +22,9 @@ export async function unpackTarball() {
  * Starts the servers, and a site that has the package's `approov.js` at its root, the whole package under `/package/` and
  * the test pages.
  *
- * @param {{serviceArgs?: string[], mounts?: Record<string, string>}} [options] further arguments of the service, further files of the site
+ * @param {{serviceArgs?: string[], routes?: object}} [options]
  */
-export async function startServers({ serviceArgs = [], mounts = {} } = {}) {
+export async function startServers({ serviceArgs = [], routes = {} } = {}) {
   const cleanups = []
   const stop = async () => {
     for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
@@ -38,8 +38,8 @@ export async function startServers({ serviceArgs = [], mounts = {} } = {}) {
         '/approov.js': join(unpacked.path, 'approov.js'),
         '/checks.js': fileURLToPath(new URL('../../../www-demo/public/checks.js', import.meta.url)),
         '/package': unpacked.path,
-        ...mounts,
       },
+      routes,
     })
     cleanups.push(site.stop)
     const service = await startService({ args: serviceArgs })

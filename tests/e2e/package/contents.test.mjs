@@ -27,11 +27,8 @@ describe('the npm package', () => {
       'approov.js',
       'approov.js.map',
       'approov_bg.wasm',
-      'approov_lite_bg.wasm',
       'index.js',
       'index.js.map',
-      'lite.js',
-      'lite.js.map',
       'package.json',
     ])
   })
@@ -63,15 +60,13 @@ describe('the npm package', () => {
     }
   })
 
-  for (const [file, wasm] of [['index.js', 'approov_bg.wasm'], ['lite.js', 'approov_lite_bg.wasm']]) {
-    test(`refers to its WebAssembly in ${file} by the form that bundlers recognise`, async () => {
-      assert.match(await read(file), new RegExp(`new URL\\(["'](\\./)?${wasm}["'],\\s*import\\.meta\\.url\\)`))
-      assert.ok(await WebAssembly.compile(await readFile(join(unpacked.path, wasm))))
-    })
-  }
+  test('refers to its WebAssembly in the split build by the form that bundlers recognise', async () => {
+    assert.match(await read('index.js'), /new URL\(["']\.?\/?approov_bg\.wasm["'],\s*import\.meta\.url\)/)
+    assert.ok(await WebAssembly.compile(await readFile(join(unpacked.path, 'approov_bg.wasm'))))
+  })
 
   test('has source maps with sources, and without the embedded bytes', async () => {
-    for (const file of ['approov.js', 'index.js', 'lite.js']) {
+    for (const file of ['approov.js', 'index.js']) {
       assert.match(await read(file), new RegExp(`//# sourceMappingURL=${file}\\.map\\s*$`))
       const map = JSON.parse(await read(`${file}.map`))
       const facade = map.sources.findIndex((name) => name.endsWith('src/approov.js'))
@@ -81,7 +76,7 @@ describe('the npm package', () => {
     }
   })
 
-  for (const file of ['approov.js', 'index.js', 'lite.js']) {
+  for (const file of ['approov.js', 'index.js']) {
     test(`${file} imports in Node without a side effect`, async () => {
       const script = `
         const before = new Set(Reflect.ownKeys(globalThis))
