@@ -50,7 +50,7 @@ impl Servers {
 }
 
 /// The executable of a target, from cargo's JSON messages.
-fn executable(messages: &str, target: &str) -> Result<PathBuf> {
+pub(crate) fn executable(messages: &str, target: &str) -> Result<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
