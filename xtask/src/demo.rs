@@ -20,18 +20,9 @@ pub(crate) struct Servers {
 impl Servers {
     /// Builds both and learns from cargo where they are.
     pub(crate) fn build(project: &Project) -> Result<Self> {
-        let result = project
-            .cargo()
-            .args(["build", "--message-format=json-render-diagnostics"])
-            .args(["-p", "approov-web-service", "--bin", "approov-web-service"])
-            .args(["-p", "approov-verify", "--example", "demo_api"])
-            .stderr(Stdio::inherit())
-            .output()
-            .context("starting cargo build")?;
-        if !result.status.success() {
-            bail!("building the service and the protected API failed ({})", result.status);
-        }
-        let messages = String::from_utf8(result.stdout).context("cargo's messages")?;
+        let programs = ["--bin", "approov-web-service", "--example", "demo_api"];
+        let arguments = [&["-p", "approov-web-service", "-p", "approov-verify"], &programs[..]].concat();
+        let messages = cargo_build(project, &arguments)?;
         Ok(Self {
             service: executable(&messages, "approov-web-service")?,
             protected_api: executable(&messages, "demo_api")?,
@@ -47,6 +38,21 @@ impl Servers {
     pub(crate) fn announce_to<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("APPROOV_WEB_SERVICE", &self.service).env("APPROOV_DEMO_API", &self.protected_api)
     }
+}
+
+/// Runs `cargo build` and returns its JSON messages.
+fn cargo_build(project: &Project, arguments: &[&str]) -> Result<String> {
+    let result = project
+        .cargo()
+        .args(["build", "--message-format=json-render-diagnostics"])
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("starting cargo build")?;
+    if !result.status.success() {
+        bail!("cargo build {} failed ({})", arguments.join(" "), result.status);
+    }
+    String::from_utf8(result.stdout).context("cargo's messages")
 }
 
 /// The executable of a target, from cargo's JSON messages.

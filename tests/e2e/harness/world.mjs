@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 
@@ -23,7 +23,7 @@ export async function unpackTarball() {
  * the test pages.
  *
  * @param {{serviceArgs?: string[], routes?: object, headers?: object, mounts?: Record<string, string>}} [options] `routes` and
- *   `headers` are the site's; `mounts` gives files of the package a second URL
+ *   `headers` are the site's; `mounts` gives files of the package, or others by their whole path, a URL
  */
 export async function startServers({ serviceArgs = [], routes = {}, headers = {}, mounts = {} } = {}) {
   const cleanups = []
@@ -39,7 +39,7 @@ export async function startServers({ serviceArgs = [], routes = {}, headers = {}
         '/approov.js': join(unpacked.path, 'approov.js'),
         '/checks.js': fileURLToPath(new URL('../../../www-demo/public/checks.js', import.meta.url)),
         '/package': unpacked.path,
-        ...Object.fromEntries(Object.entries(mounts).map(([url, file]) => [url, join(unpacked.path, file)])),
+        ...Object.fromEntries(Object.entries(mounts).map(([url, file]) => [url, resolve(unpacked.path, file)])),
       },
       routes,
       headers,
