@@ -165,7 +165,12 @@ pub(super) fn json(value: &JsValue, deeper: u8) -> Option<Json> {
     }
     let deeper = deeper.checked_sub(1)?;
     if Array::is_array(value) {
-        return value.unchecked_ref::<Array>().iter().map(|item| json(&item, deeper)).collect::<Option<_>>().map(Json::Array);
+        return value
+            .unchecked_ref::<Array>()
+            .iter()
+            .map(|item| json(&item, deeper))
+            .collect::<Option<_>>()
+            .map(Json::Array);
     }
     let mut members = Named::default();
     for name in Reflect::own_keys(value).ok()? {
@@ -263,8 +268,7 @@ fn buffer_copy(name: &str, value: &JsValue) -> Result<Option<Uint8Array>, Failur
         // `slice` copies into a buffer of its own, which is never shared.
         Ok(view) => Ok(Some(view.slice(0, view.length()))),
         Err(cause) => {
-            let error =
-                Error::invalid_argument(&["\"", name, "\" is a buffer that can no longer be read (detached)"]);
+            let error = Error::invalid_argument(&["\"", name, "\" is a buffer that can no longer be read (detached)"]);
             Err(Failure::caused_by(error, cause))
         }
     }

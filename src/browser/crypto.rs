@@ -65,7 +65,8 @@ impl Key {
     pub(super) async fn sign(&self, message: &Uint8Array) -> Result<Uint8Array, Failure> {
         match self {
             Key::WebCrypto { subtle, private_key, algorithm } => {
-                let failed = |cause| Failure::caused_by(Error::new(Code::Internal, &["WebCrypto could not sign"]), cause);
+                let failed =
+                    |cause| Failure::caused_by(Error::new(Code::Internal, &["WebCrypto could not sign"]), cause);
                 let promise =
                     subtle.sign_with_object_and_buffer_source(algorithm, private_key, message).map_err(failed)?;
                 let signature = JsFuture::from(promise).await.map_err(failed)?;

@@ -34,7 +34,8 @@ async fn exchange(request: &Request) -> Result<Response, JsValue> {
     let status = get(&answer, "status")?.as_f64().ok_or_else(|| TypeError::new("fetch did not give a Response"))?;
     let headers: Headers = get(&answer, "headers")?.unchecked_into();
     let content_type = headers.get("content-type")?.unwrap_or_default();
-    let content_type = content_type.split_once(';').map_or(&*content_type, |(name, _)| name).trim_ascii().to_ascii_lowercase();
+    let content_type =
+        content_type.split_once(';').map_or(&*content_type, |(name, _)| name).trim_ascii().to_ascii_lowercase();
     let date = headers.get("date")?.and_then(|value| moment(&value));
     Ok(Response {
         status: whole(status),
@@ -73,8 +74,8 @@ async fn body(answer: &JsValue, content_type: &str) -> Result<Body, JsValue> {
         return Ok(Body::Empty);
     }
     let Ok(text) = String::from_utf8(bytes) else { return Ok(Body::NotText) };
-    let json = is_json(content_type)
-        .then(|| JSON::parse(&text).ok().and_then(|value| super::convert::json(&value, 16)));
+    let json =
+        is_json(content_type).then(|| JSON::parse(&text).ok().and_then(|value| super::convert::json(&value, 16)));
     Ok(json.flatten().map_or(Body::Text(text), Body::Json))
 }
 
