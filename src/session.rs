@@ -4,9 +4,9 @@
 //! open for more APIs until [`Session::seal`] turns it into a request body, and is over with [`Session::complete`] or
 //! [`Session::abandon`].
 //!
-//! Two counters keep late answers from doing harm. A *stand* is the combination of binding and check results that the latest call
-//! asked for: a token is cached only while the stand that it was requested for is the current one. The *result stand* counts the
-//! check results alone: an answer continues the session only if no newer results have been accepted meanwhile.
+//! Late answers do no harm: a token is cached only while binding and check results are still those that it was requested for, and an
+//! answer continues the session only if no newer results have been accepted meanwhile. Check results are counted for that: their
+//! *stand* grows with every new one.
 
 use crate::cache::{Cache, Lookup};
 use crate::config::Config;
@@ -15,7 +15,7 @@ use crate::named::Named;
 use crate::secret::Secret;
 use crate::time::{Reading, ServiceClock, UnixMillis};
 use crate::token_request::{Binding, Results, TokenRequest};
-use crate::wire::{Attest, Grant, Granted, Response};
+use crate::wire::{Attest, Grant, Granted, Response, SESSION};
 
 /// After a refresh behind an ageing token has failed, the next one waits this long, in milliseconds.
 const REFRESH_PAUSE: i64 = 5_000;
@@ -27,7 +27,6 @@ pub struct Session {
     clock: ServiceClock,
     nonce: Option<String>,
     standing: Standing,
-    stand: u64,
     result_stand: u64,
     binding: Option<Binding>,
     accepted: Results,
@@ -44,8 +43,8 @@ enum Standing {
     Fresh,
     /// The service continues the session for this refresh token.
     Established(Established),
-    /// The session is over.
-    Ended,
+    /// The session is over, as these expiries show.
+    Ended(Named<UnixMillis>),
 }
 
 #[derive(Debug)]
@@ -67,7 +66,6 @@ struct Batch {
     apis: Vec<String>,
     binding: Option<Binding>,
     fresh: Results,
-    stand: u64,
     result_stand: u64,
     sent_with: Option<Secret>,
     is_open: bool,
@@ -116,7 +114,6 @@ impl Session {
             clock: ServiceClock::default(),
             nonce: None,
             standing: Standing::Fresh,
-            stand: 0,
             result_stand: 0,
             binding: None,
             accepted: Results::default(),
@@ -149,12 +146,10 @@ impl Session {
     #[must_use]
     pub fn expiries(&self, local: Reading) -> Vec<(String, UnixMillis)> {
         match &self.standing {
-            Standing::Established(established) => established
-                .expiries
-                .iter()
-                .map(|(name, &moment)| (name.to_owned(), self.clock.to_wall(moment, local)))
-                .collect(),
-            Standing::Fresh | Standing::Ended => Vec::new(),
+            Standing::Established(Established { expiries, .. }) | Standing::Ended(expiries) => {
+                expiries.iter().map(|(name, &moment)| (name.to_owned(), self.clock.to_wall(moment, local))).collect()
+            }
+            Standing::Fresh => Vec::new(),
         }
     }
 
@@ -167,7 +162,7 @@ impl Session {
         self.end_if_expired(local);
         let fresh = request.results.newer_than(&self.known_results());
         match self.standing {
-            Standing::Ended => return Err(session_expired()),
+            Standing::Ended(_) => return Err(session_expired()),
             Standing::Fresh if fresh.is_empty() && self.latest_with_results().is_none() => {
                 return Err(results_required());
             }
@@ -193,7 +188,7 @@ impl Session {
         let refresh_token = match &self.standing {
             Standing::Established(established) => Some(established.refresh_token.clone()),
             Standing::Fresh => None,
-            Standing::Ended => return Err(session_expired()),
+            Standing::Ended(_) => return Err(session_expired()),
         };
         let batch = self.batches.iter_mut().find(|batch| batch.id == id).ok_or_else(no_such_batch)?;
         if refresh_token.is_none() && batch.fresh.is_empty() {
@@ -234,6 +229,9 @@ impl Session {
     ) -> Result<Tokens, Error> {
         let position = self.batches.iter().position(|batch| batch.id == id).ok_or_else(no_such_batch)?;
         let batch = self.batches.remove(position);
+        if outcome.is_err() {
+            self.rejoin();
+        }
         match outcome {
             Ok(Granted::Session(grant)) => {
                 self.clock.learn(sent, received, grant.server_time, 1);
@@ -244,26 +242,37 @@ impl Session {
                 if batch.fresh.is_empty() {
                     self.no_refresh_before = Some(received.monotonic.saturating_add(REFRESH_PAUSE));
                 }
-                Err(self.ended_by(&batch, error))
+                Err(self.ended_by(&batch, error, received))
             }
         }
     }
 
     /// Forgets a batch that nobody waits for any more.
     pub fn abandon(&mut self, id: BatchId) {
+        let before = self.batches.len();
         self.batches.retain(|batch| batch.id != id);
+        if self.batches.len() < before {
+            self.rejoin();
+        }
     }
 
     fn end_if_expired(&mut self, local: Reading) {
         if let Standing::Established(established) = &self.standing
             && self.clock.at(local).earliest >= established.expiry
         {
-            self.end();
+            self.end(local);
         }
     }
 
-    fn end(&mut self) {
-        self.standing = Standing::Ended;
+    /// Ends the session; its expiry is in the past from now on, so that a page which watches it renews the session.
+    fn end(&mut self, local: Reading) {
+        let mut expiries = Named::default();
+        if let Standing::Established(established) = &mut self.standing {
+            std::mem::swap(&mut expiries, &mut established.expiries);
+            let now = self.clock.at(local).earliest;
+            expiries.insert(SESSION.to_owned(), established.expiry.min(now));
+        }
+        self.standing = Standing::Ended(expiries);
         self.accepted = Results::default();
         self.cache.clear();
     }
@@ -286,10 +295,21 @@ impl Session {
             self.result_stand = self.result_stand.saturating_add(1);
         }
         if !fresh.is_empty() || binding != self.binding {
-            self.stand = self.stand.saturating_add(1);
             self.binding = binding;
             self.cache.clear();
             self.no_refresh_before = None;
+        }
+    }
+
+    /// When results were not accepted and no others are under way, the accepted ones are the current ones again, and so are the
+    /// requests that rely on them.
+    fn rejoin(&mut self) {
+        if let Standing::Established(established) = &self.standing
+            && self.batches.iter().all(|batch| batch.fresh.is_empty())
+        {
+            for batch in self.batches.iter_mut().filter(|batch| batch.result_stand >= established.result_stand) {
+                batch.result_stand = self.result_stand;
+            }
         }
     }
 
@@ -297,30 +317,23 @@ impl Session {
         self.no_refresh_before.is_some_and(|moment| local.monotonic < moment)
     }
 
-    /// The batch that brings the token of an API at the current stand: one that has it, one that is still open, or a new one.
+    /// The batch that brings the token of an API for the current binding and results: one that has it, one that is still open, or a new one.
     fn batch_for(&mut self, api: &str, fresh: Results) -> Wanted {
-        let stand = self.stand;
-        let mut current = self.batches.iter().filter(|batch| batch.stand == stand);
-        if let Some(batch) = current.find(|batch| batch.apis.iter().any(|known| known == api)) {
+        let (binding, result_stand) = (self.binding, self.result_stand);
+        let current = |batch: &Batch| batch.binding == binding && batch.result_stand == result_stand;
+        let has_api = |batch: &Batch| batch.apis.iter().any(|known| known == api);
+        if let Some(batch) = self.batches.iter().find(|batch| current(batch) && has_api(batch)) {
             return Wanted::Joined(batch.id);
         }
-        if let Some(batch) = self.batches.iter_mut().find(|batch| batch.stand == stand && batch.is_open) {
+        if let Some(batch) = self.batches.iter_mut().find(|batch| current(batch) && batch.is_open) {
             batch.apis.push(api.to_owned());
             return Wanted::Joined(batch.id);
         }
         let after = self.latest_with_results();
         self.last_batch = self.last_batch.saturating_add(1);
         let id = BatchId(self.last_batch);
-        let batch = Batch {
-            id,
-            apis: vec![api.to_owned()],
-            binding: self.binding,
-            fresh,
-            stand,
-            result_stand: self.result_stand,
-            sent_with: None,
-            is_open: true,
-        };
+        let batch =
+            Batch { id, apis: vec![api.to_owned()], binding, fresh, result_stand, sent_with: None, is_open: true };
         self.batches.push(batch);
         Wanted::New { batch: id, after }
     }
@@ -329,7 +342,7 @@ impl Session {
         let is_newest = match &self.standing {
             Standing::Fresh => true,
             Standing::Established(established) => batch.result_stand >= established.result_stand,
-            Standing::Ended => false,
+            Standing::Ended(_) => false,
         };
         if is_newest {
             self.accepted.update(&batch.fresh);
@@ -340,7 +353,7 @@ impl Session {
                 expiries: grant.expiries,
             });
         }
-        if is_newest && batch.stand == self.stand {
+        if is_newest && batch.binding == self.binding && batch.result_stand == self.result_stand {
             let expires = grant.server_time.saturating_add(grant.token_lifetime);
             for api in &batch.apis {
                 if let Some(token) = grant.tokens.get(api) {
@@ -353,16 +366,18 @@ impl Session {
     }
 
     /// A refused refresh token ends the session that it belongs to.
-    fn ended_by(&mut self, batch: &Batch, error: Error) -> Error {
+    fn ended_by(&mut self, batch: &Batch, error: Error, received: Reading) -> Error {
         let was_current = match &self.standing {
             Standing::Established(established) => batch.sent_with.as_ref() == Some(&established.refresh_token),
             Standing::Fresh => false,
-            Standing::Ended => true,
+            Standing::Ended(_) => true,
         };
         if !(was_current && error.is_invalid_refresh_token()) {
             return error;
         }
-        self.end();
+        if matches!(self.standing, Standing::Established(_)) {
+            self.end(received);
+        }
         session_expired().with_service_errors(error.service_errors().clone())
     }
 }
@@ -508,7 +523,7 @@ mod tests {
             let error = session.request(&bound("api", 1), at(0)).expect_err("an error");
             assert_eq!(error.code(), Code::ResultsRequired);
         }
-        assert_eq!(session.stand, 0);
+        assert_eq!(session.binding, None);
         assert!(session.expiries(at(0)).is_empty());
     }
 
@@ -603,7 +618,30 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_for_an_older_stand_is_not_cached() {
+    fn a_binding_that_comes_back_shares_the_request_that_is_still_under_way() {
+        let mut session = established();
+        let bound_once = new_batch(&session.request(&bound("other", 1), at(10)).expect("a step"));
+        session.seal(bound_once).expect("sealed");
+        session.request(&bound("other", 2), at(20)).expect("a step");
+        assert_eq!(session.request(&bound("other", 1), at(30)), Ok(Step::Wait(Wanted::Joined(bound_once))));
+    }
+
+    #[test]
+    fn after_new_results_failed_the_requests_with_the_accepted_ones_are_shared_again() {
+        let mut session = established();
+        let plain = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
+        session.seal(plain).expect("sealed");
+        let fresh = new_batch(&session.request(&with_recaptcha("api", "r2"), at(20)).expect("a step"));
+        session.seal(fresh).expect("sealed");
+        assert!(matches!(session.request(&call("other"), at(25)), Ok(Step::Wait(Wanted::New { .. }))));
+        complete(&mut session, fresh, Err(Error::new(Code::Network, "")), 30).expect_err("an error");
+        assert_eq!(session.request(&call("other"), at(40)), Ok(Step::Wait(Wanted::Joined(plain))));
+        complete(&mut session, plain, answer(&["other"], "plain", 50), 50).expect("tokens");
+        assert_eq!(session.request(&call("other"), at(60)), Ok(Step::Cached("plain:other".into())));
+    }
+
+    #[test]
+    fn an_answer_for_an_older_binding_is_not_cached() {
         let mut session = established();
         let older = new_batch(&session.request(&bound("api", 1), at(10)).expect("a step"));
         session.seal(older).expect("sealed");
@@ -690,6 +728,8 @@ mod tests {
             complete(&mut session, batch, Err(refused("aprv-invalid-refresh-token")), 20).expect_err("an error");
         assert_eq!(error.code(), Code::SessionExpired);
         assert_eq!(session.request(&call("api"), at(30)).expect_err("an error").code(), Code::SessionExpired);
+        let expiries = session.expiries(at(30));
+        assert!(expiries.contains(&("session".to_owned(), START + 20)), "{expiries:?}");
     }
 
     #[test]

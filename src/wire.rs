@@ -25,7 +25,7 @@ pub const LARGEST_BODY: usize = 256 * 1024;
 const INVALID_NONCE: &str = "aprv-invalid-nonce";
 const INVALID_REFRESH_TOKEN: &str = "aprv-invalid-refresh-token";
 /// The name of the session's own expiry among the expiries.
-const SESSION: &str = "session";
+pub const SESSION: &str = "session";
 /// Lifetimes beyond ten years are taken for nonsense.
 const LONGEST_LIFETIME: f64 = 315_360_000.0;
 /// Moments beyond the year 9999 are taken for nonsense.

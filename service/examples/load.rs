@@ -4,6 +4,8 @@
 //!
 //! The service runs as a process of its own, pinned to one core with `taskset`; this program keeps to
 //! the others. Proofs are signed before each round, so that signing takes no time from the service's.
+//! Two ratios are given: by the clock, right when nothing else runs on the machine, and by processor time,
+//! right in any case.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -37,7 +39,8 @@ struct Options {
 fn main() -> Outcome<()> {
     let options = options()?;
     if options.verify_only {
-        println!("{}", verifications_per_second(Duration::from_secs(2))?);
+        let bare = verifications(Duration::from_secs(2))?;
+        println!("{} {}", bare.per_second, bare.micros);
         return Ok(());
     }
     let cores = std::thread::available_parallelism()?.get();
@@ -74,14 +77,30 @@ fn options() -> Outcome<Options> {
     Ok(options)
 }
 
-/// How often one core verifies an ES256 signature over a proof.
-fn verifications_per_second(time: Duration) -> Outcome<f64> {
+/// How fast one core does a thing: times per second, and microseconds of processor time for one.
+struct Speed {
+    per_second: f64,
+    micros: f64,
+}
+
+/// Processor time that a process has had.
+fn processor_time(pid: &str) -> Outcome<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    // Fields 14 and 15 of proc_pid_stat(5): user and system time.
+    let ticks = |at: usize| fields.get(at).ok_or("no processor time")?.parse::<f64>().map_err(|e| e.to_string());
+    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+}
+
+/// How fast one core verifies an ES256 signature over a proof.
+fn verifications(time: Duration) -> Outcome<Speed> {
     let key = Key::new()?;
     let proof = key.proof("POST", "http://127.0.0.1:8087/attest", Some("nonce"), 1)?;
     let (message, signature) = proof.rsplit_once('.').ok_or("not a proof")?;
     let signature = URL_SAFE_NO_PAD.decode(signature)?;
     let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.pair.public_key().as_ref());
-    let begun = Instant::now();
+    let (begun, busy) = (Instant::now(), processor_time("self")?);
     let mut count = 0_u32;
     while begun.elapsed() < time {
         for _ in 0..100 {
@@ -89,7 +108,9 @@ fn verifications_per_second(time: Duration) -> Outcome<f64> {
         }
         count += 100;
     }
-    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
+    let count = f64::from(count);
+    let busy = processor_time("self")? - busy;
+    Ok(Speed { per_second: count / begun.elapsed().as_secs_f64(), micros: busy * 1e6 / count })
 }
 
 /// A command on the service's core.
@@ -99,9 +120,11 @@ fn on_first_core(program: &std::path::Path) -> Command {
     command
 }
 
-fn bare_verification() -> Outcome<f64> {
+fn bare_verification() -> Outcome<Speed> {
     let output = on_first_core(&std::env::current_exe()?).arg("--verify-only").output()?;
-    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+    let text = String::from_utf8(output.stdout)?;
+    let (per_second, micros) = text.trim().split_once(' ').ok_or("no measurement")?;
+    Ok(Speed { per_second: per_second.parse()?, micros: micros.parse()? })
 }
 
 struct Key {
@@ -171,7 +194,7 @@ impl Drop for Service {
 }
 
 async fn run(options: &Options) -> Outcome<()> {
-    let verifications = bare_verification()?;
+    let bare = bare_verification()?;
     let service = Service::start(options.service.as_ref())?;
     let url = format!("{}/attest", service.text("url")?);
     let address = service.text("url")?.trim_start_matches("http://").to_owned();
@@ -191,6 +214,8 @@ async fn run(options: &Options) -> Outcome<()> {
 
     let (mut done, mut spent, mut times) = (0, Duration::ZERO, Vec::with_capacity(options.requests));
     let mut before = None;
+    let pid = service.child.id().to_string();
+    let busy = processor_time(&pid)?;
     while done < options.requests {
         let requests: Vec<Vec<u8>> = (0..ROUND.min(options.requests - done))
             .map(|_| {
@@ -215,6 +240,7 @@ async fn run(options: &Options) -> Outcome<()> {
         nonce = ask_nonce(&mut connection, &key, &url, &address).await?;
     }
     let after = service.resident()?;
+    let micros = (processor_time(&pid)? - busy) * 1e6 / f64::from(u32::try_from(done)?);
     times.sort_unstable();
     let percentile = |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).copied();
     let rate = f64::from(u32::try_from(done)?) / spent.as_secs_f64();
@@ -226,8 +252,11 @@ async fn run(options: &Options) -> Outcome<()> {
         "refresh_per_second": rate.round(),
         "p50_ms": millis(percentile(50)),
         "p99_ms": millis(percentile(99)),
-        "es256_verifications_per_second": verifications.round(),
-        "ratio": rate / verifications,
+        "es256_verifications_per_second": bare.per_second.round(),
+        "ratio": rate / bare.per_second,
+        "processor_micros_per_request": micros,
+        "processor_micros_per_verification": bare.micros,
+        "processor_ratio": bare.micros / micros,
         "resident_mib_before": before,
         "resident_mib_after": after,
     });
@@ -236,8 +265,10 @@ async fn run(options: &Options) -> Outcome<()> {
     } else {
         println!("refresh requests      {rate:>10.0} per second, on one core, {done} in all");
         println!("  p50, p99            {:>10.2} ms, {:.2} ms", millis(percentile(50)), millis(percentile(99)));
-        println!("bare ES256 verify     {verifications:>10.0} per second, on the same core");
-        println!("ratio                 {:>10.2}", rate / verifications);
+        println!("bare ES256 verify     {:>10.0} per second, on the same core", bare.per_second);
+        println!("ratio by the clock    {:>10.2}", rate / bare.per_second);
+        println!("processor time        {micros:>10.1} µs per request, {:.1} µs per verification", bare.micros);
+        println!("ratio by it           {:>10.2}", bare.micros / micros);
         println!("resident memory       {:>10.1} MiB before, {after:.1} MiB after", before.unwrap_or_default());
     }
     Ok(())

@@ -275,7 +275,9 @@ fn client_ip<B>(live: &Live, request: &axum::http::Request<B>) -> IpAddr {
         0 => None,
         proxies => forwarded.len().checked_sub(proxies).and_then(|at| forwarded.get(at)),
     };
-    ip.and_then(|ip| ip.parse().ok()).unwrap_or(peer).to_canonical()
+    // Some proxies write the port, too.
+    let parse = |text: &&str| text.parse().ok().or_else(|| text.parse().ok().map(|peer: SocketAddr| peer.ip()));
+    ip.and_then(parse).unwrap_or(peer).to_canonical()
 }
 
 /// Cross-origin headers. Nothing here depends on cookies, so reading is allowed to every page that

@@ -6,6 +6,10 @@ use approov_web_service::args::{Arg, Args};
 use approov_web_service::cli::{self, Console, Failure};
 use approov_web_service::run;
 
+/// Requests are many small allocations; this allocator makes them cheaper.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 approov-web-service serve --dev [--listen 127.0.0.1:8087] [--api DOMAIN]... [--secret BASE64] [--dev-tls]
     [--latency MS] [--fault drop|lose|delay:MS|5xx[:STATUS]|clock:SECONDS]

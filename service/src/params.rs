@@ -77,6 +77,9 @@ impl Form {
 /// Strict `application/x-www-form-urlencoded`: what does not decode to UTF-8 is refused, not replaced.
 fn decode(text: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
     let component = |bytes: &[u8]| -> Option<String> {
+        if !bytes.iter().any(|b| matches!(b, b'%' | b'+')) {
+            return std::str::from_utf8(bytes).ok().map(str::to_owned);
+        }
         let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
         let mut rest = spaced.as_slice();
         while let Some(at) = rest.iter().position(|b| *b == b'%') {

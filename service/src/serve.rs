@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,8 +26,12 @@ use crate::http::Peer;
 use crate::log::Log;
 use crate::service::Service;
 
-/// Longest time for a TLS handshake and for the head of a request.
+/// Longest time for a TLS handshake, and from there to the head of the first request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Longest time between two requests of a connection. Longer than people take for a challenge, between
+/// nonce and attest request, and than a token lives by default, between two refreshes: so neither
+/// waits for a new connection.
+const IDLE_TIME: Duration = Duration::from_secs(150);
 /// Longest request head, bytes.
 const HEAD_BYTES: usize = 32 * 1024;
 /// Requests that one HTTP/2 connection may have open.
@@ -112,7 +117,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIME).max_buf_size(HEAD_BYTES);
     server
         .http2()
         .timer(TokioTimer::new())
@@ -120,7 +125,10 @@ where
         .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(HEAD_TIME);
+    let began = Arc::new(AtomicBool::new(false));
+    let begins = Arc::clone(&began);
     let answer = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        begins.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(Peer(peer));
         let mut router = router.clone();
         async move {
@@ -136,9 +144,18 @@ where
     tokio::select! {
         // An error here is the client's: it went away, or did not speak HTTP.
         _ = connection.as_mut() => {}
+        () = silent(&began) => {}
         () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
+    }
+}
+
+/// Ends when a connection has sent no request in [`HEAD_TIME`]; never, when it has.
+async fn silent(began: &AtomicBool) {
+    tokio::time::sleep(HEAD_TIME).await;
+    if began.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
 }

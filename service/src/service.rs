@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use approov_verify::secret::Secret;
 
@@ -176,6 +175,3 @@ impl AccountKeys {
         }
     }
 }
-
-/// The `Retry-After` of a store that is away.
-pub const STORE_RETRY: Duration = Duration::from_secs(1);

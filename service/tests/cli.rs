@@ -236,6 +236,24 @@ fn example_tokens_check_out_in_every_form() {
 }
 
 #[test]
+fn times_may_have_a_unit() {
+    let place = Place::new("times");
+    place.ok("account -add k");
+    for (written, elapsed, lifetime) in
+        [("2", "2.00s", "2s"), ("1500ms", "1.50s", "2s"), ("2.5s", "2.50s", "3s"), ("10m", "600.00s", "600s")]
+    {
+        place.ok(&format!("web -fingerprint -add f -secret s -maxElapsedTime {written} -maxResultLifetime {written}"));
+        let listed = place.ok("web -list");
+        assert!(listed.contains(&format!("Max Elapsed Time: {elapsed}\n")), "{written}: {listed}");
+        assert!(listed.contains(&format!("Max Result Lifetime: {lifetime}\n")), "{written}: {listed}");
+    }
+    for bad in ["soon", "-1", "2d", "ms", "1e99"] {
+        let line = format!("web -fingerprint -add f -secret s -maxElapsedTime {bad}");
+        assert!(matches!(place.run(&line, "YES\n"), Err(Failure::Usage(_))), "{bad}");
+    }
+}
+
+#[test]
 fn mistakes_are_named_and_change_nothing() {
     let place = Place::new("mistakes");
     assert!(matches!(place.run("api -list", ""), Err(Failure::Refused(message)) if message.contains("account -add")));

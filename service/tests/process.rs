@@ -289,3 +289,82 @@ fn clients_that_misbehave_are_cut_off() {
     assert!(begun.elapsed() < Duration::from_secs(13), "{:?}", begun.elapsed());
     assert_eq!(raw(&process.url, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0, "200");
 }
+
+/// The way of docs/SERVICE.md, with simulated check services and a certificate made here.
+#[tokio::test]
+async fn an_account_made_by_the_command_line_alone_serves_over_https() {
+    let simulators = simulators().await;
+    let directory = std::env::temp_dir().join(format!("approov-https-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("service.toml");
+    let command = |line: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+            .args(line.split_whitespace())
+            .env("APPROOV_SERVICE_CONFIG", &file)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let added = command("account -add");
+    let site_key = added.trim().rsplit(' ').next().unwrap().to_owned();
+    command("api -add api.example.com -allowWeb -y");
+    command(&format!(
+        "web -hcaptcha -add {} -secret {} -verifyURL http://{simulators}/sim/hcaptcha/siteverify -y",
+        approov_web_service::sim::HCAPTCHA_SITE_KEY,
+        approov_web_service::sim::HCAPTCHA_SECRET
+    ));
+    let certificate = || rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let install = |made: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        fs::write(directory.join("cert.pem"), made.cert.pem()).unwrap();
+        fs::write(directory.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    };
+    let trusting = |made: &rcgen::CertifiedKey<rcgen::KeyPair>| {
+        let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+        reqwest::Client::builder().no_proxy().tls_certs_only([root]).build().unwrap()
+    };
+    let first = certificate();
+    install(&first);
+    let text = fs::read_to_string(&file).unwrap();
+    let place = directory.display();
+    let text = format!("tls_cert = \"{place}/cert.pem\"\ntls_key = \"{place}/key.pem\"\n{text}");
+    fs::write(&file, text).unwrap();
+
+    let process = Process::start(&["--config", file.to_str().unwrap()]);
+    let url = process.url.clone();
+    let client = trusting(&first);
+    let mut browser = Browser::default();
+    assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
+    let mut params = with_hcaptcha("sim-pass-https");
+    params[0].1 = &site_key;
+    let token = browser.attest_at(&client, &url, &params).await.unwrap().token();
+    assert!(command(&format!("token -check {token}")).starts_with("valid: "));
+
+    // A renewed certificate, after SIGHUP.
+    let second = certificate();
+    install(&second);
+    process.signal("-HUP");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while trusting(&second).get(format!("{url}/healthz")).send().await.is_err() {
+        assert!(Instant::now() < deadline, "the renewed certificate is not used");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_connection_outlives_the_time_people_take_for_a_challenge() {
+    let process = Process::start(&["--dev"]);
+    let address = process.url.split("//").nth(1).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut ask = || {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut answer = [0; 1024];
+        let length = stream.read(&mut answer).unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
+    };
+    ask();
+    std::thread::sleep(Duration::from_secs(11));
+    ask();
+}

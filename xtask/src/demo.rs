@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: the service, the protected API and the demo site, on three origins.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -20,28 +20,54 @@ pub(crate) struct Servers {
 impl Servers {
     /// Builds both and learns from cargo where they are.
     pub(crate) fn build(project: &Project) -> Result<Self> {
-        let result = project
-            .cargo()
-            .args(["build", "--message-format=json-render-diagnostics"])
-            .args(["-p", "approov-web-service", "--bin", "approov-web-service"])
-            .args(["-p", "approov-verify", "--example", "demo_api"])
-            .stderr(Stdio::inherit())
-            .output()
-            .context("starting cargo build")?;
-        if !result.status.success() {
-            bail!("building the service and the protected API failed ({})", result.status);
-        }
-        let messages = String::from_utf8(result.stdout).context("cargo's messages")?;
+        Self::build_with(project, &[])
+    }
+
+    /// The same, as they would run in production.
+    pub(crate) fn build_optimised(project: &Project) -> Result<Self> {
+        Self::build_with(project, &["--release"])
+    }
+
+    fn build_with(project: &Project, options: &[&str]) -> Result<Self> {
+        let programs = ["--bin", "approov-web-service", "--example", "demo_api"];
+        let arguments = [&["-p", "approov-web-service", "-p", "approov-verify"], &programs[..], options].concat();
+        let messages = cargo_build(project, &arguments)?;
         Ok(Self {
             service: executable(&messages, "approov-web-service")?,
             protected_api: executable(&messages, "demo_api")?,
         })
     }
 
+    /// The web protection service.
+    pub(crate) fn service(&self) -> &Path {
+        &self.service
+    }
+
     /// Tells a Node program where the servers are.
     pub(crate) fn announce_to<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("APPROOV_WEB_SERVICE", &self.service).env("APPROOV_DEMO_API", &self.protected_api)
     }
+}
+
+/// Runs `cargo build` and returns its JSON messages.
+fn cargo_build(project: &Project, arguments: &[&str]) -> Result<String> {
+    let result = project
+        .cargo()
+        .args(["build", "--message-format=json-render-diagnostics"])
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("starting cargo build")?;
+    if !result.status.success() {
+        bail!("cargo build {} failed ({})", arguments.join(" "), result.status);
+    }
+    String::from_utf8(result.stdout).context("cargo's messages")
+}
+
+/// Builds a program as it would run in production; where it is.
+pub(crate) fn build_example(project: &Project, package: &str, example: &str) -> Result<PathBuf> {
+    let messages = cargo_build(project, &["--release", "-p", package, "--example", example])?;
+    executable(&messages, example)
 }
 
 /// The executable of a target, from cargo's JSON messages.

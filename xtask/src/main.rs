@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's tasks. Run it without arguments for the list.
 
+mod bench;
 mod demo;
 mod package;
 mod process;
@@ -19,7 +20,8 @@ cargo xtask <command>
   package               build dist/ (approov.js in one file, the split build, types, README) and the npm tarball
   demo [--check]        start service, protected API and demo site until Ctrl-C; --check drives the demo once in a
                         headless browser, prints what the API verified and exits
-  test [PART]...        run the tests; parts: unit, web, e2e, package (all of them by default)
+  test [PART]...        run the tests; parts: unit, web, e2e, package, interop (all of them by default)
+  bench [PART]...       measure beside the peers; parts: size, sdk, service, verify (all of them by default)
   setup                 only install what the commands above need and this machine lacks
 
 Missing tools are installed on the way, or the command to install them is printed.";
@@ -50,6 +52,7 @@ fn run(words: &[&str]) -> Result<ExitCode> {
         ["demo"] => demo::serve(&Project::locate()?),
         ["demo", "--check"] => demo::check(&Project::locate()?),
         ["test", parts @ ..] => suite::run(&Project::locate()?, &suite::Part::parse_all(parts)?),
+        ["bench", parts @ ..] => bench::measure(&Project::locate()?, &bench::Part::parse_all(parts)?),
         ["setup"] => {
             let project = Project::locate()?;
             suite::install_everything(&project)?;

@@ -24,45 +24,28 @@ enum Wasm {
     Beside(&'static str),
 }
 
-/// One way to compile the crate.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Build {
-    /// With the default features.
-    Whole,
-    /// Without the key store in WebAssembly memory, which is half of the code.
-    Lite,
+/// One compilation of the crate.
+struct Build {
+    name: &'static str,
+    /// Cargo's options for it.
+    features: &'static [&'static str],
 }
 
-impl Build {
-    const ALL: [Self; 2] = [Self::Whole, Self::Lite];
-
-    /// Where its bindings go, below the work directory.
-    const fn directory(self) -> &'static str {
-        match self {
-            Self::Whole => "bindings",
-            Self::Lite => "bindings-lite",
-        }
-    }
-
-    const fn cargo_arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Whole => &["--package", "approov-web-sdk"],
-            Self::Lite => &["--package", "approov-web-sdk", "--no-default-features"],
-        }
-    }
-}
+const FULL: &Build = &Build { name: "full", features: &[] };
+/// Without the key store in WebAssembly memory: for pages that always have WebCrypto.
+const LITE: &Build = &Build { name: "lite", features: &["--no-default-features"] };
 
 /// One JavaScript file of the package.
 struct Bundle {
     file: &'static str,
-    build: Build,
+    build: &'static Build,
     wasm: Wasm,
 }
 
 const BUNDLES: &[Bundle] = &[
-    Bundle { file: "approov.js", build: Build::Whole, wasm: Wasm::Embedded },
-    Bundle { file: "index.js", build: Build::Whole, wasm: Wasm::Beside("approov_bg.wasm") },
-    Bundle { file: "lite.js", build: Build::Lite, wasm: Wasm::Beside("approov_lite_bg.wasm") },
+    Bundle { file: "approov.js", build: FULL, wasm: Wasm::Embedded },
+    Bundle { file: "index.js", build: FULL, wasm: Wasm::Beside("approov_bg.wasm") },
+    Bundle { file: "lite.js", build: LITE, wasm: Wasm::Beside("approov_lite_bg.wasm") },
 ];
 
 /// Files that the package takes over as they are: source in the repository, name in the package.
@@ -96,9 +79,9 @@ pub(crate) fn build(project: &Project) -> Result<()> {
     let work = project.target.join("package");
     let dist = work.join("dist");
     recreate(&dist)?;
-    for build in Build::ALL {
-        let glue = compile(project, build, &work)?;
-        for bundle in BUNDLES.iter().filter(|bundle| bundle.build == build) {
+    for build in [FULL, LITE] {
+        let glue = compile(project, build, &work.join("bindings").join(build.name))?;
+        for bundle in BUNDLES.iter().filter(|bundle| bundle.build.name == build.name) {
             assemble(project, bundle, &glue, &work, &dist)?;
         }
     }
@@ -121,7 +104,7 @@ pub(crate) fn build(project: &Project) -> Result<()> {
 pub(crate) fn install_tools(project: &Project) -> Result<()> {
     tools::ensure_wasm_target(project)?;
     tools::ensure_cargo_tools(&[&WASM_BINDGEN, &WASM_PACK])?;
-    tools::ensure_npm_packages(project)
+    tools::ensure_npm_packages(&project.tests())
 }
 
 /// The generated JavaScript glue and the optimised WebAssembly.
@@ -130,16 +113,15 @@ struct Glue {
     wasm: PathBuf,
 }
 
-fn compile(project: &Project, build: Build, work: &Path) -> Result<Glue> {
-    let directory = work.join(build.directory());
-    recreate(&directory)?;
+fn compile(project: &Project, build: &Build, directory: &Path) -> Result<Glue> {
+    recreate(directory)?;
     run(Command::new(WASM_PACK.program()?)
         .args(["build", "--release", "--target", "web", "--mode", "no-install"])
         .args(["--no-opt", "--no-pack", "--no-typescript", "--out-name", "approov", "--out-dir"])
-        .arg(&directory)
+        .arg(directory)
         .arg(&project.root)
-        .arg("--")
-        .args(build.cargo_arguments())
+        .args(["--", "--package", "approov-web-sdk"])
+        .args(build.features)
         .env("PATH", tools::path()?))?;
     let optimised = directory.join("approov_bg.optimised.wasm");
     run(Command::new(project.npm_program("wasm-opt"))
@@ -218,14 +200,15 @@ fn glue_factory(glue: &str) -> Result<String> {
             !line.starts_with("import ") && !line.starts_with("export"),
             "the generated glue has the line {line:?}"
         );
-        writeln!(inside, "  {line}")?;
+        // Not indented: a line may be part of a text.
+        writeln!(inside, "{line}")?;
     }
     for name in EXPORTS {
         ensure!(inside.contains(&format!("function {name}(")), "the generated glue has no function {name}");
     }
     let exports = EXPORTS.join(", ");
     Ok(format!(
-        "/** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}  \
+        "/** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}\
          return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n}}\n"
     ))
 }
@@ -345,7 +328,7 @@ export { initSync, __wbg_init as default };
     fn the_glue_becomes_a_function_with_its_state_inside_and_without_its_loading() {
         let factory = glue_factory(GLUE).unwrap();
         let (head, inside) = factory.split_once("export default function makeGlue() {").unwrap();
-        assert!(!head.contains("wasm;") && inside.contains("  let wasm;"), "{factory}");
+        assert!(!head.contains("wasm;") && inside.contains("let wasm;"), "{factory}");
         assert!(!factory.contains("import.meta") && !inside.contains("export"), "{factory}");
         assert!(inside.contains("start: __wbg_finalize_init, initializeSession, fetchToken"), "{factory}");
     }

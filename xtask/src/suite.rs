@@ -1,7 +1,8 @@
 //! `cargo xtask test`: every runner of the project, their counts added up to one last line.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use std::{env, fs};
 
@@ -24,10 +25,13 @@ pub(crate) enum Part {
     E2e,
     /// What is in the package, and what it does in bundlers, runtimes and under policies.
     Package,
+    /// Other people's code on the other side: the Node and Python examples of a backend, JOSE libraries that read the service's
+    /// tokens, requests that schemathesis generates from the service's description.
+    Interop,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Unit, Self::Web, Self::E2e, Self::Package];
+    const ALL: [Self; 5] = [Self::Unit, Self::Web, Self::E2e, Self::Package, Self::Interop];
 
     const fn name(self) -> &'static str {
         match self {
@@ -35,13 +39,14 @@ impl Part {
             Self::Web => "web",
             Self::E2e => "e2e",
             Self::Package => "package",
+            Self::Interop => "interop",
         }
     }
 
     /// The parts of these names, in the order in which they run; all of them for no names.
     pub(crate) fn parse_all(names: &[&str]) -> Result<Vec<Self>> {
         if let Some(unknown) = names.iter().find(|name| Self::ALL.iter().all(|part| part.name() != **name)) {
-            bail!("there is no test part {unknown:?}; the parts are unit, web, e2e and package");
+            bail!("there is no test part {unknown:?}; the parts are unit, web, e2e, package and interop");
         }
         Ok(Self::ALL.into_iter().filter(|part| names.is_empty() || names.contains(&part.name())).collect())
     }
@@ -81,15 +86,27 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
             Part::Unit => {
                 tools::ensure_rust_components(project)?;
                 tools::ensure_wasm_target(project)?;
+                tools::ensure_redis()?;
             }
             Part::Web => {
                 tools::ensure_wasm_target(project)?;
                 tools::ensure_engines(&tools::chosen_engines()?)?;
                 tools::ensure_cargo_tools(&[&WASM_BINDGEN])?;
             }
-            Part::E2e | Part::Package => {
+            Part::Package => {
                 tools::ensure_engines(&tools::chosen_engines()?)?;
                 package::install_tools(project)?;
+            }
+            Part::E2e => {
+                tools::ensure_engines(&tools::chosen_engines()?)?;
+                package::install_tools(project)?;
+                python(project)?;
+                tools::ensure_npm_packages(&project.root.join(NODE_EXAMPLE))?;
+            }
+            Part::Interop => {
+                python(project)?;
+                tools::ensure_npm_packages(&project.root.join(NODE_EXAMPLE))?;
+                tools::ensure_npm_packages(&project.root.join(SERVICE_INTEROP))?;
             }
         }
     }
@@ -103,13 +120,29 @@ fn run_part(project: &Project, part: Part, tally: &mut Tally) -> Result<()> {
         Part::E2e => {
             ensure_package(project)?;
             let servers = Servers::build(project)?;
-            node_tests(project, "browser", &servers, tally)
+            let python = python(project)?;
+            node_tests(
+                project,
+                "browser",
+                |command| {
+                    servers.announce_to(command).env("PYTHON", python);
+                },
+                tally,
+            )
         }
         Part::Package => {
             ensure_package(project)?;
             let servers = Servers::build(project)?;
-            node_tests(project, "package", &servers, tally)
+            node_tests(
+                project,
+                "package",
+                |command| {
+                    servers.announce_to(command);
+                },
+                tally,
+            )
         }
+        Part::Interop => interop(project, tally),
     }
 }
 
@@ -158,8 +191,36 @@ fn web(project: &Project, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
+/// The example of a backend in Node, in Python, and the tests that read the service's tokens with JOSE libraries.
+const NODE_EXAMPLE: &str = "verify/examples/node";
+const PYTHON_EXAMPLE: &str = "verify/examples/python";
+const SERVICE_INTEROP: &str = "service/interop";
+
+fn python(project: &Project) -> Result<PathBuf> {
+    let requirements = |directory| project.root.join(directory).join("requirements.txt");
+    tools::ensure_python_packages(project, &[requirements(PYTHON_EXAMPLE), requirements(SERVICE_INTEROP)])
+}
+
+fn interop(project: &Project, tally: &mut Tally) -> Result<()> {
+    let servers = Servers::build(project)?;
+    let python = python(project)?;
+    let node_test = |directory: &str| {
+        let mut command = Command::new("node");
+        command.args(["--test", "--test-reporter=spec"]).current_dir(project.root.join(directory));
+        command
+    };
+    runner(&mut node_test(NODE_EXAMPLE), tally)?;
+    runner(servers.announce_to(&mut node_test(SERVICE_INTEROP)).env("PYTHON", &python), tally)?;
+    let mut unit_tests = Command::new(&python);
+    unit_tests.args(["-m", "pytest", "-q"]).current_dir(project.root.join(PYTHON_EXAMPLE));
+    runner(&mut unit_tests, tally)?;
+    let mut generated = Command::new(&python);
+    generated.arg("schemathesis_run.py").arg(servers.service()).current_dir(project.root.join(SERVICE_INTEROP));
+    check(&mut generated, tally)
+}
+
 /// The test files of one directory of `tests/e2e`, by Node's test runner.
-fn node_tests(project: &Project, directory: &str, servers: &Servers, tally: &mut Tally) -> Result<()> {
+fn node_tests(project: &Project, directory: &str, prepare: impl FnOnce(&mut Command), tally: &mut Tally) -> Result<()> {
     let mut files = test_files(&project.tests().join(directory))?;
     files.sort();
     let mut command = Command::new("node");
@@ -171,7 +232,8 @@ fn node_tests(project: &Project, directory: &str, servers: &Servers, tally: &mut
         .env("APPROOV_TARBALL", project.tarball());
     let engines: Vec<&str> = tools::chosen_engines()?.iter().map(|engine| engine.name).collect();
     command.env("APPROOV_ENGINES", engines.join(",")).env("PATH", tools::path()?);
-    runner(servers.announce_to(&mut command), tally)
+    prepare(&mut command);
+    runner(&mut command, tally)
 }
 
 fn test_files(directory: &Path) -> Result<Vec<String>> {
@@ -186,13 +248,19 @@ fn test_files(directory: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// The package as `cargo xtask package` left it, when this run has just built it; built now otherwise.
+/// Builds the package, once in a run; with `APPROOV_KEEP_PACKAGE` set, the one that is there serves.
 fn ensure_package(project: &Project) -> Result<()> {
+    static BUILT: AtomicBool = AtomicBool::new(false);
+    if BUILT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     if env::var_os("APPROOV_KEEP_PACKAGE").is_some() && project.tarball().is_file() {
         println!("APPROOV_KEEP_PACKAGE is set: testing {} as it is", project.tarball().display());
         return Ok(());
     }
-    package::build(project)
+    package::build(project)?;
+    BUILT.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// A command that is one test: it holds or it does not.
@@ -248,6 +316,18 @@ impl Tally {
             };
             return Self { passed: count("passed"), failed: count("failed") };
         }
+        // pytest: "2 passed, 130 subtests passed in 0.41s", "1 failed, 2 passed in 0.40s"
+        if let Some((counts, _)) = line.trim_matches(['=', ' ']).rsplit_once(" in ") {
+            let count = |word: &str| {
+                counts.split(", ").filter_map(|part| part.strip_suffix(word)?.trim().parse::<u64>().ok()).sum::<u64>()
+            };
+            if counts.split(", ").all(|part| part.starts_with(|first: char| first.is_ascii_digit())) {
+                return Self {
+                    passed: count(" passed"),
+                    failed: count(" failed") + count(" errors") + count(" error"),
+                };
+            }
+        }
         // node --test: "ℹ pass 3", "ℹ fail 1", "ℹ cancelled 0"
         let mut words = line.split_whitespace();
         match (words.next(), words.next(), words.next().and_then(|number| number.parse().ok()), words.next()) {
@@ -286,8 +366,16 @@ mod tests {
     }
 
     #[test]
+    fn the_summary_of_pytest_is_read() {
+        assert_eq!(Tally::read("2 passed, 130 subtests passed in 0.41s"), tally(2, 0));
+        assert_eq!(Tally::read("==== 1 failed, 2 passed, 1 error in 0.40s ===="), tally(2, 2));
+    }
+
+    #[test]
     fn other_lines_count_nothing() {
-        for line in ["", "ℹ tests 9", "ℹ pass the salt 3", "test passes ... ok", "3 passed; 1 failed"] {
+        for line in
+            ["2 files changed in 3 s", "", "ℹ tests 9", "ℹ pass the salt 3", "test passes ... ok", "3 passed; 1 failed"]
+        {
             assert_eq!(Tally::read(line), tally(0, 0), "{line}");
         }
     }

@@ -3,7 +3,7 @@
 //! A fresh Debian machine with rustup, Node, git and a C linker is enough to start from.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -210,33 +210,64 @@ fn rustup(project: &Project, arguments: &[&str]) -> Result<()> {
     run(Command::new("rustup").args(arguments).current_dir(&project.root))
 }
 
-/// Installs the project's npm packages as the lock file has them.
-pub(crate) fn ensure_npm_packages(project: &Project) -> Result<()> {
+/// Installs the npm packages of a directory as its lock file has them.
+pub(crate) fn ensure_npm_packages(directory: &Path) -> Result<()> {
     if find("node").is_none() || find("npm").is_none() {
         bail!("Node.js 20 or newer with npm is needed: https://nodejs.org or `apt-get install nodejs npm`");
     }
-    let directory = project.tests();
-    let wanted =
-        fs::read_to_string(directory.join("package-lock.json")).context("reading tests/e2e/package-lock.json")?;
+    let lock = directory.join("package-lock.json");
+    let wanted = fs::read_to_string(&lock).with_context(|| format!("reading {}", lock.display()))?;
     let stamp = directory.join("node_modules/.installed-lock.json");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&directory))?;
+    run(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(directory))?;
     fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
+}
+
+/// The Python of a virtual environment in the build directory that has the packages of these requirement files.
+pub(crate) fn ensure_python_packages(project: &Project, requirements: &[PathBuf]) -> Result<PathBuf> {
+    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
+        install_debian_packages(&["python3", "python3-venv"])?;
+    }
+    let wanted = requirements
+        .iter()
+        .map(|path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display())))
+        .collect::<Result<String>>()?;
+    let environment = project.target.join("python");
+    let python = environment.join("bin/python");
+    let stamp = environment.join("installed-requirements.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
+    let mut install = Command::new(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    for path in requirements {
+        install.arg("--requirement").arg(path);
+    }
+    run(&mut install)?;
+    fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))?;
+    Ok(python)
 }
 
 /// Installs the Debian packages of the programs that are missing.
 fn ensure_debian_tools(tools: &[&DebianTool]) -> Result<()> {
     let missing: Vec<&str> =
         tools.iter().filter(|tool| find(tool.program).is_none()).map(|tool| tool.package).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    if missing.is_empty() { Ok(()) } else { install_debian_packages(&missing) }
+}
+
+/// Installs the Redis server, which replicas of the service share in a test.
+pub(crate) fn ensure_redis() -> Result<()> {
+    ensure_debian_tools(&[&DebianTool { program: "redis-server", package: "redis-server" }])
+}
+
+fn install_debian_packages(packages: &[&str]) -> Result<()> {
     let Some(administrator) = administrator().filter(|_| find("apt-get").is_some()) else {
         bail!(
             "install these Debian packages (or what brings the same programs elsewhere) and run this again:\n  sudo apt-get install --no-install-recommends {}",
-            missing.join(" ")
+            packages.join(" ")
         );
     };
     let apt = || {
@@ -246,7 +277,7 @@ fn ensure_debian_tools(tools: &[&DebianTool]) -> Result<()> {
         command
     };
     run(apt().args(["update", "-q"]))?;
-    run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(missing))
+    run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(packages))
 }
 
 /// The words that make a command run as root here: none for root, `sudo -n` where that asks for no password.

@@ -13,7 +13,7 @@ for (const engine of chosenEngines()) {
     })
     after(() => world?.stop())
 
-    for (const entry of ['/approov.js', '/package/index.js']) {
+    for (const entry of ['/approov.js', '/package/index.js', '/package/lite.js']) {
       test(`${entry} exports exactly what the specification names`, async () => {
         await world.freshPage()
         const exported = await world.run(async (entry) => Object.keys(await import(entry)), entry)
@@ -26,7 +26,7 @@ for (const engine of chosenEngines()) {
       })
 
       test(`nothing reachable from ${entry} is the WebAssembly memory, an instance or a key`, async () => {
-        for (const keyStorage of ['webcrypto', 'wasm']) {
+        for (const keyStorage of entry.endsWith('lite.js') ? ['webcrypto'] : ['webcrypto', 'wasm']) {
           await world.freshPage()
           const found = await world.run(
             async (settings, entry, keyStorage) => {
@@ -83,17 +83,35 @@ for (const engine of chosenEngines()) {
       })
     }
 
-    test('the split build works with its WebAssembly beside it', async () => {
+    for (const entry of ['/package/index.js', '/package/lite.js']) {
+      test(`${entry} works with its WebAssembly beside it`, async () => {
+        await world.freshPage()
+        const begin = world.site.requests.length
+        const proof = await world.run(
+          async (settings, entry) => {
+            const { Approov } = await import(entry)
+            const { sessionOptions } = await import('/flow.js')
+            await Approov.initializeSession(sessionOptions(settings, 'hcaptcha'))
+            return Approov.getDPoPToken('GET', settings.apiUrl)
+          },
+          world.settings,
+          entry,
+        )
+        assert.equal(proof.split('.').length, 3)
+        assert.equal(world.site.requests.slice(begin).filter((request) => request.endsWith('.wasm')).length, 1)
+      })
+    }
+
+    test('the lite build has no key store in WebAssembly and says so', async () => {
       await world.freshPage()
-      const begin = world.site.requests.length
-      const proof = await world.run(async (settings) => {
-        const { Approov } = await import('/package/index.js')
-        const { sessionOptions } = await import('/flow.js')
-        await Approov.initializeSession(sessionOptions(settings, 'hcaptcha'))
-        return Approov.getDPoPToken('GET', settings.apiUrl)
+      const error = await world.run(async (settings) => {
+        const { Approov, ApproovError } = await import('/package/lite.js')
+        const { rejection, sessionOptions } = await import('/flow.js')
+        const error = await rejection(Approov.initializeSession(sessionOptions(settings, 'hcaptcha', { keyStorage: 'wasm' })))
+        return { isOurs: error instanceof ApproovError, message: error.message }
       }, world.settings)
-      assert.equal(proof.split('.').length, 3)
-      assert.equal(world.site.requests.slice(begin).filter((request) => request.endsWith('.wasm')).length, 1)
+      assert.equal(error.isOurs, true)
+      assert.match(error.message, /keyStorage|wasm/)
     })
 
     test('nothing is written to the console in a whole flow', async () => {

@@ -22,10 +22,10 @@ export async function unpackTarball() {
  * Starts the servers, and a site that has the package's `approov.js` at its root, the whole package under `/package/` and
  * the test pages.
  *
- * @param {{serviceArgs?: string[], routes?: object, headers?: object, mounts?: Record<string, string>}} [options] `routes` and
- *   `headers` are the site's; `mounts` gives files of the package a second URL
+ * @param {{serviceArgs?: string[], mounts?: Record<string, string>, routes?: object}} [options] further arguments of the service,
+ *   further files of the site, pages that are made by functions
  */
-export async function startServers({ serviceArgs = [], routes = {}, headers = {}, mounts = {} } = {}) {
+export async function startServers({ serviceArgs = [], mounts = {}, routes = {} } = {}) {
   const cleanups = []
   const stop = async () => {
     for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
@@ -39,10 +39,9 @@ export async function startServers({ serviceArgs = [], routes = {}, headers = {}
         '/approov.js': join(unpacked.path, 'approov.js'),
         '/checks.js': fileURLToPath(new URL('../../../www-demo/public/checks.js', import.meta.url)),
         '/package': unpacked.path,
-        ...Object.fromEntries(Object.entries(mounts).map(([url, file]) => [url, join(unpacked.path, file)])),
+        ...mounts,
       },
       routes,
-      headers,
     })
     cleanups.push(site.stop)
     const service = await startService({ args: serviceArgs })
