@@ -136,7 +136,7 @@ fn compile(project: &Project, build: Build, work: &Path) -> Result<Glue> {
     run(Command::new(WASM_PACK.program()?)
         .args(["build", "--release", "--target", "web", "--mode", "no-install"])
         .args(["--no-opt", "--no-pack", "--no-typescript", "--out-name", "approov", "--out-dir"])
-        .arg(&directory)
+        .arg(directory)
         .arg(&project.root)
         .arg("--")
         .args(build.cargo_arguments())
@@ -218,14 +218,15 @@ fn glue_factory(glue: &str) -> Result<String> {
             !line.starts_with("import ") && !line.starts_with("export"),
             "the generated glue has the line {line:?}"
         );
-        writeln!(inside, "  {line}")?;
+        // Not indented: a line may be part of a text.
+        writeln!(inside, "{line}")?;
     }
     for name in EXPORTS {
         ensure!(inside.contains(&format!("function {name}(")), "the generated glue has no function {name}");
     }
     let exports = EXPORTS.join(", ");
     Ok(format!(
-        "/** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}  \
+        "/** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}\
          return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n}}\n"
     ))
 }
@@ -345,7 +346,7 @@ export { initSync, __wbg_init as default };
     fn the_glue_becomes_a_function_with_its_state_inside_and_without_its_loading() {
         let factory = glue_factory(GLUE).unwrap();
         let (head, inside) = factory.split_once("export default function makeGlue() {").unwrap();
-        assert!(!head.contains("wasm;") && inside.contains("  let wasm;"), "{factory}");
+        assert!(!head.contains("wasm;") && inside.contains("let wasm;"), "{factory}");
         assert!(!factory.contains("import.meta") && !inside.contains("export"), "{factory}");
         assert!(inside.contains("start: __wbg_finalize_init, initializeSession, fetchToken"), "{factory}");
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use std::{env, fs};
 
@@ -231,13 +232,19 @@ fn test_files(directory: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// The package as `cargo xtask package` left it, when this run has just built it; built now otherwise.
+/// Builds the package, once in a run; with `APPROOV_KEEP_PACKAGE` set, the one that is there serves.
 fn ensure_package(project: &Project) -> Result<()> {
+    static BUILT: AtomicBool = AtomicBool::new(false);
+    if BUILT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     if env::var_os("APPROOV_KEEP_PACKAGE").is_some() && project.tarball().is_file() {
         println!("APPROOV_KEEP_PACKAGE is set: testing {} as it is", project.tarball().display());
         return Ok(());
     }
-    package::build(project)
+    package::build(project)?;
+    BUILT.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// A command that is one test: it holds or it does not.

@@ -1,9 +1,12 @@
 // How the package loads: in pages, workers and service workers, from what it is given, where things are missing, and after a trap.
 import assert from 'node:assert/strict'
+import { copyFile, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
-import { startWorld } from '../harness/world.mjs'
+import { startWorld, unpackTarball } from '../harness/world.mjs'
 
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/
 /** The response of hCaptcha's public test pair, which always passes. */
@@ -12,16 +15,24 @@ const PASSED = '10000000-aaaa-bbbb-cccc-000000000001'
 for (const engine of chosenEngines()) {
   describe(`loading in ${ENGINES[engine].title}`, () => {
     let world
+    let directory
     let visit
     before(async () => {
+      directory = await mkdtemp(join(tmpdir(), 'approov-untyped-'))
+      const unpacked = await unpackTarball()
+      await copyFile(join(unpacked.path, 'approov_bg.wasm'), join(directory, 'untyped.bin'))
+      await unpacked.remove()
       world = await startWorld(engine, {
         routes: { '/module.html': moduleScript },
-        mounts: { '/untyped.bin': 'approov_bg.wasm' },
+        mounts: { '/untyped.bin': join(directory, 'untyped.bin') },
       })
       const { approovHost, approovSiteKey, keys, api } = world.settings
       visit = { api, session: { approovHost, approovSiteKey, ...keys.hcaptcha }, result: { hcaptchaToken: PASSED } }
     })
-    after(() => world?.stop())
+    after(async () => {
+      await world?.stop()
+      await rm(directory, { recursive: true, force: true })
+    })
 
     test('a script element of type module gets a token', async () => {
       await world.webdriver.get(`${world.site.url}/module.html#${encodeURIComponent(JSON.stringify(visit))}`)
