@@ -1,12 +1,10 @@
 //! DPoP proofs (RFC 9449, section 4.2) with the additions of the specification: a nonce of any JSON value, and `msgs`.
 
-use std::fmt::Write;
-
 use sha2::{Digest, Sha256};
 
 use crate::config::UrlParts;
 use crate::error::Error;
-use crate::json::string_literal;
+use crate::json::{integer_literal, string_literal};
 use crate::jws::{self, PublicKey, base64url};
 
 /// The header of all proofs by one key, encoded once.
@@ -55,7 +53,7 @@ impl Method {
         if is_token {
             Ok(Method(text.to_owned()))
         } else {
-            Err(Error::invalid_argument(format!("\"method\" must be an HTTP method such as POST, got \"{text}\"")))
+            Err(Error::invalid_argument(&["\"method\" must be an HTTP method such as POST, got \"", text, "\""]))
         }
     }
 }
@@ -64,7 +62,8 @@ impl ProofHeader {
     /// The header for proofs by `key`.
     #[must_use]
     pub fn new(key: &PublicKey) -> Self {
-        ProofHeader(base64url(format!(r#"{{"typ":"dpop+jwt","alg":"ES256","jwk":{}}}"#, key.to_jwk()).as_bytes()))
+        let header = [r#"{"typ":"dpop+jwt","alg":"ES256","jwk":"#, &key.to_jwk(), "}"].concat();
+        ProofHeader(base64url(header.as_bytes()))
     }
 }
 
@@ -72,20 +71,22 @@ impl Claims {
     /// What is to be signed: header and claims. `jti` are 128 random bits, `iat` is in seconds since the Unix epoch.
     #[must_use]
     pub fn signing_input(&self, header: &ProofHeader, jti: [u8; 16], iat: i64) -> String {
-        let mut claims = format!(
-            r#"{{"jti":"{}","htm":{},"htu":{},"iat":{iat}"#,
-            base64url(&jti),
-            string_literal(&self.method.0),
-            string_literal(&self.url)
-        );
-        if let Some(nonce) = &self.nonce {
-            member(&mut claims, "nonce", nonce);
-        }
-        if let Some(hash) = &self.token_hash {
-            member(&mut claims, "ath", &string_literal(hash));
-        }
-        if let Some(signature) = &self.message_signature {
-            member(&mut claims, "msgs", &string_literal(signature));
+        let token_hash = self.token_hash.as_deref().map(string_literal);
+        let message_signature = self.message_signature.as_deref().map(string_literal);
+        let mut claims = String::new();
+        for (name, json) in [
+            (r#"{"jti":"#, Some(&string_literal(&base64url(&jti)))),
+            (r#","htm":"#, Some(&string_literal(&self.method.0))),
+            (r#","htu":"#, Some(&string_literal(&self.url))),
+            (r#","iat":"#, Some(&integer_literal(iat))),
+            (r#","nonce":"#, self.nonce.as_ref()),
+            (r#","ath":"#, token_hash.as_ref()),
+            (r#","msgs":"#, message_signature.as_ref()),
+        ] {
+            if let Some(json) = json {
+                claims.push_str(name);
+                claims.push_str(json);
+            }
         }
         claims.push('}');
         jws::signing_input(&header.0, &claims)
@@ -109,12 +110,8 @@ pub fn http_url(uri: &str, parts: Option<UrlParts>) -> Result<String, Error> {
             origin.push_str(&path);
             Ok(origin)
         }
-        None => Err(Error::invalid_argument(format!("\"uri\" must be an absolute https URL, got \"{uri}\""))),
+        None => Err(Error::invalid_argument(&["\"uri\" must be an absolute https URL, got \"", uri, "\""])),
     }
-}
-
-fn member(claims: &mut String, name: &str, json: &str) {
-    let _infallible = write!(claims, r#","{name}":{json}"#);
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use crate::argument::Argument;
 use crate::config::{Options, UrlParts};
 use crate::dpop::{self, Claims, Method};
 use crate::error::{Class, Code, Error};
+use crate::json::{Json, integer_literal};
+use crate::named::Named;
 use crate::time::UnixMillis;
 use crate::token_request::{Arguments, FINGERPRINT_MEMBERS, HCAPTCHA_MEMBERS};
 
@@ -37,7 +39,7 @@ pub(super) fn options(value: &JsValue) -> Result<Options, Failure> {
     let option = |name| argument(name, &member(object, name)?, &[]);
     let mut given_names = Vec::new();
     let names = Reflect::own_keys(object)
-        .map_err(|cause| Failure::caused_by(Error::invalid_argument("\"options\" could not be read"), cause))?;
+        .map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"options\" could not be read"]), cause))?;
     for name in names {
         if let Some(name) = name.as_string()
             && !member(object, &name)?.is_undefined()
@@ -106,7 +108,7 @@ pub(super) fn message(value: &JsValue) -> Result<Uint8Array, Failure> {
     let got = argument("message", value, &[])?.kind();
     let expected = "an ArrayBuffer, a view such as Uint8Array, or an array of bytes";
     let hint = if value.is_string() { " (encode text with new TextEncoder().encode(text))" } else { "" };
-    Err(Error::invalid_argument(format!("\"message\" must be {expected}, got {got}{hint}")).into())
+    Err(Error::invalid_argument(&["\"message\" must be ", expected, ", got ", got, hint]).into())
 }
 
 /// What `getExpiries` resolves to.
@@ -148,6 +150,30 @@ pub(super) fn failure(failure: Failure) -> JsValue {
     object.into()
 }
 
+pub(super) fn json(value: &JsValue, deeper: u8) -> Option<Json> {
+    if let Some(text) = value.as_string() {
+        return Some(Json::String(text));
+    }
+    if let Some(number) = value.as_f64() {
+        return Some(Json::Number(number));
+    }
+    if value.is_null() {
+        return Some(Json::Null);
+    }
+    if let Some(truth) = value.as_bool() {
+        return Some(Json::Bool(truth));
+    }
+    let deeper = deeper.checked_sub(1)?;
+    if Array::is_array(value) {
+        return value.unchecked_ref::<Array>().iter().map(|item| json(&item, deeper)).collect::<Option<_>>().map(Json::Array);
+    }
+    let mut members = Named::default();
+    for name in Reflect::own_keys(value).ok()? {
+        members.insert(name.as_string()?, json(&Reflect::get(value, &name).ok()?, deeper)?);
+    }
+    Some(Json::Object(members))
+}
+
 fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Object>, Failure> {
     if value.is_undefined() || value.is_null() {
         return Ok(None);
@@ -156,12 +182,12 @@ fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Obje
         return Ok(Some(value.unchecked_ref()));
     }
     let got = argument(name, value, &[])?.kind();
-    Err(Error::invalid_argument(format!("\"{name}\" must be an object, got {got}")).into())
+    Err(Error::invalid_argument(&["\"", name, "\" must be an object, got ", got]).into())
 }
 
 fn member(object: &JsValue, name: &str) -> Result<JsValue, Failure> {
     Reflect::get(object, &name.into())
-        .map_err(|cause| Failure::caused_by(Error::invalid_argument(format!("\"{name}\" could not be read")), cause))
+        .map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"", name, "\" could not be read"]), cause))
 }
 
 /// Decodes one argument; of an object, those members that are asked for.
@@ -199,7 +225,7 @@ fn text(name: &str, value: &JsValue) -> Result<String, Failure> {
     match argument(name, value, &[])? {
         Argument::Text(text) if !text.is_empty() => Ok(text),
         other => {
-            Err(Error::invalid_argument(format!("\"{name}\" must be a non-empty string, got {}", other.kind())).into())
+            Err(Error::invalid_argument(&["\"", name, "\" must be a non-empty string, got ", other.kind()]).into())
         }
     }
 }
@@ -210,7 +236,7 @@ fn truthy_text(name: &str, value: &JsValue) -> Result<Option<String>, Failure> {
 
 /// A value as JSON text.
 fn json_text(name: &str, value: &JsValue) -> Result<String, Failure> {
-    let error = || Error::invalid_argument(format!("\"{name}\" must be a value that JSON can carry"));
+    let error = || Error::invalid_argument(&["\"", name, "\" must be a value that JSON can carry"]);
     let text = JSON::stringify(value).map_err(|cause| Failure::caused_by(error(), cause))?;
     match text.as_string() {
         // `undefined` for a function or symbol; "null" for a number that is not finite.
@@ -238,7 +264,7 @@ fn buffer_copy(name: &str, value: &JsValue) -> Result<Option<Uint8Array>, Failur
         Ok(view) => Ok(Some(view.slice(0, view.length()))),
         Err(cause) => {
             let error =
-                Error::invalid_argument(format!("\"{name}\" is a buffer that can no longer be read (detached)"));
+                Error::invalid_argument(&["\"", name, "\" is a buffer that can no longer be read (detached)"]);
             Err(Failure::caused_by(error, cause))
         }
     }
@@ -259,9 +285,13 @@ fn bytes_of_array(array: &Array) -> Result<Uint8Array, Failure> {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked right here
             Some(byte) if (0.0..=255.0).contains(&byte) && byte.fract() == 0.0 => bytes.push(byte as u8),
             _ => {
-                let message =
-                    format!("\"message\" must be an array of whole numbers from 0 to 255, but item {index} is not one");
-                return Err(Error::invalid_argument(message).into());
+                let index = integer_literal(i64::try_from(index).unwrap_or(i64::MAX));
+                return Err(Error::invalid_argument(&[
+                    "\"message\" must be an array of whole numbers from 0 to 255, but item ",
+                    &index,
+                    " is not one",
+                ])
+                .into());
             }
         }
     }
@@ -272,5 +302,5 @@ fn bytes_of_array(array: &Array) -> Result<Uint8Array, Failure> {
 fn object_of<N: Serialize, V: Serialize>(members: impl Iterator<Item = (N, V)>) -> Result<JsValue, Failure> {
     serde_wasm_bindgen::Serializer::json_compatible()
         .collect_map(members)
-        .map_err(|cause| Failure::caused_by(Error::new(Code::Internal, "an object could not be made"), cause.into()))
+        .map_err(|cause| Failure::caused_by(Error::new(Code::Internal, &["an object could not be made"]), cause.into()))
 }

@@ -1,6 +1,6 @@
 //! What the facade calls. Arguments are decoded before anything is awaited, so that what a caller does to them later has no effect.
 
-use std::cell::LazyCell;
+use std::cell::OnceCell;
 use std::future::{Future, pending};
 use std::rc::Rc;
 
@@ -13,9 +13,10 @@ use super::host::Browser;
 use super::signal::Abort;
 use super::{Failure, convert};
 use crate::driver::{Host, Sdk};
+use crate::shared::LocalBoxFuture;
 
 thread_local! {
-    static SDK: LazyCell<Rc<Sdk<Browser>>> = LazyCell::new(|| Rc::new(Sdk::new(Browser)));
+    static SDK: OnceCell<Rc<Sdk<Browser>>> = const { OnceCell::new() };
 }
 
 /// `Approov.initializeSession`
@@ -76,9 +77,11 @@ pub fn get_expiries() -> Promise {
 }
 
 fn sdk() -> Rc<Sdk<Browser>> {
-    SDK.with(|sdk| Rc::clone(sdk))
+    SDK.with(|sdk| Rc::clone(sdk.get_or_init(|| Rc::new(Sdk::new(Browser)))))
 }
 
 fn promise(call: impl Future<Output = Result<JsValue, Failure>> + 'static) -> Promise {
+    // On the heap, so that all exports share the code that drives them.
+    let call: LocalBoxFuture<_> = Box::pin(call);
     future_to_promise(async move { call.await.map_err(convert::failure) })
 }

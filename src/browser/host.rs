@@ -14,6 +14,7 @@ use super::{Failure, fetch};
 use crate::config::{KeyStorage, UrlParts};
 use crate::driver::{Host, Request};
 use crate::jws::PublicKey;
+use crate::shared::LocalBoxFuture;
 use crate::time::Reading;
 use crate::wire::Response;
 
@@ -65,6 +66,7 @@ impl Host for Browser {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let task: LocalBoxFuture<()> = Box::pin(task);
         wasm_bindgen_futures::spawn_local(task);
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! wasm-pack compiles and binds, wasm-opt optimises, esbuild joins the facade (`pkg-template/approov.js`) with the
 //! generated glue and with one of two ways to reach the WebAssembly: embedded in the file, or as a file beside it.
+//! The crate is compiled twice: whole, and without the `wasm-key` feature for the lite entry.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::process::{output, run};
@@ -23,33 +24,51 @@ enum Wasm {
     Beside(&'static str),
 }
 
-/// One compilation of the crate.
-struct Build {
-    name: &'static str,
-    /// Cargo's options for it.
-    features: &'static [&'static str],
+/// One way to compile the crate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Build {
+    /// With the default features.
+    Whole,
+    /// Without the key store in WebAssembly memory, which is half of the code.
+    Lite,
 }
 
-const FULL: &Build = &Build { name: "full", features: &[] };
-/// Without the key store in WebAssembly memory: for pages that always have WebCrypto.
-const LITE: &Build = &Build { name: "lite", features: &["--no-default-features"] };
+impl Build {
+    const ALL: [Self; 2] = [Self::Whole, Self::Lite];
+
+    /// Where its bindings go, below the work directory.
+    const fn directory(self) -> &'static str {
+        match self {
+            Self::Whole => "bindings",
+            Self::Lite => "bindings-lite",
+        }
+    }
+
+    const fn cargo_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Whole => &["--package", "approov-web-sdk"],
+            Self::Lite => &["--package", "approov-web-sdk", "--no-default-features"],
+        }
+    }
+}
 
 /// One JavaScript file of the package.
 struct Bundle {
     file: &'static str,
-    build: &'static Build,
+    build: Build,
     wasm: Wasm,
 }
 
 const BUNDLES: &[Bundle] = &[
-    Bundle { file: "approov.js", build: FULL, wasm: Wasm::Embedded },
-    Bundle { file: "index.js", build: FULL, wasm: Wasm::Beside("approov_bg.wasm") },
-    Bundle { file: "lite.js", build: LITE, wasm: Wasm::Beside("approov_lite_bg.wasm") },
+    Bundle { file: "approov.js", build: Build::Whole, wasm: Wasm::Embedded },
+    Bundle { file: "index.js", build: Build::Whole, wasm: Wasm::Beside("approov_bg.wasm") },
+    Bundle { file: "lite.js", build: Build::Lite, wasm: Wasm::Beside("approov_lite_bg.wasm") },
 ];
 
 /// Files that the package takes over as they are: source in the repository, name in the package.
 const COPIED: &[(&str, &str)] = &[
     ("pkg-template/approov.d.ts", "approov.d.ts"),
+    ("pkg-template/lite.d.ts", "lite.d.ts"),
     ("pkg-template/README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
@@ -77,9 +96,9 @@ pub(crate) fn build(project: &Project) -> Result<()> {
     let work = project.target.join("package");
     let dist = work.join("dist");
     recreate(&dist)?;
-    for build in [FULL, LITE] {
-        let glue = compile(project, build, &work.join("bindings").join(build.name))?;
-        for bundle in BUNDLES.iter().filter(|bundle| bundle.build.name == build.name) {
+    for build in Build::ALL {
+        let glue = compile(project, build, &work)?;
+        for bundle in BUNDLES.iter().filter(|bundle| bundle.build == build) {
             assemble(project, bundle, &glue, &work, &dist)?;
         }
     }
@@ -87,6 +106,7 @@ pub(crate) fn build(project: &Project) -> Result<()> {
         copy(&project.root.join(source), &dist.join(name))?;
     }
     write_package_json(project, &dist)?;
+    run(Command::new("node").arg(project.root.join("xtask/integrity.mjs")).arg(&dist))?;
 
     if project.dist().exists() {
         fs::remove_dir_all(project.dist()).context("removing the old dist/")?;
@@ -110,15 +130,16 @@ struct Glue {
     wasm: PathBuf,
 }
 
-fn compile(project: &Project, build: &Build, directory: &Path) -> Result<Glue> {
-    recreate(directory)?;
+fn compile(project: &Project, build: Build, work: &Path) -> Result<Glue> {
+    let directory = work.join(build.directory());
+    recreate(&directory)?;
     run(Command::new(WASM_PACK.program()?)
         .args(["build", "--release", "--target", "web", "--mode", "no-install"])
         .args(["--no-opt", "--no-pack", "--no-typescript", "--out-name", "approov", "--out-dir"])
-        .arg(directory)
+        .arg(&directory)
         .arg(&project.root)
-        .args(["--", "--package", "approov-web-sdk"])
-        .args(build.features)
+        .arg("--")
+        .args(build.cargo_arguments())
         .env("PATH", tools::path()?))?;
     let optimised = directory.join("approov_bg.optimised.wasm");
     run(Command::new(project.npm_program("wasm-opt"))
@@ -135,7 +156,7 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     let sources = directory.join("src");
     recreate(&sources)?;
     copy(&project.root.join("pkg-template/approov.js"), &sources.join("approov.js"))?;
-    fs::write(sources.join("glue.js"), without_default_location(&fs::read_to_string(&glue.javascript)?)?)?;
+    fs::write(sources.join("glue.js"), glue_factory(&fs::read_to_string(&glue.javascript)?)?)?;
     match bundle.wasm {
         Wasm::Embedded => {
             fs::write(sources.join("wasm.hex"), hexadecimal(&fs::read(&glue.wasm)?)?)?;
@@ -172,20 +193,45 @@ export default async function wasmSource() {
 /// `wasm-source.js` of a build whose WebAssembly is a file of its own. Bundlers recognise this form of URL.
 fn beside(file: &str) -> String {
     format!(
-        "/** Where the WebAssembly module is. */\nexport default async function wasmSource() {{\n  return new URL('{file}', import.meta.url)\n}}\n"
+        "/** Where the WebAssembly module is. */\nexport default async function wasmSource() {{\n  return new URL('./{file}', import.meta.url)\n}}\n"
     )
 }
 
-/// The generated glue guesses a URL when it is given none. The facade always gives one, and a bundler that meets the
-/// guess would look for a file that the package does not have.
-fn without_default_location(glue: &str) -> Result<String> {
-    let guess = "new URL('approov_bg.wasm', import.meta.url)";
-    match glue.matches(guess).count() {
-        0 => Ok(glue.to_owned()),
-        1 => Ok(glue.replace(guess, "undefined")),
-        count => bail!("the generated glue names its WebAssembly file {count} times"),
+/// The functions that the facade calls, by their names in JavaScript.
+const EXPORTS: &[&str] = &["initializeSession", "fetchToken", "getDPoPToken", "messageSignature", "getExpiries"];
+
+/// The generated glue as a function that makes a fresh one.
+///
+/// As generated, the glue is a module with state: it can serve one instance of the WebAssembly for as long as the page lives, and
+/// an instance that has trapped could not be replaced. Its own loading, at its end, is left out: the facade loads, and the glue's
+/// way writes to the console and guesses a URL that bundlers would follow.
+fn glue_factory(glue: &str) -> Result<String> {
+    let (state, loading) = glue.split_once(LOADING).context("the generated glue does not load as expected")?;
+    ensure!(
+        loading.contains("function __wbg_init(") && state.contains("function __wbg_finalize_init(instance, module)"),
+        "the generated glue does not initialise as expected"
+    );
+    let mut inside = String::new();
+    for line in state.lines() {
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        ensure!(
+            !line.starts_with("import ") && !line.starts_with("export"),
+            "the generated glue has the line {line:?}"
+        );
+        writeln!(inside, "  {line}")?;
     }
+    for name in EXPORTS {
+        ensure!(inside.contains(&format!("function {name}(")), "the generated glue has no function {name}");
+    }
+    let exports = EXPORTS.join(", ");
+    Ok(format!(
+        "/** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}  \
+         return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n}}\n"
+    ))
 }
+
+/// With this the generated glue's own loading begins; all after it serves that.
+const LOADING: &str = "async function __wbg_load(module, imports) {";
 
 /// A source map without the text of the embedded WebAssembly, which is no source.
 fn without_embedded_bytes(map: &str) -> Result<String> {
@@ -279,10 +325,41 @@ mod tests {
         assert!(with_version("{}", "1.2.3").is_err());
     }
 
+    const GLUE: &str = "\
+export function initializeSession(options) {}
+export function fetchToken(api, options) {}
+export function getDPoPToken(method) {}
+export function messageSignature(message) {}
+export function getExpiries() {}
+function __wbg_get_imports() {}
+let wasm;
+function __wbg_finalize_init(instance, module) {}
+
+async function __wbg_load(module, imports) {
+}
+async function __wbg_init(module_or_path) { new URL('approov_bg.wasm', import.meta.url) }
+export { initSync, __wbg_init as default };
+";
+
     #[test]
-    fn the_guessed_location_leaves_the_glue() {
-        let glue = "if (x === undefined) { x = new URL('approov_bg.wasm', import.meta.url); }";
-        assert_eq!(without_default_location(glue).unwrap(), "if (x === undefined) { x = undefined; }");
+    fn the_glue_becomes_a_function_with_its_state_inside_and_without_its_loading() {
+        let factory = glue_factory(GLUE).unwrap();
+        let (head, inside) = factory.split_once("export default function makeGlue() {").unwrap();
+        assert!(!head.contains("wasm;") && inside.contains("  let wasm;"), "{factory}");
+        assert!(!factory.contains("import.meta") && !inside.contains("export"), "{factory}");
+        assert!(inside.contains("start: __wbg_finalize_init, initializeSession, fetchToken"), "{factory}");
+    }
+
+    #[test]
+    fn glue_that_looks_otherwise_than_known_is_an_error() {
+        for (part, other) in [
+            ("async function __wbg_load", "async function load"),
+            ("(instance, module)", "(instance)"),
+            ("export function fetchToken", "export function fetchTokens"),
+            ("let wasm;", "import { a } from 'b';"),
+        ] {
+            assert!(glue_factory(&GLUE.replacen(part, other, 1)).is_err(), "{part}");
+        }
     }
 
     #[test]

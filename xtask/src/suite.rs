@@ -22,7 +22,7 @@ pub(crate) enum Part {
     Web,
     /// The packed package against the real service and the protected API, in browsers.
     E2e,
-    /// What is in the package, and how it loads.
+    /// What is in the package, and what it does in bundlers, runtimes and under policies.
     Package,
     /// Other people's code on the other side: the Node and Python examples of a backend, JOSE libraries that read the service's
     /// tokens, requests that schemathesis generates from the service's description.
@@ -92,13 +92,12 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
                 tools::ensure_engines(&tools::chosen_engines()?)?;
                 tools::ensure_cargo_tools(&[&WASM_BINDGEN])?;
             }
-            Part::E2e => {
+            Part::E2e | Part::Package => {
                 tools::ensure_engines(&tools::chosen_engines()?)?;
                 package::install_tools(project)?;
                 python(project)?;
                 tools::ensure_npm_packages(&project.root.join(NODE_EXAMPLE))?;
             }
-            Part::Package => package::install_tools(project)?,
             Part::Interop => {
                 python(project)?;
                 tools::ensure_npm_packages(&project.root.join(NODE_EXAMPLE))?;
@@ -127,8 +126,12 @@ fn run_part(project: &Project, part: Part, tally: &mut Tally) -> Result<()> {
             )
         }
         Part::Package => {
-            package::build(project)?;
-            node_tests(project, "package", |_| {}, tally)
+            ensure_package(project)?;
+            let servers = Servers::build(project)?;
+            let prepare = |command: &mut Command| {
+                servers.announce_to(command);
+            };
+            node_tests(project, "package", prepare, tally)
         }
         Part::Interop => interop(project, tally),
     }
