@@ -250,6 +250,8 @@ fn service(programs: &Programs, options: &Options) -> Result<Value> {
     let series = [
         ("refresh_per_second", "service rate", "ours: refresh", "per second"),
         ("es256_verifications_per_second", "service rate", "bare ES256 verification", "per second"),
+        ("processor_micros_per_request", "service processor time", "ours: refresh", "µs"),
+        ("processor_micros_per_verification", "service processor time", "bare ES256 verification", "µs"),
         ("p50_ms", "service time", "half of the requests within", "ms"),
         ("p99_ms", "service time", "99 of 100 requests within", "ms"),
         ("resident_mib_before", "service memory", "ours: before", "MiB"),

@@ -82,7 +82,8 @@ impl Table {
         let rows = all
             .iter()
             .filter(|series| {
-                ["verify", "service rate", "service time", "service memory"].contains(&series.measure.as_str())
+                ["verify", "service rate", "service processor time", "service time", "service memory"]
+                    .contains(&series.measure.as_str())
             })
             .filter_map(|series| {
                 let summary = series.summary()?;
