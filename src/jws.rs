@@ -33,7 +33,13 @@ impl PublicKey {
     pub fn from_uncompressed_point(point: &[u8]) -> Option<PublicKey> {
         let (tag, coordinates) = point.split_first()?;
         let (x, y) = coordinates.split_at_checked(32)?;
-        (*tag == 4 && y.len() == 32).then(|| PublicKey { x: base64url(x), y: base64url(y) })
+        if *tag == 4 { Some(PublicKey::from_coordinates(x.try_into().ok()?, y.try_into().ok()?)) } else { None }
+    }
+
+    /// From its coordinates, most significant byte first.
+    #[must_use]
+    pub fn from_coordinates(x: &[u8; 32], y: &[u8; 32]) -> PublicKey {
+        PublicKey { x: base64url(x), y: base64url(y) }
     }
 
     /// The key as a JWK with its required members only, in the order of RFC 7638, section 3.

@@ -73,7 +73,10 @@ impl Key {
                 Ok(Uint8Array::new(&signature))
             }
             #[cfg(feature = "wasm-key")]
-            Key::Wasm(key) => Ok(Uint8Array::from(key.sign(&message.to_vec()).as_slice())),
+            Key::Wasm(key) => {
+                let failed = || Error::new(Code::Internal, &["the session key could not sign"]);
+                Ok(Uint8Array::from(key.sign(&message.to_vec()).ok_or_else(failed)?.as_slice()))
+            }
         }
     }
 }
@@ -105,9 +108,8 @@ async fn generate_in_webcrypto() -> Result<(Key, PublicKey), Failure> {
 fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
     // One draw in 2^32 is no scalar of P-256; more than a few in a row are a broken random number generator.
     for _ in 0..4 {
-        if let Some(key) = SessionKey::from_random(&zeroize::Zeroizing::new(random()?))
-            && let Some(public_key) = key.public_key()
-        {
+        if let Some(key) = SessionKey::from_random(&zeroize::Zeroizing::new(random()?)) {
+            let public_key = key.public_key();
             return Ok((Key::Wasm(key), public_key));
         }
     }
