@@ -211,8 +211,10 @@ fn attest_url(host: &str, problems: &mut Problems, parse_url: impl Fn(&str) -> O
         Some(bare) => ("http", bare),
         None => ("https", host),
     };
-    let is_bare =
-        !bare.is_empty() && !bare.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#' | '@' | '%'));
+    let is_bare = !bare.is_empty()
+        && !bare
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#' | '@' | '%'));
     let parts = if is_bare { parse_url(&[scheme, "://", bare].concat()) } else { None };
     let Some(parts) = parts else {
         problems.add(&[

@@ -424,7 +424,9 @@ fn session_expired() -> Error {
 fn results_required() -> Error {
     Error::new(
         Code::ResultsRequired,
-        &["the first token of a session needs the result of a check: \"fingerprintIDResult\", \"hcaptchaToken\" or \"recaptchaToken\""],
+        &[
+            "the first token of a session needs the result of a check: \"fingerprintIDResult\", \"hcaptchaToken\" or \"recaptchaToken\"",
+        ],
     )
 }
 
@@ -638,7 +640,7 @@ mod tests {
         let fresh = new_batch(&session.request(&with_recaptcha("api", "r2"), at(20)).expect("a step"));
         session.seal(fresh).expect("sealed");
         assert!(matches!(session.request(&call("other"), at(25)), Ok(Step::Wait(Wanted::New { .. }))));
-        complete(&mut session, fresh, Err(Error::new(Code::Network, "")), 30).expect_err("an error");
+        complete(&mut session, fresh, Err(Error::new(Code::Network, &[""])), 30).expect_err("an error");
         assert_eq!(session.request(&call("other"), at(40)), Ok(Step::Wait(Wanted::Joined(plain))));
         complete(&mut session, plain, answer(&["other"], "plain", 50), 50).expect("tokens");
         assert_eq!(session.request(&call("other"), at(60)), Ok(Step::Cached("plain:other".into())));

@@ -127,7 +127,8 @@ impl Work {
             *left = None;
         }
         if self.latest.get() == place
-            && let Some((heir, waker)) = waiting.iter().enumerate().find_map(|(heir, waker)| Some((heir, waker.clone()?)))
+            && let Some((heir, waker)) =
+                waiting.iter().enumerate().find_map(|(heir, waker)| Some((heir, waker.clone()?)))
         {
             self.latest.set(heir);
             drop(waiting);

@@ -39,9 +39,9 @@ impl Abort {
         let Some(listener) = listener else {
             return Err(Error::new(Code::Internal, &["a promise could not be made"]).into());
         };
-        signal
-            .add_event_listener_with_callback("abort", &listener)
-            .map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"signal\" must be an AbortSignal"]), cause))?;
+        signal.add_event_listener_with_callback("abort", &listener).map_err(|cause| {
+            Failure::caused_by(Error::invalid_argument(&["\"signal\" must be an AbortSignal"]), cause)
+        })?;
         Ok(Some(Abort { signal, listener, aborted: promise }))
     }
 
