@@ -1,6 +1,6 @@
 //! JSON values, and the two pieces of JSON text that the SDK writes itself.
 //!
-//! Parsing is the engine's: the browser edge hands over what `JSON.parse` made, decoded by serde.
+//! Parsing is the engine's: the browser edge hands over what `JSON.parse` made.
 
 use std::fmt;
 
