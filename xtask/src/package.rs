@@ -172,6 +172,8 @@ fn without_machine_paths() -> Result<Vec<String>> {
     for entry in fs::read_dir(&registries).with_context(|| format!("reading {}", registries.display()))? {
         flags.push(format!("--remap-path-prefix={}/=", entry?.path().display()));
     }
+    // In a fixed order: cargo builds anew for other flags.
+    flags.sort();
     let flags = serde_json::to_string(&flags)?;
     Ok(vec!["--config".to_owned(), format!("target.wasm32-unknown-unknown.rustflags={flags}")])
 }
