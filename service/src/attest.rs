@@ -227,7 +227,7 @@ impl Plan {
             if known.expires <= now.as_millis() {
                 return Err(invalid("a check result has reached the end of its life"));
             }
-            if !account.site_keys(known.provider).contains(known.site.as_str()) {
+            if account.site(known.provider, &known.site).is_none() {
                 return Err(invalid("a check result is of a site that the account no longer has"));
             }
         }
@@ -244,10 +244,7 @@ impl Plan {
     }
 
     fn sites<'a>(&'a self, account: &'a Account) -> impl Iterator<Item = (&'a FreshResult, &'a Site)> {
-        self.to_check.iter().filter_map(|fresh| {
-            let site = account.checks.get(&fresh.provider)?.sites.get(&fresh.site)?;
-            Some((fresh, site))
-        })
+        self.to_check.iter().filter_map(|fresh| Some((fresh, account.site(fresh.provider, &fresh.site)?)))
     }
 
     fn session(self, fresh: Vec<CheckResult>) -> Session {

@@ -93,15 +93,15 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
                 tools::ensure_engines(&tools::chosen_engines()?)?;
                 tools::ensure_cargo_tools(&[&WASM_BINDGEN])?;
             }
-            Part::Package => {
-                tools::ensure_engines(&tools::chosen_engines()?)?;
-                package::install_tools(project)?;
-            }
             Part::E2e => {
                 tools::ensure_engines(&tools::chosen_engines()?)?;
                 package::install_tools(project)?;
                 python(project)?;
                 tools::ensure_npm_packages(&project.root.join(NODE_EXAMPLE))?;
+            }
+            Part::Package => {
+                tools::ensure_engines(&tools::chosen_engines()?)?;
+                package::install_tools(project)?;
             }
             Part::Interop => {
                 python(project)?;
@@ -121,26 +121,12 @@ fn run_part(project: &Project, part: Part, tally: &mut Tally) -> Result<()> {
             ensure_package(project)?;
             let servers = Servers::build(project)?;
             let python = python(project)?;
-            node_tests(
-                project,
-                "browser",
-                |command| {
-                    servers.announce_to(command).env("PYTHON", python);
-                },
-                tally,
-            )
+            node_tests(project, "browser", servers.announce_to(&mut Command::new("node")).env("PYTHON", python), tally)
         }
         Part::Package => {
             ensure_package(project)?;
             let servers = Servers::build(project)?;
-            node_tests(
-                project,
-                "package",
-                |command| {
-                    servers.announce_to(command);
-                },
-                tally,
-            )
+            node_tests(project, "package", servers.announce_to(&mut Command::new("node")), tally)
         }
         Part::Interop => interop(project, tally),
     }
@@ -220,10 +206,9 @@ fn interop(project: &Project, tally: &mut Tally) -> Result<()> {
 }
 
 /// The test files of one directory of `tests/e2e`, by Node's test runner.
-fn node_tests(project: &Project, directory: &str, prepare: impl FnOnce(&mut Command), tally: &mut Tally) -> Result<()> {
+fn node_tests(project: &Project, directory: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     let mut files = test_files(&project.tests().join(directory))?;
     files.sort();
-    let mut command = Command::new("node");
     command
         .args(["--test", "--test-reporter=spec", "--test-concurrency=2"])
         .args(files)
@@ -232,8 +217,7 @@ fn node_tests(project: &Project, directory: &str, prepare: impl FnOnce(&mut Comm
         .env("APPROOV_TARBALL", project.tarball());
     let engines: Vec<&str> = tools::chosen_engines()?.iter().map(|engine| engine.name).collect();
     command.env("APPROOV_ENGINES", engines.join(",")).env("PATH", tools::path()?);
-    prepare(&mut command);
-    runner(&mut command, tally)
+    runner(command, tally)
 }
 
 fn test_files(directory: &Path) -> Result<Vec<String>> {
