@@ -158,18 +158,31 @@ export interface Expiries {
 
 /** What went wrong; stable, for programs. */
 export type ErrorCode =
+  /** An argument is missing or unusable; the message names each. {@link ApproovError} */
   | 'invalid-argument'
+  /** The browser lacks something that is needed. {@link ApproovError} */
   | 'unsupported'
+  /** The WebAssembly did not load; the next call tries again. {@link ApproovError} */
   | 'load-failed'
+  /** The SDK itself failed; the next `initializeSession` starts afresh. {@link ApproovError} */
   | 'internal'
+  /** There is no session. {@link ApproovSessionError} */
   | 'not-initialized'
+  /** The session's first token needs the result of a check. {@link ApproovSessionError} */
   | 'results-required'
+  /** The session has ended. {@link ApproovSessionError} */
   | 'session-expired'
+  /** The service was not reached. {@link ApproovFetchError} */
   | 'network'
+  /** No answer came in time. {@link ApproovFetchError} */
   | 'timeout'
+  /** The caller's signal was aborted. {@link ApproovFetchError} */
   | 'aborted'
+  /** Something answered that is not the service. {@link ApproovFetchError} */
   | 'invalid-response'
+  /** The service refused the request; `errors` says why. {@link ApproovServiceError} */
   | 'service'
+  /** The service gave no token for this API. {@link ApproovServiceError} */
   | 'token-unavailable'
 
 /** Base of all errors of the SDK. */
@@ -189,6 +202,8 @@ export class ApproovError extends Error {
 /** There is no session, or it has ended: call `initializeSession`, pass the check again, and fetch a token with its result. */
 export class ApproovSessionError extends ApproovError {
   readonly code: 'not-initialized' | 'results-required' | 'session-expired'
+  /** What the service said about it, if the session was ended by an answer of the service. */
+  readonly errors?: Record<string, string>
 }
 
 /** Communication with the Approov service failed. */

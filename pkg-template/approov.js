@@ -154,7 +154,8 @@ async function instantiate() {
     if (instance === made) instance = undefined
     for (const reject of pending) reject(failure)
     // Not before the calls on the stack, of which some may be inside the instance, have ended.
-    queueMicrotask(() => new Uint8Array(exports.memory.buffer).fill(0))
+    const memory = Object.values(exports).find(value => isA(value, 'WebAssembly.Memory'))
+    queueMicrotask(() => new Uint8Array(memory.buffer).fill(0))
   }
 
   const made = {

@@ -210,7 +210,7 @@ for (const engine of chosenEngines()) {
           const { exports } = await instantiate(...args)
           const entries = Object.entries(exports).map(([name, value]) => [
             name,
-            typeof value === 'function' ? (...args) => (globalThis.trapNow?.(name) ? trap() : value(...args)) : value,
+            typeof value === 'function' ? (...args) => (globalThis.trapNow?.() ? trap() : value(...args)) : value,
           ])
           globalThis.instances.push(exports)
           return { exports: Object.fromEntries(entries) }
@@ -219,7 +219,7 @@ for (const engine of chosenEngines()) {
       }
 
       for (const [when, trapNow] of [
-        ['in the call itself', () => (name) => name === 'fetchToken'],
+        ['in the call itself', () => () => true],
         ['later, while it waits for the answer', () => { let armed = false; setTimeout(() => { armed = true }); return () => armed }],
       ]) {
         test(`${when}, the call rejects, and the next session has a fresh instance`, async () => {
@@ -235,8 +235,8 @@ for (const engine of chosenEngines()) {
               const errors = await Promise.all(calls.map(rejection))
               globalThis.trapNow = undefined
               const after = await rejection(Approov.fetchToken(visit.api, visit.result))
-              const memory = new Uint8Array(globalThis.instances[0].memory.buffer)
-              const wiped = memory.every((byte) => byte === 0)
+              const memory = Object.values(globalThis.instances[0]).find((value) => value instanceof WebAssembly.Memory)
+              const wiped = new Uint8Array(memory.buffer).every((byte) => byte === 0)
               // As the specification's samples do it: a new session with the configuration of the one before.
               await Approov.initializeSession({})
               const token = await Approov.fetchToken(visit.api, visit.result)

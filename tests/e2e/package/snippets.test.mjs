@@ -1,0 +1,205 @@
+// Every JavaScript and HTML snippet of the READMEs, run in a browser against the development service: keys and hosts are put in,
+// nothing else is changed.
+import assert from 'node:assert/strict'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+
+import { serveSite, startProtectedApi } from '../../../www-demo/stack.mjs'
+import { chosenEngines, ENGINES } from '../harness/engines.mjs'
+import { startWorld } from '../harness/world.mjs'
+
+const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/
+
+const READMES = {
+  package: new URL('../../../pkg-template/README.md', import.meta.url),
+  project: new URL('../../../README.md', import.meta.url),
+}
+
+/** The snippets of a README: language, text, and the file name in the first line's comment. */
+async function snippets(readme) {
+  const text = await readFile(readme, 'utf8')
+  return [...text.matchAll(/^```(js|html)\n(.*?)^```$/gms)].map(([, language, code]) => ({
+    language,
+    code,
+    name: /^(?:\/\/|<!--) ([\w.-]+\.(?:js|html))/.exec(code)?.[1],
+  }))
+}
+
+/** What to do with each snippet of the package's README, once its module is imported, and what has to come of it. */
+const MODULES = {
+  'api.js': {
+    use: async ({ module, apiUrl }) => {
+      const responses = await Promise.all([module.callApi(apiUrl), module.callApi(apiUrl)])
+      return Promise.all(responses.map(async (response) => [response.status, (await response.json()).proof.accepted]))
+    },
+    check: (answers) => assert.deepEqual(answers, [[200, true], [200, true]]),
+  },
+  'order.js': {
+    use: async ({ written }) => written.map(([status, answer]) => [status, answer.proof.accepted, Boolean(answer.proof.msgs)]),
+    check: (answers) => assert.deepEqual(answers, [[200, true, false], [200, true, true]]),
+  },
+  'signed.js': {
+    use: async ({ module, apiUrl }) => {
+      const response = await module.signedCall(apiUrl, 'this text is signed')
+      return [response.status, Boolean((await response.json()).proof.msgs)]
+    },
+    check: (answer) => assert.deepEqual(answer, [200, true]),
+  },
+  'account.js': {
+    use: async ({ module }) => JSON.parse(atob((await module.boundToken('Bearer secret')).split('.')[1].replaceAll('-', '+').replaceAll('_', '/'))).pay,
+    // printf 'Bearer secret' | openssl dgst -sha256 -binary | base64
+    check: (pay) => assert.equal(pay, BEARER_SECRET_HASH),
+  },
+  'errors.js': {
+    use: async ({ module, api, apiUrl }) => {
+      await api.renewSession()
+      const fine = await module.problemWith(apiUrl)
+      const { fetch } = globalThis
+      globalThis.fetch = () => Promise.reject(new TypeError('offline'))
+      // Its renewal of the session has to reach the service.
+      await api.renewSession().catch(() => {})
+      const offline = await module.problemWith(apiUrl)
+      globalThis.fetch = fetch
+      return [fine ?? null, offline, (await module.problemWith(apiUrl)) ?? null]
+    },
+    check: (outcome) => assert.deepEqual(outcome, [null, 'The connection seems to be down. Please try again.', null]),
+  },
+  'renew.js': {
+    use: async ({ module, Approov, api }) => {
+      await api.approovToken()
+      const proofKey = async () => JSON.parse(atob((await Approov.getDPoPToken('GET', 'https://a.example/')).split('.')[0].replaceAll('-', '+').replaceAll('_', '/'))).jwk.x
+      const first = await proofKey()
+      await module.renewIfEnding()
+      const kept = await proofKey()
+      await module.renewIfEnding(1e12)
+      return [first === kept, kept === (await proofKey())]
+    },
+    check: (outcome) => assert.deepEqual(outcome, [true, false]),
+  },
+  'cdn.js': {
+    use: async ({ Approov }) => (await Approov.getDPoPToken('GET', 'https://api.example.com/')).split('.').length,
+    check: (parts) => assert.equal(parts, 3),
+  },
+}
+
+/** What the page of each HTML snippet shows in the end. */
+const PAGES = {
+  'recaptcha.html': TOKEN,
+  'hcaptcha.html': TOKEN,
+  'fingerprint.html': TOKEN,
+  'integrity.html': /^initializeSession fetchToken getDPoPToken messageSignature getExpiries$/,
+}
+
+const BEARER_SECRET_HASH = 'v/3iBBM0e3oA4TY94/l8pp5BncCupV9KSnUBj6s6Do4='
+
+test('every snippet of the READMEs is run here', async () => {
+  const names = (await snippets(READMES.package)).map(({ name }) => name)
+  assert.deepEqual(names.sort(), [...Object.keys(MODULES), ...Object.keys(PAGES)].sort())
+  assert.equal((await snippets(READMES.project)).length, 1)
+})
+
+for (const engine of chosenEngines()) {
+  describe(`the snippets of the READMEs in ${ENGINES[engine].title}`, () => {
+    let world
+    let site
+    let api
+    let directory
+    let put
+    before(async () => {
+      world = await startWorld(engine)
+      directory = await mkdtemp(join(tmpdir(), 'approov-snippets-'))
+      const hashes = JSON.parse(await readFile(join(world.packagePath, 'integrity.json'), 'utf8'))
+      const { keys, simulators, approovHost, approovSiteKey } = world.settings
+      site = await serveSite({
+        mounts: {
+          '/': directory,
+          '/package': world.packagePath,
+          '/approov.js': join(world.packagePath, 'approov.js'),
+          '/assets/approov_bg.wasm': join(world.packagePath, 'approov_bg.wasm'),
+        },
+        routes: { '/page': () => page },
+      })
+      api = await startProtectedApi({ secret: world.service.account.secret, allowOrigin: site.url })
+      put = (text) =>
+        [
+          ['https://www.google.com/recaptcha/', `${simulators}/recaptcha/`],
+          ['https://js.hcaptcha.com/', `${simulators}/hcaptcha/`],
+          ['https://fpjscdn.net/', `${simulators}/fingerprint/`],
+          ['https://api.example.com', api.url],
+          ['web-1.approovr.io', approovHost],
+          ['your-Approov-site-key', approovSiteKey],
+          ['your-reCAPTCHA-site-key', keys.recaptcha.recaptchaSiteKey],
+          ['your-hCaptcha-site-key', keys.hcaptcha.hcaptchaSiteKey],
+          ['your-Fingerprint-public-API-key', keys.fingerprint.fingerprintPublicAPIKey],
+          ['sha384-as-in-integrity.json', hashes['approov.js']],
+        ].reduce((text, [placeholder, value]) => text.replaceAll(placeholder, value), text)
+      const page = put(`<!doctype html>
+        <meta charset="utf-8">
+        <title>snippets</title>
+        <link rel="icon" href="data:,">
+        <script type="importmap">{ "imports": { "approov-web-sdk": "/package/index.js" } }</script>
+        <script src="https://www.google.com/recaptcha/api.js?render=your-reCAPTCHA-site-key"></script>`)
+      for (const { name, code } of await snippets(READMES.package)) {
+        if (name) await writeFile(join(directory, name), put(code))
+      }
+    })
+    after(async () => {
+      await api?.stop()
+      await site?.stop()
+      await world?.stop()
+      if (directory) await rm(directory, { recursive: true, force: true })
+    })
+
+    for (const [name, { use, check }] of Object.entries(MODULES)) {
+      test(`${name} does what it says`, async () => {
+        await world.webdriver.get(`${site.url}/page`)
+        const outcome = await world.run(
+          async (name, use, apiUrl) => {
+            const written = []
+            console.log = (...args) => written.push(args)
+            const { Approov } = await import('/package/index.js')
+            const module = await import(`/${name}`)
+            const api = await import('/api.js')
+            return window.eval(`(${use})`)({ module, api, Approov, written, apiUrl })
+          },
+          name,
+          String(use),
+          `${api.url}/shapes`,
+        )
+        check(outcome)
+      })
+    }
+
+    for (const [name, shown] of Object.entries(PAGES)) {
+      test(`${name} shows what it is for`, async () => {
+        await world.webdriver.get(`${site.url}/${name}`)
+        const value = () => world.webdriver.executeScript('return document.querySelector("output").value')
+        await world.webdriver.wait(async () => Boolean(await value()), 20_000)
+        assert.match(await value(), shown)
+      })
+    }
+
+    test('a copied file that was changed is not run where its integrity is asked for', async () => {
+      const html = await readFile(join(directory, 'integrity.html'), 'utf8')
+      await writeFile(join(directory, 'changed.html'), html.replaceAll('./approov.js', './changed.js'))
+      await writeFile(join(directory, 'changed.js'), `${await readFile(join(world.packagePath, 'approov.js'), 'utf8')}\n// changed`)
+      await world.webdriver.get(`${site.url}/changed.html`)
+      await world.webdriver.wait(() => world.webdriver.executeScript('return document.readyState === "complete"'), 20_000)
+      assert.equal(await world.webdriver.executeScript('return document.querySelector("output").value'), '')
+    })
+
+    test("the project README's first lines call the API with a token and a proof", async () => {
+      const [{ code }] = await snippets(READMES.project)
+      await writeFile(join(directory, 'first-lines.js'), `${put(code)}\nexport { callApi }\n`)
+      await world.webdriver.get(`${site.url}/page`)
+      const outcome = await world.run(async (apiUrl) => {
+        const { callApi } = await import('/first-lines.js')
+        const response = await callApi(apiUrl)
+        return [response.status, (await response.json()).proof.accepted]
+      }, `${api.url}/shapes`)
+      assert.deepEqual(outcome, [200, true])
+    })
+  })
+}
