@@ -5,14 +5,17 @@
  */
 
 /** The functions of the SDK. There is one session at a time, held in memory only. */
-export const Approov: {
+export const Approov: Readonly<{
   /**
    * Begins a session with a fresh key pair; the state of the session before, if any, is dropped.
    *
    * Called with nothing or with `{}`, it takes the configuration of the session before. It resolves as soon as the key is made; the
    * connection to the service is opened meanwhile.
    *
-   * @throws {ApproovError} `invalid-argument`, naming each option that is missing or unusable; `unsupported` if no key can be made.
+   * The first call loads the WebAssembly; a load that failed is tried again by the next call.
+   *
+   * @throws {ApproovError} `invalid-argument`, naming each option that is missing or unusable; `unsupported` where there is no
+   *   WebAssembly, no `fetch` or no `crypto`, or where no key can be made; `load-failed` if the WebAssembly did not load.
    */
   initializeSession(options?: SessionOptions | EmptyOptions): Promise<void>
 
@@ -66,13 +69,27 @@ export const Approov: {
    * @throws {ApproovSessionError} there is no session.
    */
   getExpiries(): Promise<Expiries>
-}
+}>
 
 /** No options: the session before is configured the same way. */
-export type EmptyOptions = { [name in keyof SessionConfiguration | CheckName]?: undefined } & { keyStorage?: KeyStorage }
+export type EmptyOptions = { [name in keyof SessionConfiguration | CheckName]?: undefined } & LocalOptions
 
 /** What a session needs: host, site key, and the key of at least one check service. */
-export type SessionOptions = SessionConfiguration & AtLeastOneCheck & { keyStorage?: KeyStorage }
+export type SessionOptions = SessionConfiguration & AtLeastOneCheck & LocalOptions
+
+/** Options that concern this page alone. */
+export interface LocalOptions {
+  /** Where the session's private key lives. Default: `auto`, or what the session before had. */
+  keyStorage?: KeyStorage | null
+  /**
+   * The WebAssembly, for setups in which the package cannot find it by itself: where the file is, its bytes, the module compiled
+   * already, or a promise of one of these. It counts in the call that loads, which is the first, and not after that.
+   */
+  wasm?: WasmSource | PromiseLike<WasmSource> | null
+}
+
+/** A URL (a string is relative to the page), an answer of `fetch`, bytes, or a compiled module. */
+export type WasmSource = string | URL | Response | ArrayBuffer | ArrayBufferView<ArrayBuffer> | (WebAssembly.Module & object)
 
 export interface SessionConfiguration {
   /**

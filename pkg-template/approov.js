@@ -1,6 +1,6 @@
 // The package's face: loads the WebAssembly on first use, and turns its failures into errors.
 // Importing this module has no side effect.
-import * as glue from './glue.js'
+import makeGlue from './glue.js'
 import source from './wasm-source.js'
 
 /** Base of all errors of the SDK. */
@@ -32,7 +32,8 @@ for (const [name, value] of Object.entries(classes)) {
 /** The one object of the SDK. */
 export const Approov = Object.freeze({
   async initializeSession(options) {
-    return call('initializeSession', [options])
+    if (!instance) await load(options)
+    return initialize(instance, options)
   },
   async fetchToken(api, options) {
     return call('fetchToken', [api, options])
@@ -48,37 +49,131 @@ export const Approov = Object.freeze({
   },
 })
 
-let loaded = false
+/** The running WebAssembly: none until the first `initializeSession`, nor after one that broke. */
+let instance
+/** The promise of it while it is being made. */
 let loading
+/** The compiled WebAssembly, kept for an instance after this one. */
+let module
+/** What broke the last instance. */
+let broken
+/** The options of the last session: a fresh instance has to be told what the one before knew. */
+let configuration
 
-async function call(name, args) {
-  if (!loaded) await load()
-  try {
-    return await glue[name](...args)
-  } catch (failure) {
-    throw toError(failure)
-  }
+const OPTIONS = ['approovHost', 'approovSiteKey', 'fingerprintPublicAPIKey', 'hcaptchaSiteKey', 'recaptchaSiteKey', 'keyStorage']
+
+async function initialize(on, options) {
+  if (!on.configured && configuration && !options?.approovHost) await on.call('initializeSession', [configuration])
+  await on.call('initializeSession', [options])
+  on.configured = true
+  const given = Object.fromEntries(OPTIONS.map(name => [name, options?.[name]]).filter(([, value]) => value != null))
+  configuration = given.approovHost ? given : { ...configuration, ...given }
 }
 
-/** Loads the WebAssembly once; a load that failed is tried again by the next call. */
-function load() {
-  loading ??= instantiate().then(
-    () => { loaded = true },
-    cause => {
-      loading = undefined
-      throw new ApproovError(`the WebAssembly of the Approov SDK could not be loaded: ${cause?.message ?? cause}`, {
-        code: 'load-failed',
-        retryable: true,
-        cause,
-      })
-    },
-  )
+async function call(name, args) {
+  if (!instance) await loading
+  if (!instance) {
+    const lost = broken && ': the last one was lost to an internal failure'
+    throw new ApproovSessionError(`there is no session${lost ?? ''}; call Approov.initializeSession first`, {
+      code: 'not-initialized',
+      cause: broken,
+    })
+  }
+  return instance.call(name, args)
+}
+
+/** Makes an instance once; what failed is tried again by the next call. */
+function load(options) {
+  loading ??= start(options).finally(() => { loading = undefined })
   return loading
 }
 
+async function start(options) {
+  const missing = ['WebAssembly', 'fetch', 'crypto'].filter(name => !globalThis[name])
+  if (missing.length) {
+    throw new ApproovError(`the Approov SDK needs ${missing.join(' and ')}, missing here`, { code: 'unsupported' })
+  }
+  try {
+    module ??= await compile(await (options?.wasm ?? source()))
+    instance = await instantiate()
+  } catch (cause) {
+    if (cause instanceof ApproovError) throw cause
+    throw new ApproovError(`the WebAssembly of the Approov SDK could not be loaded: ${cause?.message ?? cause}`, {
+      code: 'load-failed',
+      retryable: true,
+      cause,
+    })
+  }
+}
+
+async function compile(wasm) {
+  if (typeof wasm === 'string' || isA(wasm, 'URL')) wasm = await fetch(wasm)
+  if (isA(wasm, 'Response')) {
+    const type = wasm.headers.get('content-type') ?? ''
+    if (!wasm.ok) throw new Error(`${wasm.url} answered ${wasm.status}`)
+    if (/^text\/html/i.test(type)) throw new Error(`${wasm.url} is a page, not WebAssembly`)
+    // Compiling while it streams works with this type only; servers that do not know it are many.
+    if (WebAssembly.compileStreaming && /^application\/wasm$/i.test(type)) return WebAssembly.compileStreaming(wasm)
+    wasm = await wasm.arrayBuffer()
+  }
+  if (isA(wasm, 'WebAssembly.Module')) return wasm
+  if (ArrayBuffer.isView(wasm) || isA(wasm, 'ArrayBuffer')) return WebAssembly.compile(wasm)
+  throw new ApproovError('"wasm" must be a URL, a Response, bytes or a WebAssembly.Module', { code: 'invalid-argument' })
+}
+
+/** Whether a value is of a built-in class, of whichever realm. */
+function isA(value, name) {
+  return Object.prototype.toString.call(value) === `[object ${name}]`
+}
+
+/**
+ * A fresh instance. One that throws has trapped (a bug, no memory, no stack): what it was doing can never go on, so its calls
+ * are rejected, its memory is wiped, and the next session gets another instance.
+ */
 async function instantiate() {
-  if (typeof WebAssembly !== 'object') throw new Error('this browser has no WebAssembly')
-  await glue.default({ module_or_path: await source() })
+  const glue = makeGlue()
+  const { exports } = await WebAssembly.instantiate(module, glue.imports())
+  const pending = new Set()
+  let dead = false
+  const guarded = {}
+  for (const [name, value] of Object.entries(exports)) {
+    guarded[name] = typeof value !== 'function' ? value : (...args) => {
+      if (dead) return
+      try {
+        return value(...args)
+      } catch (failure) {
+        die(failure)
+        throw failure
+      }
+    }
+  }
+
+  function die(failure) {
+    dead = true
+    broken = failure
+    if (instance === made) instance = undefined
+    for (const reject of pending) reject(failure)
+    // Not before the calls on the stack, of which some may be inside the instance, have ended.
+    queueMicrotask(() => new Uint8Array(exports.memory.buffer).fill(0))
+  }
+
+  const made = {
+    async call(name, args) {
+      let fail
+      try {
+        return await new Promise((resolve, reject) => {
+          pending.add(fail = reject)
+          glue[name](...args).then(resolve, reject)
+        })
+      } catch (failure) {
+        throw toError(failure)
+      } finally {
+        pending.delete(fail)
+      }
+    },
+  }
+  glue.start({ exports: guarded })
+  return made
 }
 
 function toError(failure) {

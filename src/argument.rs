@@ -56,34 +56,42 @@ impl Argument {
 pub struct Problems(Vec<String>);
 
 impl Problems {
-    /// Notes a problem: a clause that names the argument.
-    pub fn add(&mut self, problem: impl Into<String>) {
-        self.0.push(problem.into());
+    /// Notes a problem: a clause that names the argument, in pieces.
+    pub fn add(&mut self, problem: &[&str]) {
+        self.0.push(problem.concat());
+    }
+
+    /// Notes that an argument is not what was expected.
+    #[inline(never)]
+    pub fn add_wrong(&mut self, name: &str, expected: &str, got: &str) {
+        self.add(&["\"", name, "\" must be ", expected, ", got ", got]);
     }
 
     /// Adds a word of help, but only where there is a problem that it may help with.
-    pub fn add_hint(&mut self, hint: impl Into<String>) {
+    pub fn add_hint(&mut self, hint: &[&str]) {
         if !self.0.is_empty() {
             self.add(hint);
         }
     }
 
     /// Reads a non-empty string that must be there.
+    #[inline(never)]
     pub fn required_text(&mut self, name: &str, argument: &Argument, expected: &str) -> Option<String> {
         if argument.is_given() {
             return self.optional_text(name, argument, expected);
         }
-        self.add(format!("\"{name}\" is missing: it must be {expected}"));
+        self.add(&["\"", name, "\" is missing: it must be ", expected]);
         None
     }
 
     /// Reads a non-empty string that may be absent.
+    #[inline(never)]
     pub fn optional_text(&mut self, name: &str, argument: &Argument, expected: &str) -> Option<String> {
         match argument {
             Argument::Absent => None,
             Argument::Text(text) if !text.is_empty() => Some(text.clone()),
             other => {
-                self.add(format!("\"{name}\" must be {expected}, got {}", other.kind()));
+                self.add_wrong(name, expected, other.kind());
                 None
             }
         }
@@ -94,6 +102,6 @@ impl Problems {
     /// # Errors
     /// `invalid-argument`, with every problem in its message.
     pub fn into_result(self) -> Result<(), Error> {
-        if self.0.is_empty() { Ok(()) } else { Err(Error::invalid_argument(self.0.join("; "))) }
+        if self.0.is_empty() { Ok(()) } else { Err(Error::invalid_argument(&[&self.0.join("; ")])) }
     }
 }

@@ -87,10 +87,10 @@ impl Config {
         if options.names_no_service() && !options.has_near_miss() {
             problems.into_result()?;
             let previous = previous.ok_or_else(|| {
-                Error::invalid_argument(
+                Error::invalid_argument(&[
                     "\"approovHost\", \"approovSiteKey\" and at least one of \"fingerprintPublicAPIKey\", \"hcaptchaSiteKey\" \
                      and \"recaptchaSiteKey\" are missing: the first call of initializeSession needs them",
-                )
+                ])
             })?;
             return Ok(Config { key_storage: key_storage.unwrap_or(previous.key_storage), ..previous.clone() });
         }
@@ -112,9 +112,9 @@ impl Config {
             ),
         };
         if options.names_no_check() {
-            problems.add(
+            problems.add(&[
                 "one of \"fingerprintPublicAPIKey\", \"hcaptchaSiteKey\" and \"recaptchaSiteKey\" is missing: at least one check service is needed",
-            );
+            ]);
         }
         options.suggest_near_misses(&mut problems);
         match (attest_url, site_key) {
@@ -124,7 +124,7 @@ impl Config {
             }
             _ => match problems.into_result() {
                 Err(error) => Err(error),
-                Ok(()) => Err(Error::invalid_argument("the options of initializeSession are incomplete")),
+                Ok(()) => Err(Error::invalid_argument(&["the options of initializeSession are incomplete"])),
             },
         }
     }
@@ -159,7 +159,7 @@ impl Options {
             if let Some(meant) = near_miss(given)
                 && !self.given_names.iter().any(|name| name == meant)
             {
-                problems.add_hint(format!("\"{given}\" is not an option: did you mean \"{meant}\"?"));
+                problems.add_hint(&["\"", given, "\" is not an option: did you mean \"", meant, "\"?"]);
             }
         }
     }
@@ -200,7 +200,7 @@ fn key_storage(argument: &Argument, problems: &mut Problems) -> Option<KeyStorag
         "webcrypto" => Some(KeyStorage::WebCrypto),
         "wasm" => Some(KeyStorage::Wasm),
         other => {
-            problems.add(format!("\"keyStorage\" must be {EXPECTED}, got \"{other}\""));
+            problems.add(&["\"keyStorage\" must be ", EXPECTED, ", got \"", other, "\""]);
             None
         }
     }
@@ -211,22 +211,28 @@ fn attest_url(host: &str, problems: &mut Problems, parse_url: impl Fn(&str) -> O
         Some(bare) => ("http", bare),
         None => ("https", host),
     };
-    let is_bare =
-        !bare.is_empty() && !bare.chars().any(|c| c.is_whitespace() || c.is_control() || "/\\?#@%".contains(c));
-    let parts = if is_bare { parse_url(&format!("{scheme}://{bare}")) } else { None };
+    let is_bare = !bare.is_empty()
+        && !bare
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#' | '@' | '%'));
+    let parts = if is_bare { parse_url(&[scheme, "://", bare].concat()) } else { None };
     let Some(parts) = parts else {
-        problems.add(format!(
-            "\"approovHost\" must be a host name such as web-1.approovr.io, optionally with a port, got \"{host}\""
-        ));
+        problems.add(&[
+            "\"approovHost\" must be a host name such as web-1.approovr.io, optionally with a port, got \"",
+            host,
+            "\"",
+        ]);
         return None;
     };
     if scheme == "http" && !is_loopback(&parts.hostname) {
-        problems.add(format!(
-            "\"approovHost\" may use http:// for this machine only (localhost, 127.0.0.1, [::1]), got \"{host}\""
-        ));
+        problems.add(&[
+            "\"approovHost\" may use http:// for this machine only (localhost, 127.0.0.1, [::1]), got \"",
+            host,
+            "\"",
+        ]);
         return None;
     }
-    Some(format!("{}/attest", parts.origin))
+    Some(parts.origin + "/attest")
 }
 
 fn is_loopback(hostname: &str) -> bool {

@@ -1,13 +1,11 @@
 //! DPoP proofs (RFC 9449, section 4.2) with the additions of the specification: a nonce of any JSON value, and `msgs`.
 
-use std::fmt::Write;
-
 use sha2::{Digest, Sha256};
 
-use crate::config::UrlParts;
 use crate::error::Error;
-use crate::json::string_literal;
+use crate::json::{integer_literal, string_literal};
 use crate::jws::{self, PublicKey, base64url};
+use crate::secret::Secret;
 
 /// The header of all proofs by one key, encoded once.
 #[derive(Clone, Debug)]
@@ -22,8 +20,8 @@ pub struct Claims {
     pub url: String,
     /// `nonce`: any JSON value, as JSON text.
     pub nonce: Option<String>,
-    /// `ath`, of the token that goes with the proof.
-    pub token_hash: Option<String>,
+    /// The token that goes with the proof, whose hash is `ath`.
+    pub token: Option<Secret>,
     /// `msgs`: a signature or hash of the message, made by the caller.
     pub message_signature: Option<String>,
 }
@@ -55,7 +53,7 @@ impl Method {
         if is_token {
             Ok(Method(text.to_owned()))
         } else {
-            Err(Error::invalid_argument(format!("\"method\" must be an HTTP method such as POST, got \"{text}\"")))
+            Err(Error::invalid_argument(&["\"method\" must be an HTTP method such as POST, got \"", text, "\""]))
         }
     }
 }
@@ -64,28 +62,31 @@ impl ProofHeader {
     /// The header for proofs by `key`.
     #[must_use]
     pub fn new(key: &PublicKey) -> Self {
-        ProofHeader(base64url(format!(r#"{{"typ":"dpop+jwt","alg":"ES256","jwk":{}}}"#, key.to_jwk()).as_bytes()))
+        let header = [r#"{"typ":"dpop+jwt","alg":"ES256","jwk":"#, &key.to_jwk(), "}"].concat();
+        ProofHeader(base64url(header.as_bytes()))
     }
 }
 
 impl Claims {
     /// What is to be signed: header and claims. `jti` are 128 random bits, `iat` is in seconds since the Unix epoch.
     #[must_use]
-    pub fn signing_input(&self, header: &ProofHeader, jti: [u8; 16], iat: i64) -> String {
-        let mut claims = format!(
-            r#"{{"jti":"{}","htm":{},"htu":{},"iat":{iat}"#,
-            base64url(&jti),
-            string_literal(&self.method.0),
-            string_literal(&self.url)
-        );
-        if let Some(nonce) = &self.nonce {
-            member(&mut claims, "nonce", nonce);
-        }
-        if let Some(hash) = &self.token_hash {
-            member(&mut claims, "ath", &string_literal(hash));
-        }
-        if let Some(signature) = &self.message_signature {
-            member(&mut claims, "msgs", &string_literal(signature));
+    pub fn signing_input(&self, header: &ProofHeader, hash: &mut LastTokenHash, jti: [u8; 16], iat: i64) -> String {
+        let token_hash = self.token.as_ref().map(|token| string_literal(hash.of(token)));
+        let message_signature = self.message_signature.as_deref().map(string_literal);
+        let mut claims = String::new();
+        for (name, json) in [
+            (r#"{"jti":"#, Some(&string_literal(&base64url(&jti)))),
+            (r#","htm":"#, Some(&string_literal(&self.method.0))),
+            (r#","htu":"#, Some(&string_literal(&self.url))),
+            (r#","iat":"#, Some(&integer_literal(iat))),
+            (r#","nonce":"#, self.nonce.as_ref()),
+            (r#","ath":"#, token_hash.as_ref()),
+            (r#","msgs":"#, message_signature.as_ref()),
+        ] {
+            if let Some(json) = json {
+                claims.push_str(name);
+                claims.push_str(json);
+            }
         }
         claims.push('}');
         jws::signing_input(&header.0, &claims)
@@ -98,23 +99,36 @@ pub fn token_hash(token: &str) -> String {
     base64url(&Sha256::digest(token))
 }
 
-/// The `htu` of a URL; `parts` is what the WHATWG URL parser made of `uri`.
-///
-/// # Errors
-/// `invalid-argument` if the URL could not be parsed or is not of HTTP.
-pub fn http_url(uri: &str, parts: Option<UrlParts>) -> Result<String, Error> {
-    let parts = parts.filter(|parts| parts.scheme == "https" || parts.scheme == "http");
-    match parts {
-        Some(UrlParts { mut origin, path, .. }) => {
-            origin.push_str(&path);
-            Ok(origin)
+/// The hash of the token that goes with one proof after the other, made once.
+#[derive(Debug, Default)]
+pub struct LastTokenHash(Option<(Secret, String)>);
+
+impl LastTokenHash {
+    /// The `ath` of a token.
+    pub fn of(&mut self, token: &Secret) -> &str {
+        if self.0.as_ref().is_none_or(|(last, _)| last != token) {
+            self.0 = None;
         }
-        None => Err(Error::invalid_argument(format!("\"uri\" must be an absolute https URL, got \"{uri}\""))),
+        &self.0.get_or_insert_with(|| (token.clone(), token_hash(token.expose()))).1
     }
 }
 
-fn member(claims: &mut String, name: &str, json: &str) {
-    let _infallible = write!(claims, r#","{name}":{json}"#);
+/// The `htu` of a URL: origin and path. `href` is what the WHATWG URL standard serialises `uri` to.
+///
+/// # Errors
+/// `invalid-argument` if the URL could not be parsed or is not of HTTP.
+pub fn http_url(uri: &str, href: Option<String>) -> Result<String, Error> {
+    let proven = href.and_then(|mut href| {
+        href.truncate(href.find(['?', '#']).unwrap_or(href.len()));
+        let authority = ["https://", "http://"].into_iter().find(|scheme| href.starts_with(scheme))?.len();
+        let path = authority.saturating_add(href.get(authority..)?.find('/')?);
+        // An @ in the user information would be percent-encoded, one in the path is behind the first slash.
+        if let Some(at) = href.get(authority..path)?.find('@') {
+            href.drain(authority..=authority.saturating_add(at));
+        }
+        Some(href)
+    });
+    proven.ok_or_else(|| Error::invalid_argument(&["\"uri\" must be an absolute https URL, got \"", uri, "\""]))
 }
 
 #[cfg(test)]
@@ -134,7 +148,7 @@ mod tests {
             method: Method::post(),
             url: "https://api.example.com/v1".to_owned(),
             nonce: None,
-            token_hash: None,
+            token: None,
             message_signature: None,
         }
     }
@@ -148,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_header_has_type_algorithm_and_the_public_key_alone() {
-        let [header, _] = decoded(&claims().signing_input(&header(), [0; 16], 0));
+        let [header, _] = decoded(&claims().signing_input(&header(), &mut LastTokenHash::default(), [0; 16], 0));
         let coordinate = base64url(&[7; 32]);
         assert_eq!(
             header,
@@ -158,18 +172,19 @@ mod tests {
 
     #[test]
     fn optional_claims_are_there_only_when_given() {
-        let [_, bare] = decoded(&claims().signing_input(&header(), [0; 16], 1_700_000_000));
+        let [_, bare] =
+            decoded(&claims().signing_input(&header(), &mut LastTokenHash::default(), [0; 16], 1_700_000_000));
         assert_eq!(
             bare,
             json!({"jti": "AAAAAAAAAAAAAAAAAAAAAA", "htm": "POST", "htu": "https://api.example.com/v1", "iat": 1_700_000_000})
         );
         let whole = Claims {
             nonce: Some(r#"{"a":[1,"x"]}"#.to_owned()),
-            token_hash: Some(token_hash("token")),
+            token: Some("token".into()),
             message_signature: Some("sig\"\\".to_owned()),
             ..claims()
         };
-        let [_, whole] = decoded(&whole.signing_input(&header(), [255; 16], 0));
+        let [_, whole] = decoded(&whole.signing_input(&header(), &mut LastTokenHash::default(), [255; 16], 0));
         assert_eq!(whole["nonce"], json!({"a": [1, "x"]}));
         assert_eq!(whole["msgs"], "sig\"\\");
         assert_eq!(whole["jti"], "_____________________w");
@@ -196,13 +211,29 @@ mod tests {
 
     #[test]
     fn only_http_urls_can_be_proven() {
-        let parts = |scheme: &str, origin: &str| {
-            Some(UrlParts { scheme: scheme.into(), origin: origin.into(), hostname: "h".into(), path: "/p".into() })
-        };
-        assert_eq!(http_url("x", parts("https", "https://h")).as_deref(), Ok("https://h/p"));
-        assert_eq!(http_url("x", parts("http", "http://h:1")).as_deref(), Ok("http://h:1/p"));
-        for wrong in [parts("ftp", "ftp://h"), parts("data", "null"), parts("blob", "https://h"), None] {
-            assert!(http_url("the-uri", wrong).expect_err("an error").message().contains("the-uri"));
+        for (uri, proven) in [
+            ("https://h", "https://h/"),
+            ("HTTPS://User:p%40w@H:443/a@b?q=/@#f", "https://h/a@b"),
+            ("http://h:1/p?", "http://h:1/p"),
+            ("https://u@h:8443?q", "https://h:8443/"),
+            ("https://[::1]:8443/#f", "https://[::1]:8443/"),
+            ("https://b\u{fc}cher.example/\u{e9}", "https://xn--bcher-kva.example/%C3%A9"),
+            ("https://h/a/../b/./c%2f", "https://h/b/c%2f"),
+        ] {
+            let href = url::Url::parse(uri).expect("a URL").to_string();
+            assert_eq!(http_url(uri, Some(href)).as_deref(), Ok(proven), "{uri}");
+        }
+        for href in ["ftp://h/", "data:text/plain,x", "blob:https://h/x", "about:blank"] {
+            assert!(http_url("the-uri", Some(href.to_owned())).expect_err("an error").message().contains("the-uri"));
+        }
+        assert!(http_url("the-uri", None).is_err());
+    }
+
+    #[test]
+    fn the_hash_of_a_token_is_made_anew_for_another_token() {
+        let mut hash = LastTokenHash::default();
+        for token in ["a", "a", "b", "a"] {
+            assert_eq!(hash.of(&token.into()), token_hash(token));
         }
     }
 }

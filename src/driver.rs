@@ -7,15 +7,15 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 
-use futures_util::FutureExt;
-use futures_util::future::{Either, LocalBoxFuture, Shared, WeakShared, select};
+use futures_util::future::{Either, select};
 
 use crate::config::{Config, KeyStorage, Options, UrlParts};
-use crate::dpop::{Claims, Method, ProofHeader};
+use crate::dpop::{Claims, LastTokenHash, Method, ProofHeader};
 use crate::error::{Code, Error};
-use crate::json::string_literal;
+use crate::json::{integer_literal, string_literal};
 use crate::jws::{self, PublicKey};
 use crate::session::{BatchId, Session, Step, Tokens, Wanted};
+use crate::shared::{Shared, WeakShared};
 use crate::time::{Reading, UnixMillis};
 use crate::token_request::{Arguments, DEFAULT_TIMEOUT, TokenRequest};
 use crate::wire::Response;
@@ -87,19 +87,14 @@ impl<C> From<Error> for Failure<C> {
 }
 
 type Outcome<H, T> = Result<T, Failure<<H as Host>::Cause>>;
-type SharedFuture<T> = Shared<LocalBoxFuture<'static, T>>;
-type WeakFuture<T> = WeakShared<LocalBoxFuture<'static, T>>;
-type SharedTokens<H> = SharedFuture<Outcome<H, Rc<Tokens>>>;
-type SharedNonce<H> = SharedFuture<Outcome<H, ()>>;
-type WeakTokens<H> = WeakFuture<Outcome<H, Rc<Tokens>>>;
-type WeakNonce<H> = WeakFuture<Outcome<H, ()>>;
+type WeakTokens<H> = WeakShared<Outcome<H, Rc<Tokens>>>;
 
 /// The SDK: at most one session at a time.
 pub struct Sdk<H: Host> {
     host: H,
     active: RefCell<Option<Rc<Active<H>>>>,
     /// The latest call of `initializeSession` that is not over yet; it waits for the ones before it.
-    starting: RefCell<Option<SharedFuture<()>>>,
+    starting: RefCell<Option<Shared<Outcome<H, ()>>>>,
     starts: Cell<u64>,
 }
 
@@ -108,8 +103,9 @@ struct Active<H: Host> {
     host: H,
     key: H::Key,
     header: ProofHeader,
+    token_hash: RefCell<LastTokenHash>,
     session: RefCell<Session>,
-    nonce_request: RefCell<Option<WeakNonce<H>>>,
+    nonce_request: RefCell<Option<WeakShared<Outcome<H, ()>>>>,
     batches: RefCell<Vec<(BatchId, WeakTokens<H>)>>,
 }
 
@@ -125,28 +121,21 @@ impl<H: Host> Sdk<H> {
     /// `invalid-argument`, or `unsupported` if the key cannot be made; the session before stays as it is.
     pub async fn initialize_session(self: &Rc<Self>, options: Options) -> Outcome<H, ()> {
         let before = self.starting.borrow().clone();
-        let result: Rc<RefCell<Option<Outcome<H, ()>>>> = Rc::default();
-        let start = {
-            let (sdk, result) = (Rc::clone(self), Rc::clone(&result));
-            async move {
-                if let Some(before) = before {
-                    before.await;
-                }
-                let outcome = sdk.start(&options).await;
-                *result.borrow_mut() = Some(outcome);
+        let sdk = Rc::clone(self);
+        let start = Shared::new(async move {
+            if let Some(before) = before {
+                let _told_its_own_caller = before.await;
             }
-        }
-        .boxed_local()
-        .shared();
+            sdk.start(&options).await
+        });
         let number = self.starts.get().wrapping_add(1);
         self.starts.set(number);
         *self.starting.borrow_mut() = Some(start.clone());
-        start.await;
+        let outcome = start.await;
         if self.starts.get() == number {
             *self.starting.borrow_mut() = None;
         }
-        let outcome = result.borrow_mut().take();
-        outcome.unwrap_or_else(|| Err(Error::new(Code::Internal, "initializeSession was not carried out").into()))
+        outcome
     }
 
     /// The token of an API, from the cache or from the service. `cancelled` resolves when the caller gives up.
@@ -174,7 +163,8 @@ impl<H: Host> Sdk<H> {
         let gave_up = async {
             match select(Box::pin(self.host.sleep(timeout)), Box::pin(cancelled)).await {
                 Either::Left(((), _)) => {
-                    Error::new(Code::Timeout, format!("no answer from the Approov service within {timeout} ms")).into()
+                    let timeout = integer_literal(timeout.into());
+                    Error::new(Code::Timeout, &["no answer from the Approov service within ", &timeout, " ms"]).into()
                 }
                 Either::Right((failure, _)) => failure,
             }
@@ -216,11 +206,11 @@ impl<H: Host> Sdk<H> {
     async fn active(&self) -> Outcome<H, Rc<Active<H>>> {
         let starting = self.starting.borrow().clone();
         if let Some(starting) = starting {
-            starting.await;
+            let _told_its_own_caller = starting.await;
         }
         let active = self.active.borrow().clone();
         active.ok_or_else(|| {
-            Error::new(Code::NotInitialized, "there is no Approov session: call initializeSession first").into()
+            Error::new(Code::NotInitialized, &["there is no Approov session: call initializeSession first"]).into()
         })
     }
 
@@ -236,6 +226,7 @@ impl<H: Host> Sdk<H> {
             host: self.host.clone(),
             key,
             header: ProofHeader::new(&public_key),
+            token_hash: RefCell::default(),
             session: RefCell::new(Session::new(config)),
             nonce_request: RefCell::new(None),
             batches: RefCell::new(Vec::new()),
@@ -252,9 +243,10 @@ impl<H: Host> Sdk<H> {
 impl<H: Host> Active<H> {
     async fn proof(&self, claims: &Claims) -> Outcome<H, String> {
         let iat = self.session.borrow().issued_at(self.host.now());
-        let input = claims.signing_input(&self.header, self.host.random()?, iat);
+        let jti = self.host.random()?;
+        let input = claims.signing_input(&self.header, &mut self.token_hash.borrow_mut(), jti, iat);
         let signature = self.host.sign(&self.key, input.as_bytes()).await?;
-        Ok(jws::compact(input, &signature))
+        Ok(jws::compact(&input, &signature))
     }
 
     /// Gets the first nonce, within the usual time-out.
@@ -267,20 +259,18 @@ impl<H: Host> Active<H> {
     }
 
     /// A future that is over when there is a nonce, or none is to be had. All who need one share one request.
-    fn nonce(self: &Rc<Self>) -> SharedNonce<H> {
+    fn nonce(self: &Rc<Self>) -> Shared<Outcome<H, ()>> {
         if let Some(running) = self.nonce_request.borrow().as_ref().and_then(WeakShared::upgrade)
             && running.peek().is_none_or(Result::is_ok)
         {
             return running;
         }
         let active = Rc::clone(self);
-        let request = async move {
+        let request = Shared::new(async move {
             let (response, _, _) = active.exchange(Method::get(), None).await?;
             if response.usable_nonce().is_some() { Ok(()) } else { Err(response.into_refusal().into()) }
-        }
-        .boxed_local()
-        .shared();
-        *self.nonce_request.borrow_mut() = request.downgrade();
+        });
+        *self.nonce_request.borrow_mut() = Some(request.downgrade());
         request
     }
 
@@ -297,7 +287,7 @@ impl<H: Host> Active<H> {
             let session = self.session.borrow();
             (session.config().attest_url.clone(), session.nonce().map(string_literal))
         };
-        let claims = Claims { method, url: url.clone(), nonce, token_hash: None, message_signature: None };
+        let claims = Claims { method, url: url.clone(), nonce, token: None, message_signature: None };
         let proof = self.proof(&claims).await?;
         let sent = self.host.now();
         let response = self.host.send(Request { url, proof, form }).await?;
@@ -316,20 +306,18 @@ impl<H: Host> Active<H> {
     }
 
     /// The future of a batch, started if it is new.
-    fn batch(self: &Rc<Self>, wanted: Wanted) -> Result<SharedTokens<H>, Error> {
+    fn batch(self: &Rc<Self>, wanted: Wanted) -> Result<Shared<Outcome<H, Rc<Tokens>>>, Error> {
         let running = |id| {
             let batches = self.batches.borrow();
             batches.iter().find(|(known, _)| *known == id).and_then(|(_, weak)| weak.upgrade())
         };
         match wanted {
             Wanted::Joined(id) => {
-                running(id).ok_or_else(|| Error::new(Code::Internal, "a request of the Approov SDK was lost"))
+                running(id).ok_or_else(|| Error::new(Code::Internal, &["a request of the Approov SDK was lost"]))
             }
             Wanted::New { batch: id, after } => {
-                let future = self.clone().carry_out(id, after.and_then(running)).boxed_local().shared();
-                if let Some(weak) = future.downgrade() {
-                    self.batches.borrow_mut().push((id, weak));
-                }
+                let future = Shared::new(self.clone().carry_out(id, after.and_then(running)));
+                self.batches.borrow_mut().push((id, future.downgrade()));
                 Ok(future)
             }
         }
@@ -338,7 +326,7 @@ impl<H: Host> Active<H> {
     fn carry_out(
         self: Rc<Self>,
         id: BatchId,
-        after: Option<SharedTokens<H>>,
+        after: Option<Shared<Outcome<H, Rc<Tokens>>>>,
     ) -> impl Future<Output = Outcome<H, Rc<Tokens>>> {
         let entry = Entry { active: self, id };
         async move {

@@ -6,7 +6,11 @@ use crate::named::Named;
 
 /// A failure as the SDK's user sees it, without the JavaScript value that may have caused it (the driver adds that).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Details>);
+
+/// On the heap, so that the results which may hold an error stay small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Details {
     code: Code,
     message: String,
     service_errors: Named<String>,
@@ -133,58 +137,65 @@ impl Class {
 }
 
 impl Error {
-    /// An error with the code's usual answer to "may the same call succeed if repeated?".
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Error { code, message: message.into(), service_errors: Named::default(), retryable: code.usually_retryable() }
+    /// An error with the code's usual answer to "may the same call succeed if repeated?". The message comes in pieces, which are
+    /// joined: most messages quote something, and `format!` would bring all of its machinery along.
+    #[inline(never)]
+    #[must_use]
+    pub fn new(code: Code, message: &[&str]) -> Self {
+        let message = message.concat();
+        let retryable = code.usually_retryable();
+        Error(Box::new(Details { code, message, service_errors: Named::default(), retryable }))
     }
 
-    /// An argument is unusable; `message` names it and says what was expected.
-    pub fn invalid_argument(message: impl Into<String>) -> Self {
+    /// An argument is unusable; the message names it and says what was expected.
+    #[inline(never)]
+    #[must_use]
+    pub fn invalid_argument(message: &[&str]) -> Self {
         Error::new(Code::InvalidArgument, message)
     }
 
     /// The same error, marked as one that a plain repetition of the call may cure, or not.
     #[must_use]
     pub fn retryable_if(mut self, retryable: bool) -> Self {
-        self.retryable = retryable;
+        self.0.retryable = retryable;
         self
     }
 
     /// The same error with the service's map of error codes to details, unchanged.
     #[must_use]
     pub fn with_service_errors(mut self, errors: Named<String>) -> Self {
-        self.service_errors = errors;
+        self.0.service_errors = errors;
         self
     }
 
     /// What went wrong, as a stable code.
     #[must_use]
     pub fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// What went wrong and what to do about it, for people.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The service's error codes with their details; empty unless the service reported some.
     #[must_use]
     pub fn service_errors(&self) -> &Named<String> {
-        &self.service_errors
+        &self.0.service_errors
     }
 
     /// Whether repeating the same call, unchanged, may succeed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        self.retryable
+        self.0.retryable
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(self.message())
     }
 }
 
@@ -218,8 +229,8 @@ mod tests {
 
     #[test]
     fn only_passing_troubles_are_retryable_unless_said_otherwise() {
-        let retryable: Vec<_> = Code::ALL.into_iter().filter(|&code| Error::new(code, "").is_retryable()).collect();
+        let retryable: Vec<_> = Code::ALL.into_iter().filter(|&code| Error::new(code, &[]).is_retryable()).collect();
         assert_eq!(retryable, [Code::Network, Code::Timeout]);
-        assert!(Error::new(Code::Service, "").retryable_if(true).is_retryable());
+        assert!(Error::new(Code::Service, &[]).retryable_if(true).is_retryable());
     }
 }

@@ -9,9 +9,10 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Se
 use crate::named::Named;
 
 /// A JSON value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Json {
     /// `null`; also what JavaScript calls `undefined`.
+    #[default]
     Null,
     /// `true` or `false`.
     Bool(bool),
@@ -65,6 +66,24 @@ pub fn string_literal(text: &str) -> String {
     }
     literal.push('"');
     literal
+}
+
+/// `number` as a JSON number.
+#[must_use]
+pub fn integer_literal(number: i64) -> String {
+    let mut digits = Vec::new();
+    let mut left = number.unsigned_abs();
+    loop {
+        digits.push(char::from_digit(u32::try_from(left % 10).unwrap_or(0), 10).unwrap_or('0'));
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        digits.push('-');
+    }
+    digits.into_iter().rev().collect()
 }
 
 impl<'de> Deserialize<'de> for Json {
@@ -159,6 +178,13 @@ mod tests {
         let awkward: String = (0..0x80u8).map(char::from).chain("é\u{2028}\u{2029}😀".chars()).collect();
         let read: String = serde_json::from_str(&string_literal(&awkward)).expect("valid JSON");
         assert_eq!(read, awkward);
+    }
+
+    #[test]
+    fn integers_are_written_in_decimal() {
+        for number in [0, 7, 10, 1_700_000_000, -1, -90, i64::MIN, i64::MAX] {
+            assert_eq!(integer_literal(number), number.to_string());
+        }
     }
 
     #[test]

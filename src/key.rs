@@ -2,6 +2,7 @@
 
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
+use p256::elliptic_curve::point::AffineCoordinates;
 
 use crate::jws::PublicKey;
 
@@ -17,15 +18,17 @@ impl SessionKey {
 
     /// The public half.
     #[must_use]
-    pub fn public_key(&self) -> Option<PublicKey> {
-        PublicKey::from_uncompressed_point(self.0.verifying_key().to_sec1_point(false).as_bytes())
+    pub fn public_key(&self) -> PublicKey {
+        let point = self.0.verifying_key().as_affine();
+        PublicKey::from_coordinates(&point.x().into(), &point.y().into())
     }
 
-    /// Signs with ECDSA over SHA-256 (deterministic, RFC 6979): r and s, 32 bytes each.
+    /// Signs with ECDSA over SHA-256 (deterministic, RFC 6979): r and s, 32 bytes each. `None` if the curve arithmetic reports
+    /// a failure, which it never does. (Its way of panicking over one costs a page 7 kB.)
     #[must_use]
-    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        let signature: Signature = self.0.sign(message);
-        signature.to_bytes().into()
+    pub fn sign(&self, message: &[u8]) -> Option<[u8; 64]> {
+        let signature: Signature = self.0.try_sign(message).ok()?;
+        Some(signature.to_bytes().into())
     }
 }
 
@@ -54,11 +57,11 @@ mod tests {
     fn signatures_are_those_of_rfc_6979() {
         let key = SessionKey::from_random(&PRIVATE).expect("a scalar");
         assert_eq!(
-            hex(&key.sign(b"sample")),
+            hex(&key.sign(b"sample").expect("a signature")),
             "EFD48B2AACB6A8FD1140DD9CD45E81D69D2C877B56AAF991C34D0EA84EAF3716\
              F7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8"
         );
-        let jwk: serde_json::Value = serde_json::from_str(&key.public_key().expect("a key").to_jwk()).expect("JSON");
+        let jwk: serde_json::Value = serde_json::from_str(&key.public_key().to_jwk()).expect("JSON");
         let x = from_base64url(jwk["x"].as_str().expect("x")).expect("base64url");
         assert_eq!(hex(&x), "60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6");
     }

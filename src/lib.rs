@@ -28,4 +28,5 @@ pub mod error;
 pub mod json;
 pub mod named;
 pub mod secret;
+pub mod shared;
 pub mod time;

@@ -19,10 +19,12 @@ impl<T> Named<T> {
         }
     }
 
-    /// Takes the value of a name out.
-    pub fn remove(&mut self, name: &str) -> Option<T> {
-        let position = self.0.iter().position(|(known, _)| known == name)?;
-        Some(self.0.remove(position).1)
+    /// Takes the value of a name, and leaves the default in its place.
+    pub fn take(&mut self, name: &str) -> Option<T>
+    where
+        T: Default,
+    {
+        self.0.iter_mut().find(|(known, _)| known == name).map(|(_, value)| std::mem::take(value))
     }
 
     /// Drops all.

@@ -404,7 +404,11 @@ impl Tokens {
         .ok_or_else(|| {
             Error::new(
                 Code::TokenUnavailable,
-                format!("the Approov service gave no token for \"{api}\": is the API added to the account and enabled for the web?"),
+                &[
+                    "the Approov service gave no token for \"",
+                    api,
+                    "\": is the API added to the account and enabled for the web?",
+                ],
             )
         })
     }
@@ -413,19 +417,21 @@ impl Tokens {
 fn session_expired() -> Error {
     Error::new(
         Code::SessionExpired,
-        "the Approov session has ended: call initializeSession() and fetch a token with fresh check results",
+        &["the Approov session has ended: call initializeSession() and fetch a token with fresh check results"],
     )
 }
 
 fn results_required() -> Error {
     Error::new(
         Code::ResultsRequired,
-        "the first token of a session needs the result of a check: \"fingerprintIDResult\", \"hcaptchaToken\" or \"recaptchaToken\"",
+        &[
+            "the first token of a session needs the result of a check: \"fingerprintIDResult\", \"hcaptchaToken\" or \"recaptchaToken\"",
+        ],
     )
 }
 
 fn no_such_batch() -> Error {
-    Error::new(Code::Internal, "a request of the Approov SDK was answered twice")
+    Error::new(Code::Internal, &["a request of the Approov SDK was answered twice"])
 }
 
 #[cfg(test)]
@@ -488,7 +494,7 @@ mod tests {
     fn refused(code: &str) -> Error {
         let mut errors = Named::default();
         errors.insert(code.to_owned(), String::new());
-        Error::new(Code::Service, "Unauthorized").with_service_errors(errors)
+        Error::new(Code::Service, &["Unauthorized"]).with_service_errors(errors)
     }
 
     fn new_batch(step: &Step) -> BatchId {
@@ -566,7 +572,7 @@ mod tests {
         let mut session = established();
         let batch = new_batch(&session.request(&call("api"), at(91_000)).expect("a step"));
         session.seal(batch).expect("sealed");
-        complete(&mut session, batch, Err(Error::new(Code::Network, "")), 91_000).expect_err("an error");
+        complete(&mut session, batch, Err(Error::new(Code::Network, &[""])), 91_000).expect_err("an error");
         assert_eq!(session.request(&call("api"), at(95_000)), Ok(Step::Cached("first:api".into())));
         assert!(matches!(session.request(&call("api"), at(96_000)), Ok(Step::Ageing(..))));
     }
@@ -634,7 +640,7 @@ mod tests {
         let fresh = new_batch(&session.request(&with_recaptcha("api", "r2"), at(20)).expect("a step"));
         session.seal(fresh).expect("sealed");
         assert!(matches!(session.request(&call("other"), at(25)), Ok(Step::Wait(Wanted::New { .. }))));
-        complete(&mut session, fresh, Err(Error::new(Code::Network, "")), 30).expect_err("an error");
+        complete(&mut session, fresh, Err(Error::new(Code::Network, &[])), 30).expect_err("an error");
         assert_eq!(session.request(&call("other"), at(40)), Ok(Step::Wait(Wanted::Joined(plain))));
         complete(&mut session, plain, answer(&["other"], "plain", 50), 50).expect("tokens");
         assert_eq!(session.request(&call("other"), at(60)), Ok(Step::Cached("plain:other".into())));
@@ -686,7 +692,7 @@ mod tests {
         let mut session = session();
         let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
         session.seal(batch).expect("sealed");
-        let error = complete(&mut session, batch, Err(Error::new(Code::Network, "gone")), 10).expect_err("an error");
+        let error = complete(&mut session, batch, Err(Error::new(Code::Network, &["gone"])), 10).expect_err("an error");
         assert_eq!(error.code(), Code::Network);
         assert_eq!(session.request(&call("api"), at(20)).expect_err("an error").code(), Code::ResultsRequired);
         let again = new_batch(&session.request(&with_recaptcha("api", "r1"), at(20)).expect("a step"));
@@ -699,7 +705,7 @@ mod tests {
         let first = new_batch(&session.request(&with_recaptcha("a", "r1"), at(0)).expect("a step"));
         session.seal(first).expect("sealed");
         let dependent = new_batch(&session.request(&call("b"), at(0)).expect("a step"));
-        complete(&mut session, first, Err(Error::new(Code::Network, "")), 10).expect_err("an error");
+        complete(&mut session, first, Err(Error::new(Code::Network, &[""])), 10).expect_err("an error");
         assert_eq!(session.seal(dependent).expect_err("an error").code(), Code::ResultsRequired);
     }
 

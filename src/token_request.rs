@@ -108,7 +108,7 @@ impl TokenRequest {
             (results.recaptcha.is_some(), "recaptchaToken", checks.recaptcha.is_some(), "recaptchaSiteKey"),
         ] {
             if given && !configured {
-                problems.add(format!("\"{name}\" needs the option \"{option}\" of initializeSession"));
+                problems.add(&["\"", name, "\" needs the option \"", option, "\" of initializeSession"]);
             }
         }
         problems.into_result()?;
@@ -144,8 +144,8 @@ impl Results {
 fn api(argument: &Argument, problems: &mut Problems) -> Option<String> {
     const EXPECTED: &str = "the domain of an API such as api.example.com";
     let api = problems.required_text("api", argument, EXPECTED)?;
-    if api.chars().any(|c| c.is_whitespace() || c.is_control() || "/\\?#@".contains(c)) {
-        problems.add(format!("\"api\" must be {EXPECTED}, without a scheme or path, got \"{api}\""));
+    if api.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#' | '@')) {
+        problems.add(&["\"api\" must be ", EXPECTED, ", without a scheme or path, got \"", &api, "\""]);
         return None;
     }
     Some(api)
@@ -157,7 +157,7 @@ fn binding(argument: &Argument, problems: &mut Problems) -> Option<Binding> {
         Argument::Text(text) if !text.is_empty() => Some(Sha256::digest(text.as_bytes()).into()),
         Argument::Bytes(bytes) if !bytes.is_empty() => Some(Sha256::digest(bytes).into()),
         other => {
-            problems.add(format!("\"payload\" must be a non-empty string or Uint8Array, got {}", other.kind()));
+            problems.add_wrong("payload", "a non-empty string or Uint8Array", other.kind());
             None
         }
     }
@@ -171,7 +171,7 @@ fn fingerprint(argument: &Argument, problems: &mut Problems) -> Option<Fingerpri
             let mut member = |names: [&'static str; 2]| {
                 let name = if argument.member(names[0]).is_given() { names[0] } else { names[1] };
                 problems.required_text(
-                    &format!("fingerprintIDResult.{name}"),
+                    &["fingerprintIDResult.", name].concat(),
                     argument.member(name),
                     "a non-empty string",
                 )
@@ -181,7 +181,7 @@ fn fingerprint(argument: &Argument, problems: &mut Problems) -> Option<Fingerpri
             Some(FingerprintResult { visitor_id: visitor_id?.into(), request_id: request_id?.into() })
         }
         other => {
-            problems.add(format!("\"fingerprintIDResult\" must be {EXPECTED}, got {}", other.kind()));
+            problems.add_wrong("fingerprintIDResult", EXPECTED, other.kind());
             None
         }
     }
@@ -215,11 +215,11 @@ fn timeout(argument: &Argument, problems: &mut Problems) -> Option<u32> {
         Argument::Number(ms) if *ms >= 1.0 && *ms <= f64::from(i32::MAX) => Some(*ms as u32),
         Argument::Number(ms) => {
             let got = if *ms >= 1.0 { "more" } else { "less, or no number" };
-            problems.add(format!("\"timeout\" must be from 1 to {} milliseconds, got {got}", i32::MAX));
+            problems.add_wrong("timeout", "from 1 to 2147483647 milliseconds", got);
             None
         }
         other => {
-            problems.add(format!("\"timeout\" must be a number of milliseconds, got {}", other.kind()));
+            problems.add_wrong("timeout", "a number of milliseconds", other.kind());
             None
         }
     }

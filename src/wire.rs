@@ -6,7 +6,7 @@ use form_urlencoded::Serializer;
 
 use crate::config::Config;
 use crate::error::{Code, Error};
-use crate::json::Json;
+use crate::json::{Json, integer_literal};
 use crate::jws::base64url;
 use crate::named::Named;
 use crate::secret::Secret;
@@ -186,13 +186,19 @@ impl Response {
         let kind = body.kind(&content_type);
         let error = match error_map(body) {
             Some(errors) if (400..600).contains(&status) => {
-                Error::new(Code::Service, message).with_service_errors(errors)
+                Error::new(Code::Service, &[&message]).with_service_errors(errors)
             }
             _ => Error::new(
                 Code::InvalidResponse,
-                format!(
-                    "the Approov service answered {status} {message} with {kind}, where error codes in JSON were expected"
-                ),
+                &[
+                    "the Approov service answered ",
+                    &integer_literal(status.into()),
+                    " ",
+                    &message,
+                    " with ",
+                    &kind,
+                    ", where error codes in JSON were expected",
+                ],
             ),
         };
         error.retryable_if(retryable)
@@ -227,9 +233,9 @@ impl Body {
             Body::Empty => "an empty body".to_owned(),
             Body::Text(_) if content_type.is_empty() => "text".to_owned(),
             Body::Text(_) if is_json(content_type) => "broken JSON".to_owned(),
-            Body::Text(_) => format!("text of type {content_type}"),
-            Body::Json(json) => format!("{} in JSON", json.kind()),
-            Body::TooLarge => format!("a body of more than {LARGEST_BODY} bytes"),
+            Body::Text(_) => ["text of type ", content_type].concat(),
+            Body::Json(json) => [json.kind(), " in JSON"].concat(),
+            Body::TooLarge => "a body of more than 256 KiB".to_owned(),
             Body::NotText => "a body that is not UTF-8".to_owned(),
         }
     }
@@ -267,7 +273,7 @@ struct Members(Named<Json>);
 
 impl Members {
     fn take(&mut self, name: &str) -> Result<Json, Error> {
-        self.0.remove(name).ok_or_else(|| malformed(&["no \"", name, "\""]))
+        self.0.take(name).ok_or_else(|| malformed(&["no \"", name, "\""]))
     }
 
     fn string(&mut self, name: &str) -> Result<String, Error> {
@@ -320,7 +326,7 @@ fn is_token(text: &str) -> bool {
 /// The error codes in a body: a flat object of strings, or such an object as the member `errors`.
 fn error_map(body: Body) -> Option<Named<String>> {
     let Body::Json(Json::Object(mut members)) = body else { return None };
-    let members = match members.remove("errors") {
+    let members = match members.take("errors") {
         Some(Json::Object(errors)) => errors,
         Some(_) => return None,
         None => members,
@@ -332,7 +338,7 @@ fn error_map(body: Body) -> Option<Named<String>> {
 }
 
 fn malformed(what: &[&str]) -> Error {
-    Error::new(Code::InvalidResponse, format!("the Approov service sent {}", what.concat()))
+    Error::new(Code::InvalidResponse, &["the Approov service sent ", &what.concat()])
 }
 
 /// The standard phrase of a status (RFC 9110, section 15), for HTTP/2 and later, which have none.
@@ -354,7 +360,7 @@ fn reason_phrase(status: u16) -> String {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
-        other => return format!("HTTP {other}"),
+        other => return ["HTTP ", &integer_literal(other.into())].concat(),
     }
     .to_owned()
 }

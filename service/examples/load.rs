@@ -4,6 +4,7 @@
 //!
 //! The service runs as a process of its own, pinned to one core with `taskset`; this program keeps to
 //! the others. Proofs are signed before each round, so that signing takes no time from the service's.
+//! It remembers few proofs, so that its bound is reached at once and memory must stay flat from there.
 //! Two ratios are given: by the clock, right when nothing else runs on the machine, and by processor time,
 //! right in any case.
 
@@ -24,6 +25,8 @@ use tokio::net::TcpStream;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
+/// Proofs that the service remembers.
+const REMEMBERED: usize = 50_000;
 /// Requests whose proofs are signed at once.
 const ROUND: usize = 20_000;
 
@@ -154,27 +157,38 @@ impl Key {
     }
 }
 
+/// The service under load, with a configuration of its own, and another that plays the check service.
 struct Service {
     child: Child,
-    announced: Value,
+    simulators: Child,
+    url: String,
+    config: PathBuf,
 }
+
+const SITE_KEY: &str = "load";
+const HCAPTCHA_SITE_KEY: &str = "10000000-ffff-ffff-ffff-000000000001";
 
 impl Service {
     fn start(binary: Option<&PathBuf>) -> Outcome<Self> {
         // Beside the directory of examples, where cargo puts it.
         let beside = std::env::current_exe()?.with_file_name("../approov-web-service");
-        let mut child = on_first_core(binary.unwrap_or(&beside))
-            .args(["serve", "--dev", "--json", "--quiet", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        let out = child.stdout.take().ok_or("no output")?;
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line)?;
-        Ok(Self { announced: serde_json::from_str(&line)?, child })
-    }
-
-    fn text(&self, name: &str) -> Outcome<&str> {
-        self.announced.get(name).and_then(Value::as_str).ok_or_else(|| format!("no {name}").into())
+        let binary = binary.unwrap_or(&beside);
+        let (simulators, simulated) = announced(Command::new(binary).args(["serve", "--dev"]))?;
+        let config = std::env::temp_dir().join(format!("approov-load-{}.toml", std::process::id()));
+        std::fs::write(
+            &config,
+            format!(
+                "[limits]\nreplay_entries = {REMEMBERED}\n\
+                 [[account]]\nsite_key = \"{SITE_KEY}\"\nsecret = \"{secret}\"\n\
+                 [[account.api]]\ndomain = \"localhost\"\nallow_web = true\n\
+                 [[account.hcaptcha.site]]\nsite_key = \"{HCAPTCHA_SITE_KEY}\"\nsecret = \"0x{zeros}\"\n\
+                 verify_url = \"{simulated}/sim/hcaptcha/siteverify\"\n",
+                secret = base64::engine::general_purpose::STANDARD.encode([7; 32]),
+                zeros = "0".repeat(40),
+            ),
+        )?;
+        let (child, url) = announced(on_first_core(binary).args(["serve", "--config"]).arg(&config))?;
+        Ok(Self { child, simulators, url, config })
     }
 
     /// Resident memory, MiB. (`taskset` has become the service by `exec`.)
@@ -187,30 +201,42 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // They may have ended already.
+        for child in [&mut self.child, &mut self.simulators] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = std::fs::remove_file(&self.config);
     }
 }
 
+/// Starts a service; gives the process and its URL.
+fn announced(command: &mut Command) -> Outcome<(Child, String)> {
+    let mut child = command.args(["--json", "--quiet", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    let out = child.stdout.take().ok_or("no output")?;
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line)?;
+    let announced: Value = serde_json::from_str(&line)?;
+    let url = announced.get("url").and_then(Value::as_str).ok_or("no url")?;
+    Ok((child, url.to_owned()))
+}
+
 async fn run(options: &Options) -> Outcome<()> {
-    let bare = bare_verification()?;
+    let earlier = bare_verification()?;
     let service = Service::start(options.service.as_ref())?;
-    let url = format!("{}/attest", service.text("url")?);
-    let address = service.text("url")?.trim_start_matches("http://").to_owned();
+    let url = format!("{}/attest", service.url);
+    let address = service.url.trim_start_matches("http://").to_owned();
     let key = Key::new()?;
     let mut number = 0;
     let mut connection = TcpStream::connect(&address).await?;
     let mut nonce = ask_nonce(&mut connection, &key, &url, &address).await?;
-    let form = |session: &str| -> Outcome<String> {
-        Ok(format!("approov-site-key={}&api=localhost&{session}", service.text("site_key")?))
-    };
-    let result = format!("hcaptcha-site-key={}&hcaptcha-token=sim-pass-load", service.text("hcaptcha_site_key")?);
-    let first = request(&address, &key.proof("POST", &url, Some(&nonce), number)?, &form(&result)?);
+    let form = |session: &str| format!("approov-site-key={SITE_KEY}&api=localhost&{session}");
+    let result = format!("hcaptcha-site-key={HCAPTCHA_SITE_KEY}&hcaptcha-token=sim-pass-load");
+    let first = request(&address, &key.proof("POST", &url, Some(&nonce), number)?, &form(&result));
     let answer = exchange(&mut connection, &first).await?;
     let answer: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap_or_default())?;
     let session = answer.get("refresh-token").and_then(Value::as_str).ok_or("no session")?;
-    let body = form(&format!("refresh-token={session}"))?;
+    let body = form(&format!("refresh-token={session}"));
 
     let (mut done, mut spent, mut times) = (0, Duration::ZERO, Vec::with_capacity(options.requests));
     let mut before = None;
@@ -235,12 +261,19 @@ async fn run(options: &Options) -> Outcome<()> {
         }
         spent += begun.elapsed();
         done += requests.len();
-        // The first round warms the allocator up.
-        before.get_or_insert(service.resident()?);
+        // Until the store is full, memory grows as it should.
+        if done >= 2 * REMEMBERED || done >= options.requests {
+            before.get_or_insert(service.resident()?);
+        }
         nonce = ask_nonce(&mut connection, &key, &url, &address).await?;
     }
     let after = service.resident()?;
     let micros = (processor_time(&pid)? - busy) * 1e6 / f64::from(u32::try_from(done)?);
+    let later = bare_verification()?;
+    let bare = Speed {
+        per_second: (earlier.per_second + later.per_second) / 2.0,
+        micros: (earlier.micros + later.micros) / 2.0,
+    };
     times.sort_unstable();
     let percentile = |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).copied();
     let rate = f64::from(u32::try_from(done)?) / spent.as_secs_f64();

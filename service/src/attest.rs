@@ -18,7 +18,7 @@ use crate::error::{Code, Problems, Refusal};
 use crate::lookup::Asker;
 use crate::params::{self, AttestRequest, Form, FreshResult};
 use crate::provider::Provider;
-use crate::service::{Live, STORE_RETRY, Service};
+use crate::service::{Live, Service};
 use crate::session::{CheckResult, Session};
 use crate::store::{Issued, Seen, Store as _, StoreError, seconds_to_next_minute};
 use crate::time::Moment;
@@ -27,6 +27,9 @@ use crate::token::{self, Claims, Confirmation, JweEntropy, TokenError};
 /// The nonce proves that a proof is fresh, so its `iat` may be off by as much as clocks are: a wrong
 /// clock in the browser must not lock its user out.
 const ANY_CLOCK: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// The `Retry-After` when the store is away, seconds.
+const STORE_RETRY: u64 = 1;
 
 /// What a request brought, apart from its parameters.
 #[derive(Clone, Copy)]
@@ -224,7 +227,7 @@ impl Plan {
             if known.expires <= now.as_millis() {
                 return Err(invalid("a check result has reached the end of its life"));
             }
-            if !account.site_keys(known.provider).contains(known.site.as_str()) {
+            if account.site(known.provider, &known.site).is_none() {
                 return Err(invalid("a check result is of a site that the account no longer has"));
             }
         }
@@ -241,10 +244,7 @@ impl Plan {
     }
 
     fn sites<'a>(&'a self, account: &'a Account) -> impl Iterator<Item = (&'a FreshResult, &'a Site)> {
-        self.to_check.iter().filter_map(|fresh| {
-            let site = account.checks.get(&fresh.provider)?.sites.get(&fresh.site)?;
-            Some((fresh, site))
-        })
+        self.to_check.iter().filter_map(|fresh| Some((fresh, account.site(fresh.provider, &fresh.site)?)))
     }
 
     fn session(self, fresh: Vec<CheckResult>) -> Session {
@@ -317,12 +317,20 @@ async fn run_checks(
                     .as_millis(),
                 passed: u8::from(checked.verdict.is_ok()),
                 brief: checked.brief,
-                full: site.embed_result.then_some(checked.full),
+                full: site.embed_result.then_some(checked.full).filter(fits_session),
             }),
         }
     }
     problems.into_result()?;
     Ok(results)
+}
+
+/// The longest result that a session carries whole, bytes of JSON. A longer one would make the refresh token
+/// too long to come back; tokens then embed the brief form.
+const LONGEST_RESULT: usize = 8 * 1024;
+
+fn fits_session(full: &Map<String, Value>) -> bool {
+    serde_json::to_string(full).is_ok_and(|text| text.len() <= LONGEST_RESULT)
 }
 
 fn grant(
@@ -390,11 +398,23 @@ fn embed(session: &Session, encrypted: bool) -> Map<String, Value> {
 fn store_away(service: &Service, error: &StoreError, trace: &mut Trace) -> Refusal {
     service.metrics.store_error();
     trace.detail = Some(error.to_string());
-    unavailable("the shared store is away", Some(STORE_RETRY.as_secs()))
+    unavailable("the shared store is away", Some(STORE_RETRY))
 }
 
 fn unavailable(why: &str, retry_after: Option<u64>) -> Refusal {
     let mut refusal = Refusal::new(Code::Unavailable, why);
     refusal.retry_after = retry_after;
     refusal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_too_long_for_the_refresh_token_is_not_carried_whole() {
+        let result = |length: usize| Map::from_iter([("tag".to_owned(), Value::from("x".repeat(length)))]);
+        assert!(fits_session(&result(8000)));
+        assert!(!fits_session(&result(8200)));
+    }
 }

@@ -291,17 +291,12 @@ fn plain(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.' | ',')).take(120).collect()
 }
 
-/// The check services' own words for a captcha's secret parameter and token.
-pub const CAPTCHA_SECRET: &str = "secret";
-/// See [`CAPTCHA_SECRET`].
-pub const CAPTCHA_RESPONSE: &str = "response";
-
 /// The form that a captcha's `siteverify` is asked with.
 pub fn captcha_form<'a>(result: &'a FreshResult, site: &'a Site, client_ip: &'a str) -> Vec<(&'static str, &'a str)> {
     let mut form = Vec::with_capacity(4);
-    form.push((CAPTCHA_SECRET, std::str::from_utf8(site.secret.as_bytes()).unwrap_or_default()));
+    form.push(("secret", std::str::from_utf8(site.secret.as_bytes()).unwrap_or_default()));
     if let Evidence::Captcha { token, .. } = &result.evidence {
-        form.push((CAPTCHA_RESPONSE, token));
+        form.push(("response", token.as_str()));
     }
     if result.provider == Provider::Hcaptcha {
         form.push(("sitekey", &result.site));

@@ -276,6 +276,37 @@ fn describe_api(account: &Account, domain: &str) -> String {
     text
 }
 
+/// A time, written as seconds or with its unit.
+struct Seconds(f64);
+
+impl Seconds {
+    /// Whole seconds, rounded up.
+    fn whole(&self) -> i64 {
+        // Checked when it was read: at least 0 and at most `u32::MAX`.
+        #[allow(clippy::cast_possible_truncation)]
+        let whole = self.0.ceil() as i64;
+        whole
+    }
+}
+
+impl std::str::FromStr for Seconds {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let factor = match unit {
+            "" | "s" => 1.0,
+            "ms" => 0.001,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(()),
+        };
+        let number: f64 = text.strip_suffix(unit).unwrap_or(text).parse().map_err(|_| ())?;
+        let seconds = number * factor;
+        if seconds <= f64::from(u32::MAX) { Ok(Self(seconds)) } else { Err(()) }
+    }
+}
+
 /// The properties of a site as they are being added.
 #[derive(Default)]
 struct NewSite {
@@ -287,17 +318,17 @@ struct NewSite {
 impl NewSite {
     /// Takes `flag` if it is a property of a site.
     fn take(&mut self, flag: &str, args: &mut Args) -> Result<bool, UsageError> {
-        const SECONDS: &str = "a number of seconds";
+        const SECONDS: &str = "a number of seconds, or a time such as 500ms, 2.5s, 10m or 1h";
         const SCORE: &str = "a number from 0 to 1";
         let (name, item) = match flag {
             "secret" => ("secret", value(args.value(flag)?)),
             "secretEnv" => ("secret_env", value(args.value(flag)?)),
             "verifyURL" => ("verify_url", value(args.value(flag)?)),
             "region" => ("region", value(args.value(flag)?)),
-            "maxElapsedTime" => ("max_elapsed_time", value(args.parsed::<f64>(flag, SECONDS)?)),
+            "maxElapsedTime" => ("max_elapsed_time", value(args.parsed::<Seconds>(flag, SECONDS)?.0)),
             "maxBotProbability" => ("max_bot_probability", value(args.parsed::<f64>(flag, SCORE)?)),
             "minScore" => ("min_score", value(args.parsed::<f64>(flag, SCORE)?)),
-            "maxResultLifetime" => ("max_result_lifetime", value(i64::from(args.parsed::<u32>(flag, SECONDS)?))),
+            "maxResultLifetime" => ("max_result_lifetime", value(args.parsed::<Seconds>(flag, SECONDS)?.whole())),
             "rateLimit" => ("rate_limit", value(i64::from(args.parsed::<u32>(flag, "a number per minute")?))),
             "embedResult" => ("embed_result", value(true)),
             "includeIP" => ("include_ip", value(true)),

@@ -1,7 +1,7 @@
 //! The configuration file: TOML in, checked values out. Nothing past this module sees a raw string
 //! that still has to be validated.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -685,9 +685,14 @@ fn optional_seconds(seconds: u32) -> Option<Duration> {
 }
 
 impl Account {
-    /// Public keys of every site, for messages.
-    pub fn site_keys(&self, provider: Provider) -> BTreeSet<&str> {
-        self.checks.get(&provider).map(|check| check.sites.keys().map(String::as_str).collect()).unwrap_or_default()
+    /// The sites of a check service, by public key; `None` when the account has none.
+    pub fn sites(&self, provider: Provider) -> Option<&BTreeMap<String, Site>> {
+        self.checks.get(&provider).map(|check| &check.sites).filter(|sites| !sites.is_empty())
+    }
+
+    /// One site of a check service.
+    pub fn site(&self, provider: Provider, key: &str) -> Option<&Site> {
+        self.sites(provider)?.get(key)
     }
 }
 

@@ -16,7 +16,6 @@ use axum::routing::{any, get};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::attest::{self, Incoming, Trace};
-use crate::entropy::random;
 use crate::error::{Code, Refusal};
 use crate::log::{RequestLine, millis};
 use crate::params::Form;
@@ -66,7 +65,7 @@ async fn observe(State(service): State<Arc<Service>>, mut request: Request, next
     let begun = Instant::now();
     let now = service.now();
     let live = service.live();
-    let id = random::<9>().map(|bytes| base64_url(&bytes)).unwrap_or_default();
+    let id = service.request_id();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let ip = client_ip(&live, &request).to_string();
@@ -275,7 +274,9 @@ fn client_ip<B>(live: &Live, request: &axum::http::Request<B>) -> IpAddr {
         0 => None,
         proxies => forwarded.len().checked_sub(proxies).and_then(|at| forwarded.get(at)),
     };
-    ip.and_then(|ip| ip.parse().ok()).unwrap_or(peer).to_canonical()
+    // Some proxies write the port, too.
+    let parse = |text: &&str| text.parse().ok().or_else(|| text.parse().ok().map(|peer: SocketAddr| peer.ip()));
+    ip.and_then(parse).unwrap_or(peer).to_canonical()
 }
 
 /// Cross-origin headers. Nothing here depends on cookies, so reading is allowed to every page that
@@ -366,11 +367,6 @@ fn plain(status: StatusCode, text: &'static str, outcome: &'static str) -> Respo
     let mut response = (status, text).into_response();
     tell(&mut response, outcome, Trace::default());
     response
-}
-
-fn base64_url(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ use crate::time::Moment;
 /// The most that is read of an answer, bytes.
 const MAX_ANSWER: usize = 256 * 1024;
 
+/// The pause before a connection is tried once more.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
 /// A client that keeps its connections open between checks.
 #[derive(Clone)]
 pub struct Lookup {
@@ -103,7 +106,10 @@ async fn send(request: RequestBuilder, provider: Provider) -> Result<(u16, Vec<u
     let title = provider.title();
     let again = request.try_clone();
     let answer = match (request.send().await, again) {
-        (Err(error), Some(again)) if error.is_connect() && !error.is_timeout() => again.send().await,
+        (Err(error), Some(again)) if error.is_connect() && !error.is_timeout() => {
+            tokio::time::sleep(RETRY_PAUSE).await;
+            again.send().await
+        }
         (answer, _) => answer,
     };
     let mut answer = answer.map_err(|error| explain(title, &error))?;

@@ -316,13 +316,12 @@ fn read_result(
         }
     }
     if let Some(account) = account {
-        let sites = account.site_keys(provider);
-        if sites.is_empty() {
+        if account.sites(provider).is_none() {
             problems.add(codes.config_not_found, "");
             sound = false;
         } else if let Some(Some(site)) = values.first()
             && !site.is_empty()
-            && !sites.contains(site)
+            && account.site(provider, site).is_none()
         {
             problems.add(codes.key_not_found, site.chars().take(LISTED_CHARS).collect::<String>());
             sound = false;

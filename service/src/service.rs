@@ -2,11 +2,12 @@
 //! a reload (store, HTTP client, counters, log).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use approov_verify::secret::Secret;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::config::{Account, Api, Config};
 use crate::entropy::random;
@@ -30,6 +31,9 @@ pub struct Service {
     pub metrics: Metrics,
     /// Log lines.
     pub log: Log,
+    /// The first part of every request's id, different in each process; then a count.
+    id_prefix: [u8; 4],
+    requests: AtomicU64,
     /// How far the service's clock is off, milliseconds: not zero in tests of clients only.
     pub clock_offset: Arc<AtomicI64>,
     /// Whether requests come over TLS: decides the scheme of the URL that proofs are about.
@@ -72,9 +76,20 @@ impl Service {
             lookup,
             metrics: Metrics::default(),
             clock_offset: Arc::default(),
+            id_prefix: random()?,
+            requests: AtomicU64::new(0),
             log,
             over_tls,
         })
+    }
+
+    /// An id for a request: it finds the request in the log, and is no secret.
+    pub fn request_id(&self) -> String {
+        let count = self.requests.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let mut id = [0; 9];
+        let parts = self.id_prefix.iter().chain(count.iter().skip(3));
+        id.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+        URL_SAFE_NO_PAD.encode(id)
     }
 
     /// The time now, by the service's clock.
@@ -176,6 +191,3 @@ impl AccountKeys {
         }
     }
 }
-
-/// The `Retry-After` of a store that is away.
-pub const STORE_RETRY: Duration = Duration::from_secs(1);

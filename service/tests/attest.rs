@@ -439,6 +439,9 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
         (2, "203.0.113.9, 198.51.100.1", "203.0.113.9"),
         (3, "203.0.113.9, 198.51.100.1", "192.0.2.7"),
         (1, "nonsense", "192.0.2.7"),
+        (1, "198.51.100.1:5555", "198.51.100.1"),
+        (1, "2001:db8::1", "2001:db8::1"),
+        (1, "::ffff:198.51.100.1", "198.51.100.1"),
     ] {
         let config = dev_config(|config| {
             config.trusted_proxies = proxies;
@@ -462,5 +465,51 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
         let answer = send(&service, request.body(Body::from(body)).unwrap()).await;
         let (_, claims) = decode(&answer.token());
         assert_eq!(claims["ip"], ip, "{proxies} {forwarded}");
+    }
+}
+
+#[tokio::test]
+async fn whole_results_travel_in_encrypted_tokens_only() {
+    let config = dev_config(|config| {
+        let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
+        account.jwe_secret = Some(secret());
+        account.apis.get_mut("localhost").unwrap().jwe = true;
+        for site in account.checks.values_mut().flat_map(|check| check.sites.values_mut()) {
+            site.embed_result = true;
+        }
+    });
+    let service = service(config.await).await;
+    let verifier = approov_verify::Verifier::builder()
+        .secret(&secret())
+        .jwe_secret(&secret())
+        .proof(approov_verify::ProofPolicy::Optional)
+        .build()
+        .unwrap();
+    let mut browser = Browser::new(&service).await;
+    let mut params = with_hcaptcha("sim-pass-whole");
+    params.extend(&with_fingerprint("sim-pass-whole")[2..]);
+    params.push(("api", "localhost"));
+    let first = browser.attest(&service, &params).await.json();
+    let mut refresh = REFRESH.to_vec();
+    refresh.push(("api", "localhost"));
+    let refreshed = browser.attest(&service, &refresh).await.json();
+    for answer in [first, refreshed] {
+        for (api, whole) in [("localhost", true), ("api.example.com", false)] {
+            let mut headers = axum::http::HeaderMap::new();
+            headers.insert(approov_verify::TOKEN_HEADER, answer["tokens"][api].as_str().unwrap().parse().unwrap());
+            let request = approov_verify::Request {
+                method: "GET",
+                url: "https://localhost/",
+                headers: &headers,
+                body: approov_verify::Body::Unread,
+                binding: None,
+            };
+            let claims = verifier.verify(&request, approov_verify::time::UnixTime::now()).await.unwrap().claims;
+            let hcaptcha = &claims.embed.hcaptcha[sim::HCAPTCHA_SITE_KEY];
+            assert_eq!(hcaptcha.full.contains_key("success"), whole, "{api}");
+            let fingerprint = &claims.embed.fingerprint[sim::FINGERPRINT_PUBLIC_API_KEY];
+            assert_eq!(fingerprint.full["visits"][0].get("browserDetails").is_some(), whole, "{api}");
+            assert_eq!(fingerprint.visitor_id, "visitor");
+        }
     }
 }

@@ -161,8 +161,8 @@ site = [{ site_key = \"h\", secret = \"s\" }]
     assert!(after.contains("allow_web = true # not yet"), "{after}");
     place.ok("web -hcaptcha -add h2 -secret s2");
     let config = Config::parse(&place.text(), &|_| None).unwrap();
-    let sites = config.accounts["k"].site_keys(approov_web_service::provider::Provider::Hcaptcha);
-    assert_eq!(sites.into_iter().collect::<Vec<_>>(), ["h", "h2"], "{}", place.text());
+    let sites = config.accounts["k"].sites(approov_web_service::provider::Provider::Hcaptcha).unwrap();
+    assert_eq!(sites.keys().collect::<Vec<_>>(), ["h", "h2"], "{}", place.text());
 }
 
 #[test]
@@ -233,6 +233,24 @@ fn example_tokens_check_out_in_every_form() {
     let secret = place.ok("secret -get base64");
     assert!(place.text().contains(secret.trim()));
     assert!(!place.ok("secret -get base64url").contains(['+', '/', '=']));
+}
+
+#[test]
+fn times_may_have_a_unit() {
+    let place = Place::new("times");
+    place.ok("account -add k");
+    for (written, elapsed, lifetime) in
+        [("2", "2.00s", "2s"), ("1500ms", "1.50s", "2s"), ("2.5s", "2.50s", "3s"), ("10m", "600.00s", "600s")]
+    {
+        place.ok(&format!("web -fingerprint -add f -secret s -maxElapsedTime {written} -maxResultLifetime {written}"));
+        let listed = place.ok("web -list");
+        assert!(listed.contains(&format!("Max Elapsed Time: {elapsed}\n")), "{written}: {listed}");
+        assert!(listed.contains(&format!("Max Result Lifetime: {lifetime}\n")), "{written}: {listed}");
+    }
+    for bad in ["soon", "-1", "2d", "ms", "1e99"] {
+        let line = format!("web -fingerprint -add f -secret s -maxElapsedTime {bad}");
+        assert!(matches!(place.run(&line, "YES\n"), Err(Failure::Usage(_))), "{bad}");
+    }
 }
 
 #[test]

@@ -4,13 +4,16 @@ use js_sys::{Array, ArrayBuffer, JSON, Object, Reflect, Uint8Array};
 use serde::{Serialize, Serializer};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
-use web_sys::DomException;
+use web_sys::{DomException, Url};
 
 use super::Failure;
 use crate::argument::Argument;
-use crate::config::{Options, UrlParts};
+use crate::config::Options;
 use crate::dpop::{self, Claims, Method};
 use crate::error::{Class, Code, Error};
+use crate::json::{Json, integer_literal};
+use crate::named::Named;
+use crate::secret::Secret;
 use crate::time::UnixMillis;
 use crate::token_request::{Arguments, FINGERPRINT_MEMBERS, HCAPTCHA_MEMBERS};
 
@@ -29,6 +32,27 @@ extern "C" {
 
     #[wasm_bindgen(constructor, catch, js_class = "Uint8Array")]
     fn of_part(buffer: &JsValue, offset: &JsValue, length: &JsValue) -> Result<View, JsValue>;
+
+    /// The options of `fetchToken`. Named here, because a name that is passed costs a string each time; a getter may throw.
+    type TokenOptions;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn payload(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch, js_name = fingerprintIDResult)]
+    fn fingerprint_id_result(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch, js_name = hcaptchaToken)]
+    fn hcaptcha_token(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch, js_name = recaptchaToken)]
+    fn recaptcha_token(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn timeout(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn signal(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
 }
 
 /// The options of `initializeSession`.
@@ -37,7 +61,7 @@ pub(super) fn options(value: &JsValue) -> Result<Options, Failure> {
     let option = |name| argument(name, &member(object, name)?, &[]);
     let mut given_names = Vec::new();
     let names = Reflect::own_keys(object)
-        .map_err(|cause| Failure::caused_by(Error::invalid_argument("\"options\" could not be read"), cause))?;
+        .map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"options\" could not be read"]), cause))?;
     for name in names {
         if let Some(name) = name.as_string()
             && !member(object, &name)?.is_undefined()
@@ -62,16 +86,20 @@ pub(super) fn token_arguments(api: &JsValue, options: &JsValue) -> Result<(Argum
     let Some(object) = optional_object("options", options)? else {
         return Ok((Arguments { api, ..Arguments::default() }, JsValue::UNDEFINED));
     };
-    let option = |name, members| argument(name, &member(object, name)?, members);
+    let options: &TokenOptions = object.unchecked_ref();
+    let option = |name, value: Result<Option<JsValue>, JsValue>, members| match readable(name, value)? {
+        Some(value) => argument(name, &value, members),
+        None => Ok(Argument::Absent),
+    };
     let arguments = Arguments {
         api,
-        payload: option("payload", &[])?,
-        fingerprint_id_result: option("fingerprintIDResult", &FINGERPRINT_MEMBERS)?,
-        hcaptcha_token: option("hcaptchaToken", &HCAPTCHA_MEMBERS)?,
-        recaptcha_token: option("recaptchaToken", &[])?,
-        timeout: option("timeout", &[])?,
+        payload: option("payload", options.payload(), &[])?,
+        fingerprint_id_result: option("fingerprintIDResult", options.fingerprint_id_result(), &FINGERPRINT_MEMBERS)?,
+        hcaptcha_token: option("hcaptchaToken", options.hcaptcha_token(), &HCAPTCHA_MEMBERS)?,
+        recaptcha_token: option("recaptchaToken", options.recaptcha_token(), &[])?,
+        timeout: option("timeout", options.timeout(), &[])?,
     };
-    Ok((arguments, member(object, "signal")?))
+    Ok((arguments, readable("signal", options.signal())?.unwrap_or(JsValue::UNDEFINED)))
 }
 
 /// The arguments of `getDPoPToken`.
@@ -81,16 +109,15 @@ pub(super) fn claims(
     nonce: &JsValue,
     token: &JsValue,
     message_signature: &JsValue,
-    parse_url: impl Fn(&str) -> Option<UrlParts>,
 ) -> Result<Claims, Failure> {
     let method = Method::parse(&text("method", method)?)?;
     let uri = text("uri", uri)?;
-    let token = truthy_text("token", token)?;
+    let url = Url::new(&uri).ok().map(|url| url.href());
     Ok(Claims {
         method,
-        url: dpop::http_url(&uri, parse_url(&uri))?,
+        url: dpop::http_url(&uri, url)?,
         nonce: if nonce.is_truthy() { Some(json_text("nonce", nonce)?) } else { None },
-        token_hash: token.as_deref().map(dpop::token_hash),
+        token: truthy_text("token", token)?.map(Secret::from),
         message_signature: truthy_text("messageSignature", message_signature)?,
     })
 }
@@ -106,7 +133,7 @@ pub(super) fn message(value: &JsValue) -> Result<Uint8Array, Failure> {
     let got = argument("message", value, &[])?.kind();
     let expected = "an ArrayBuffer, a view such as Uint8Array, or an array of bytes";
     let hint = if value.is_string() { " (encode text with new TextEncoder().encode(text))" } else { "" };
-    Err(Error::invalid_argument(format!("\"message\" must be {expected}, got {got}{hint}")).into())
+    Err(Error::invalid_argument(&["\"message\" must be ", expected, ", got ", got, hint]).into())
 }
 
 /// What `getExpiries` resolves to.
@@ -148,6 +175,35 @@ pub(super) fn failure(failure: Failure) -> JsValue {
     object.into()
 }
 
+pub(super) fn json(value: &JsValue, deeper: u8) -> Option<Json> {
+    if let Some(text) = value.as_string() {
+        return Some(Json::String(text));
+    }
+    if let Some(number) = value.as_f64() {
+        return Some(Json::Number(number));
+    }
+    if value.is_null() {
+        return Some(Json::Null);
+    }
+    if let Some(truth) = value.as_bool() {
+        return Some(Json::Bool(truth));
+    }
+    let deeper = deeper.checked_sub(1)?;
+    if Array::is_array(value) {
+        return value
+            .unchecked_ref::<Array>()
+            .iter()
+            .map(|item| json(&item, deeper))
+            .collect::<Option<_>>()
+            .map(Json::Array);
+    }
+    let mut members = Named::default();
+    for name in Reflect::own_keys(value).ok()? {
+        members.insert(name.as_string()?, json(&Reflect::get(value, &name).ok()?, deeper)?);
+    }
+    Some(Json::Object(members))
+}
+
 fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Object>, Failure> {
     if value.is_undefined() || value.is_null() {
         return Ok(None);
@@ -156,12 +212,16 @@ fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Obje
         return Ok(Some(value.unchecked_ref()));
     }
     let got = argument(name, value, &[])?.kind();
-    Err(Error::invalid_argument(format!("\"{name}\" must be an object, got {got}")).into())
+    Err(Error::invalid_argument(&["\"", name, "\" must be an object, got ", got]).into())
 }
 
 fn member(object: &JsValue, name: &str) -> Result<JsValue, Failure> {
-    Reflect::get(object, &name.into())
-        .map_err(|cause| Failure::caused_by(Error::invalid_argument(format!("\"{name}\" could not be read")), cause))
+    readable(name, Reflect::get(object, &name.into()))
+}
+
+/// The value of a member, unless reading it threw.
+fn readable<T>(name: &str, value: Result<T, JsValue>) -> Result<T, Failure> {
+    value.map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"", name, "\" could not be read"]), cause))
 }
 
 /// Decodes one argument; of an object, those members that are asked for.
@@ -199,7 +259,7 @@ fn text(name: &str, value: &JsValue) -> Result<String, Failure> {
     match argument(name, value, &[])? {
         Argument::Text(text) if !text.is_empty() => Ok(text),
         other => {
-            Err(Error::invalid_argument(format!("\"{name}\" must be a non-empty string, got {}", other.kind())).into())
+            Err(Error::invalid_argument(&["\"", name, "\" must be a non-empty string, got ", other.kind()]).into())
         }
     }
 }
@@ -210,7 +270,7 @@ fn truthy_text(name: &str, value: &JsValue) -> Result<Option<String>, Failure> {
 
 /// A value as JSON text.
 fn json_text(name: &str, value: &JsValue) -> Result<String, Failure> {
-    let error = || Error::invalid_argument(format!("\"{name}\" must be a value that JSON can carry"));
+    let error = || Error::invalid_argument(&["\"", name, "\" must be a value that JSON can carry"]);
     let text = JSON::stringify(value).map_err(|cause| Failure::caused_by(error(), cause))?;
     match text.as_string() {
         // `undefined` for a function or symbol; "null" for a number that is not finite.
@@ -237,8 +297,7 @@ fn buffer_copy(name: &str, value: &JsValue) -> Result<Option<Uint8Array>, Failur
         // `slice` copies into a buffer of its own, which is never shared.
         Ok(view) => Ok(Some(view.slice(0, view.length()))),
         Err(cause) => {
-            let error =
-                Error::invalid_argument(format!("\"{name}\" is a buffer that can no longer be read (detached)"));
+            let error = Error::invalid_argument(&["\"", name, "\" is a buffer that can no longer be read (detached)"]);
             Err(Failure::caused_by(error, cause))
         }
     }
@@ -259,9 +318,13 @@ fn bytes_of_array(array: &Array) -> Result<Uint8Array, Failure> {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked right here
             Some(byte) if (0.0..=255.0).contains(&byte) && byte.fract() == 0.0 => bytes.push(byte as u8),
             _ => {
-                let message =
-                    format!("\"message\" must be an array of whole numbers from 0 to 255, but item {index} is not one");
-                return Err(Error::invalid_argument(message).into());
+                let index = integer_literal(i64::try_from(index).unwrap_or(i64::MAX));
+                return Err(Error::invalid_argument(&[
+                    "\"message\" must be an array of whole numbers from 0 to 255, but item ",
+                    &index,
+                    " is not one",
+                ])
+                .into());
             }
         }
     }
@@ -272,5 +335,5 @@ fn bytes_of_array(array: &Array) -> Result<Uint8Array, Failure> {
 fn object_of<N: Serialize, V: Serialize>(members: impl Iterator<Item = (N, V)>) -> Result<JsValue, Failure> {
     serde_wasm_bindgen::Serializer::json_compatible()
         .collect_map(members)
-        .map_err(|cause| Failure::caused_by(Error::new(Code::Internal, "an object could not be made"), cause.into()))
+        .map_err(|cause| Failure::caused_by(Error::new(Code::Internal, &["an object could not be made"]), cause.into()))
 }

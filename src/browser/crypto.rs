@@ -45,8 +45,8 @@ pub(super) async fn generate(storage: KeyStorage) -> Result<(Key, PublicKey), Fa
 /// # Errors
 /// `unsupported` where there is no `crypto.getRandomValues`.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let unsupported = || Error::new(Code::Unsupported, "this browser has no crypto.getRandomValues");
-    let length = u32::try_from(N).map_err(|_| Error::new(Code::Internal, "too many random bytes"))?;
+    let unsupported = || Error::new(Code::Unsupported, &["this browser has no crypto.getRandomValues"]);
+    let length = u32::try_from(N).map_err(|_| Error::new(Code::Internal, &["too many random bytes"]))?;
     let buffer = Uint8Array::new_with_length(length);
     let crypto = global().crypto().ok_or_else(unsupported)?;
     crypto
@@ -65,14 +65,18 @@ impl Key {
     pub(super) async fn sign(&self, message: &Uint8Array) -> Result<Uint8Array, Failure> {
         match self {
             Key::WebCrypto { subtle, private_key, algorithm } => {
-                let failed = |cause| Failure::caused_by(Error::new(Code::Internal, "WebCrypto could not sign"), cause);
+                let failed =
+                    |cause| Failure::caused_by(Error::new(Code::Internal, &["WebCrypto could not sign"]), cause);
                 let promise =
                     subtle.sign_with_object_and_buffer_source(algorithm, private_key, message).map_err(failed)?;
                 let signature = JsFuture::from(promise).await.map_err(failed)?;
                 Ok(Uint8Array::new(&signature))
             }
             #[cfg(feature = "wasm-key")]
-            Key::Wasm(key) => Ok(Uint8Array::from(key.sign(&message.to_vec()).as_slice())),
+            Key::Wasm(key) => {
+                let failed = || Error::new(Code::Internal, &["the session key could not sign"]);
+                Ok(Uint8Array::from(key.sign(&message.to_vec()).ok_or_else(failed)?.as_slice()))
+            }
         }
     }
 }
@@ -81,7 +85,7 @@ async fn generate_in_webcrypto() -> Result<(Key, PublicKey), Failure> {
     let unsupported = || {
         Error::new(
             Code::Unsupported,
-            "this page has no WebCrypto (crypto.subtle): it needs https, or the option keyStorage: 'wasm'",
+            &["this page has no WebCrypto (crypto.subtle): it needs https, or the option keyStorage: 'wasm'"],
         )
     };
     let subtle = global().crypto().and_then(|crypto| subtle(&crypto)).ok_or_else(unsupported)?;
@@ -104,18 +108,17 @@ async fn generate_in_webcrypto() -> Result<(Key, PublicKey), Failure> {
 fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
     // One draw in 2^32 is no scalar of P-256; more than a few in a row are a broken random number generator.
     for _ in 0..4 {
-        if let Some(key) = SessionKey::from_random(&zeroize::Zeroizing::new(random()?))
-            && let Some(public_key) = key.public_key()
-        {
+        if let Some(key) = SessionKey::from_random(&zeroize::Zeroizing::new(random()?)) {
+            let public_key = key.public_key();
             return Ok((Key::Wasm(key), public_key));
         }
     }
-    Err(Error::new(Code::Internal, "the browser's random numbers are not random").into())
+    Err(Error::new(Code::Internal, &["the browser's random numbers are not random"]).into())
 }
 
 #[cfg(not(feature = "wasm-key"))]
 fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
-    Err(Error::new(Code::Unsupported, "this build of the SDK has no keyStorage: 'wasm'").into())
+    Err(Error::new(Code::Unsupported, &["this build of the SDK has no keyStorage: 'wasm'"]).into())
 }
 
 /// `crypto.subtle`, which is undefined on pages that are not secure, whatever its type says.

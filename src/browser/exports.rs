@@ -1,8 +1,9 @@
 //! What the facade calls. Arguments are decoded before anything is awaited, so that what a caller does to them later has no effect.
 
-use std::cell::LazyCell;
+use std::cell::OnceCell;
 use std::future::{Future, pending};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use js_sys::Promise;
 use wasm_bindgen::JsValue;
@@ -12,10 +13,11 @@ use wasm_bindgen_futures::future_to_promise;
 use super::host::Browser;
 use super::signal::Abort;
 use super::{Failure, convert};
-use crate::driver::{Host, Sdk};
+use crate::driver::Sdk;
+use crate::shared::LocalBoxFuture;
 
 thread_local! {
-    static SDK: LazyCell<Rc<Sdk<Browser>>> = LazyCell::new(|| Rc::new(Sdk::new(Browser)));
+    static SDK: OnceCell<Rc<Sdk<Browser>>> = const { OnceCell::new() };
 }
 
 /// `Approov.initializeSession`
@@ -54,7 +56,7 @@ pub fn get_dpop_token(
     token: &JsValue,
     message_signature: &JsValue,
 ) -> Promise {
-    let claims = convert::claims(method, uri, nonce, token, message_signature, |text| Browser.parse_url(text));
+    let claims = convert::claims(method, uri, nonce, token, message_signature);
     promise(async move { Ok(sdk().proof(claims?).await?.into()) })
 }
 
@@ -76,9 +78,17 @@ pub fn get_expiries() -> Promise {
 }
 
 fn sdk() -> Rc<Sdk<Browser>> {
-    SDK.with(|sdk| Rc::clone(sdk))
+    SDK.with(|sdk| Rc::clone(sdk.get_or_init(|| Rc::new(Sdk::new(Browser)))))
 }
 
 fn promise(call: impl Future<Output = Result<JsValue, Failure>> + 'static) -> Promise {
-    future_to_promise(async move { call.await.map_err(convert::failure) })
+    // On the heap, so that all exports share the code that drives them.
+    let mut call: LocalBoxFuture<_> = Box::pin(call);
+    // Many calls are over at once, and the others get to what they wait for without a turn through the queue of tasks. Whatever
+    // wakes a call before it is polled again below is not missed, because it is polled again in any case.
+    match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(value)) => Promise::resolve(&value),
+        Poll::Ready(Err(failure)) => Promise::reject(&convert::failure(failure)),
+        Poll::Pending => future_to_promise(async move { call.await.map_err(convert::failure) }),
+    }
 }

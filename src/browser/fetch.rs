@@ -20,7 +20,7 @@ use crate::wire::{Body, FORM_TYPE, LARGEST_BODY, NONCE_HEADER, PROOF_HEADER, Res
 /// `network` with what `fetch` threw as the cause.
 pub(super) async fn send(request: &Request) -> Result<Response, Failure> {
     let unreachable = |cause| {
-        let error = Error::new(Code::Network, format!("no answer from the Approov service at {}", request.url));
+        let error = Error::new(Code::Network, &["no answer from the Approov service at ", &request.url]);
         Failure::caused_by(error, cause)
     };
     exchange(request).await.map_err(unreachable)
@@ -34,7 +34,8 @@ async fn exchange(request: &Request) -> Result<Response, JsValue> {
     let status = get(&answer, "status")?.as_f64().ok_or_else(|| TypeError::new("fetch did not give a Response"))?;
     let headers: Headers = get(&answer, "headers")?.unchecked_into();
     let content_type = headers.get("content-type")?.unwrap_or_default();
-    let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type =
+        content_type.split_once(';').map_or(&*content_type, |(name, _)| name).trim_ascii().to_ascii_lowercase();
     let date = headers.get("date")?.and_then(|value| moment(&value));
     Ok(Response {
         status: whole(status),
@@ -73,8 +74,8 @@ async fn body(answer: &JsValue, content_type: &str) -> Result<Body, JsValue> {
         return Ok(Body::Empty);
     }
     let Ok(text) = String::from_utf8(bytes) else { return Ok(Body::NotText) };
-    let json = is_json(content_type)
-        .then(|| JSON::parse(&text).ok().and_then(|value| serde_wasm_bindgen::from_value(value).ok()));
+    let json =
+        is_json(content_type).then(|| JSON::parse(&text).ok().and_then(|value| super::convert::json(&value, 16)));
     Ok(json.flatten().map_or(Body::Text(text), Body::Json))
 }
 
@@ -125,7 +126,7 @@ fn moment(http_date: &str) -> Option<UnixMillis> {
 
 /// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3); in milliseconds from now.
 fn pause(value: &str, now: Option<UnixMillis>) -> Option<i64> {
-    match value.trim().parse::<i64>() {
+    match value.trim_ascii().parse::<i64>() {
         Ok(seconds) => Some(seconds.saturating_mul(1000)),
         Err(_) => Some(moment(value)?.saturating_sub(now?)),
     }

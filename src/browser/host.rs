@@ -1,12 +1,13 @@
 //! What the driver needs from its host, given by the browser.
 
+use std::cell::RefCell;
 use std::future::Future;
 
 use gloo_timers::future::TimeoutFuture;
 use js_sys::{Date, Promise, Uint8Array};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
-use web_sys::Url;
+use web_sys::{Performance, Url};
 
 use super::crypto::{self, Key};
 use super::global::global;
@@ -14,12 +15,39 @@ use super::{Failure, fetch};
 use crate::config::{KeyStorage, UrlParts};
 use crate::driver::{Host, Request};
 use crate::jws::PublicKey;
+use crate::shared::LocalBoxFuture;
 use crate::time::Reading;
 use crate::wire::Response;
 
 /// The browser, as the driver sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Browser;
+
+thread_local! {
+    static PERFORMANCE: Option<Performance> = global().performance();
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; 256], left: 0 }) };
+}
+
+/// Random bytes drawn ahead, since every draw is a call into the browser. For what is made public anyway: no keys.
+struct Pool {
+    bytes: [u8; 256],
+    left: usize,
+}
+
+impl Pool {
+    fn draw<const N: usize>(&mut self) -> Result<[u8; N], Failure> {
+        if self.left < N {
+            self.bytes = crypto::random()?;
+            self.left = self.bytes.len();
+        }
+        let mut drawn = [0; N];
+        self.left = self.left.saturating_sub(N);
+        for (byte, fresh) in drawn.iter_mut().zip(self.bytes.iter().skip(self.left)) {
+            *byte = *fresh;
+        }
+        Ok(drawn)
+    }
+}
 
 impl Host for Browser {
     type Cause = JsValue;
@@ -28,12 +56,12 @@ impl Host for Browser {
     #[allow(clippy::cast_possible_truncation)] // a float to integer cast saturates
     fn now(&self) -> Reading {
         let wall = Date::now();
-        let monotonic = global().performance().map_or(wall, |performance| performance.now());
+        let monotonic = PERFORMANCE.with(|clock| clock.as_ref().map_or(wall, Performance::now));
         Reading { wall: wall as i64, monotonic: monotonic as i64 }
     }
 
     fn random<const N: usize>(&self) -> Result<[u8; N], Failure> {
-        crypto::random()
+        POOL.with_borrow_mut(|pool| pool.draw())
     }
 
     fn parse_url(&self, text: &str) -> Option<UrlParts> {
@@ -65,6 +93,7 @@ impl Host for Browser {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let task: LocalBoxFuture<()> = Box::pin(task);
         wasm_bindgen_futures::spawn_local(task);
     }
 }

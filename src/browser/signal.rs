@@ -28,7 +28,7 @@ impl Abort {
         let is_signal = Reflect::get(signal, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
             && Reflect::get(signal, &"addEventListener".into()).is_ok_and(|method| method.is_function());
         if !is_signal {
-            return Err(Error::invalid_argument("\"signal\" must be an AbortSignal").into());
+            return Err(Error::invalid_argument(&["\"signal\" must be an AbortSignal"]).into());
         }
         let signal: AbortSignal = signal.unchecked_ref::<AbortSignal>().clone();
         if signal.aborted() {
@@ -37,11 +37,11 @@ impl Abort {
         let mut listener = None;
         let promise = Promise::new(&mut |resolve, _reject| listener = Some(resolve));
         let Some(listener) = listener else {
-            return Err(Error::new(Code::Internal, "a promise could not be made").into());
+            return Err(Error::new(Code::Internal, &["a promise could not be made"]).into());
         };
-        signal
-            .add_event_listener_with_callback("abort", &listener)
-            .map_err(|cause| Failure::caused_by(Error::invalid_argument("\"signal\" must be an AbortSignal"), cause))?;
+        signal.add_event_listener_with_callback("abort", &listener).map_err(|cause| {
+            Failure::caused_by(Error::invalid_argument(&["\"signal\" must be an AbortSignal"]), cause)
+        })?;
         Ok(Some(Abort { signal, listener, aborted: promise }))
     }
 
@@ -60,7 +60,7 @@ impl Drop for Abort {
 }
 
 fn aborted(signal: &AbortSignal) -> Failure {
-    let error = Error::new(Code::Aborted, "the call was aborted by its signal");
+    let error = Error::new(Code::Aborted, &["the call was aborted by its signal"]);
     match Reflect::get(signal, &"reason".into()) {
         Ok(reason) if !reason.is_undefined() => Failure::caused_by(error, reason),
         Ok(_) | Err(_) => error.into(),

@@ -186,7 +186,7 @@ fn one_caller_who_gives_up_does_not_abort_the_others() {
     world.host.serve(|request| (1_000, Ok(good(request))));
     let mut patient = world.start_fetch(with_result("a", "r1"));
     let sdk = Rc::clone(&world.sdk);
-    let gave_up = Failure::caused_by(Error::new(Code::Aborted, "aborted"), "reason");
+    let gave_up = Failure::caused_by(Error::new(Code::Aborted, &["aborted"]), "reason");
     let impatient = world.run(async move { sdk.fetch_token(with_result("a", "r1"), async { gave_up }).await });
     let failure = impatient.expect_err("an error");
     assert_eq!((failure.error.code(), failure.cause), (Code::Aborted, Some("reason")));
@@ -322,7 +322,7 @@ fn a_wrong_wall_clock_changes_nothing() {
             method: Method::get(),
             url: "https://a/".into(),
             nonce: None,
-            token_hash: None,
+            token: None,
             message_signature: None,
         };
         let sdk = Rc::clone(&world.sdk);

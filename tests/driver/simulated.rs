@@ -222,7 +222,7 @@ impl Host for Simulation {
     async fn generate_key(&self, _: KeyStorage) -> Result<((), PublicKey), Failure<&'static str>> {
         self.turn().await;
         if self.0.broken_keys.get() {
-            return Err(Failure::caused_by(Error::new(Code::Unsupported, "no key"), "broken"));
+            return Err(Failure::caused_by(Error::new(Code::Unsupported, &["no key"]), "broken"));
         }
         self.0.keys.set(self.0.keys.get() + 1);
         let point = [&[4][..], &[self.0.keys.get(); 64]].concat();
@@ -247,7 +247,7 @@ impl Host for Simulation {
         let aborted = CountDrop(Some(Rc::clone(&self.0)));
         self.sleep(delay).await;
         aborted.disarm();
-        reply.map_err(|cause| Failure::caused_by(Error::new(Code::Network, "no answer"), cause))
+        reply.map_err(|cause| Failure::caused_by(Error::new(Code::Network, &["no answer"]), cause))
     }
 
     async fn sleep(&self, milliseconds: u32) {

@@ -5,7 +5,6 @@
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use std::collections::HashSet;
 use std::fmt;
 
 /// Why a text is not an acceptable JSON object.
@@ -18,66 +17,76 @@ pub(crate) enum JsonError {
 }
 
 pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
-    let object = serde_json::from_slice(text).map_err(|_| JsonError::Malformed)?;
     let mut repeated = false;
     let mut reader = serde_json::Deserializer::from_slice(text);
-    Names { repeated: &mut repeated }.deserialize(&mut reader).map_err(|_| JsonError::Malformed)?;
-    if repeated { Err(JsonError::DuplicateMember) } else { Ok(object) }
+    let value = Unique { repeated: &mut repeated }.deserialize(&mut reader).map_err(|_| JsonError::Malformed)?;
+    reader.end().map_err(|_| JsonError::Malformed)?;
+    match value {
+        Value::Object(_) if repeated => Err(JsonError::DuplicateMember),
+        Value::Object(object) => Ok(object),
+        _ => Err(JsonError::Malformed),
+    }
 }
 
-/// Walks a whole value and notes whether an object repeats a name.
-struct Names<'a> {
+/// Reads a value and notes whether an object in it repeats a name.
+struct Unique<'a> {
     repeated: &'a mut bool,
 }
 
-impl<'de> DeserializeSeed<'de> for Names<'_> {
-    type Value = ();
+impl<'de> DeserializeSeed<'de> for Unique<'_> {
+    type Value = Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Names<'_> {
-    type Value = ();
+impl<'de> Visitor<'de> for Unique<'_> {
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut names = HashSet::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
         while let Some(name) = map.next_key::<String>()? {
-            if !names.insert(name) {
+            let value = map.next_value_seed(Unique { repeated: self.repeated })?;
+            if object.insert(name, value).is_some() {
                 *self.repeated = true;
             }
-            map.next_value_seed(Names { repeated: self.repeated })?;
         }
-        Ok(())
+        Ok(Value::Object(object))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Names { repeated: self.repeated })?.is_some() {}
-        Ok(())
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(value) = seq.next_element_seed(Unique { repeated: self.repeated })? {
+            array.push(value);
+        }
+        Ok(Value::Array(array))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
     }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
     }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
     }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
     }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
     }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 }
 

@@ -20,17 +20,8 @@ pub(crate) struct Servers {
 impl Servers {
     /// Builds both and learns from cargo where they are.
     pub(crate) fn build(project: &Project) -> Result<Self> {
-        Self::build_with(project, &[])
-    }
-
-    /// The same, as they would run in production.
-    pub(crate) fn build_optimised(project: &Project) -> Result<Self> {
-        Self::build_with(project, &["--release"])
-    }
-
-    fn build_with(project: &Project, options: &[&str]) -> Result<Self> {
         let programs = ["--bin", "approov-web-service", "--example", "demo_api"];
-        let arguments = [&["-p", "approov-web-service", "-p", "approov-verify"], &programs[..], options].concat();
+        let arguments = [&["-p", "approov-web-service", "-p", "approov-verify"], &programs[..]].concat();
         let messages = cargo_build(project, &arguments)?;
         Ok(Self {
             service: executable(&messages, "approov-web-service")?,
@@ -64,14 +55,8 @@ fn cargo_build(project: &Project, arguments: &[&str]) -> Result<String> {
     String::from_utf8(result.stdout).context("cargo's messages")
 }
 
-/// Builds a program as it would run in production; where it is.
-pub(crate) fn build_example(project: &Project, package: &str, example: &str) -> Result<PathBuf> {
-    let messages = cargo_build(project, &["--release", "-p", package, "--example", example])?;
-    executable(&messages, example)
-}
-
 /// The executable of a target, from cargo's JSON messages.
-fn executable(messages: &str, target: &str) -> Result<PathBuf> {
+pub(crate) fn executable(messages: &str, target: &str) -> Result<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

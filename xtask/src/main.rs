@@ -21,7 +21,10 @@ cargo xtask <command>
   demo [--check]        start service, protected API and demo site until Ctrl-C; --check drives the demo once in a
                         headless browser, prints what the API verified and exits
   test [PART]...        run the tests; parts: unit, web, e2e, package, interop (all of them by default)
-  bench [PART]...       measure beside the peers; parts: size, sdk, service, verify (all of them by default)
+  bench [PART]...       measure this project beside its peers; parts: sdk, size, service, verify (all of them by default)
+        --rounds N      rounds in browsers (default 9)
+        --requests N    refresh requests in each round of the service part (default 60000)
+        --write-readme  also write README's section on performance from this run
   setup                 only install what the commands above need and this machine lacks
 
 Missing tools are installed on the way, or the command to install them is printed.";
@@ -52,7 +55,10 @@ fn run(words: &[&str]) -> Result<ExitCode> {
         ["demo"] => demo::serve(&Project::locate()?),
         ["demo", "--check"] => demo::check(&Project::locate()?),
         ["test", parts @ ..] => suite::run(&Project::locate()?, &suite::Part::parse_all(parts)?),
-        ["bench", parts @ ..] => bench::measure(&Project::locate()?, &bench::Part::parse_all(parts)?),
+        ["bench", words @ ..] => {
+            let options = bench::Options::parse(words)?;
+            bench::run_parts(&Project::locate()?, &options)
+        }
         ["setup"] => {
             let project = Project::locate()?;
             suite::install_everything(&project)?;

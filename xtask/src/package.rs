@@ -2,13 +2,15 @@
 //!
 //! wasm-pack compiles and binds, wasm-opt optimises, esbuild joins the facade (`pkg-template/approov.js`) with the
 //! generated glue and with one of two ways to reach the WebAssembly: embedded in the file, or as a file beside it.
+//! The crate is compiled twice: whole, and without the `wasm-key` feature for the lite entry.
 
+use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::process::{output, run};
@@ -17,39 +19,58 @@ use crate::tools::{self, WASM_BINDGEN, WASM_PACK};
 
 /// Where a bundle's WebAssembly is.
 enum Wasm {
-    /// In the JavaScript itself, as hexadecimal text: after brotli that costs 8 % over the bare bytes, base64 39 %.
+    /// In the JavaScript itself, as text with one character per byte: after brotli that costs 3 % over the bare bytes,
+    /// hexadecimal 10 %, base64 39 %.
     Embedded,
     /// In a file of this name beside the JavaScript.
     Beside(&'static str),
 }
 
-/// One compilation of the crate.
-struct Build {
-    name: &'static str,
-    /// Cargo's options for it.
-    features: &'static [&'static str],
+/// One way to compile the crate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Build {
+    /// With the default features.
+    Whole,
+    /// Without the key store in WebAssembly memory, which is half of the code.
+    Lite,
 }
 
-const FULL: &Build = &Build { name: "full", features: &[] };
-/// Without the key store in WebAssembly memory: for pages that always have WebCrypto.
-const LITE: &Build = &Build { name: "lite", features: &["--no-default-features"] };
+impl Build {
+    const ALL: [Self; 2] = [Self::Whole, Self::Lite];
+
+    /// Where its bindings go, below the work directory.
+    const fn directory(self) -> &'static str {
+        match self {
+            Self::Whole => "bindings",
+            Self::Lite => "bindings-lite",
+        }
+    }
+
+    const fn cargo_arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Whole => &["--package", "approov-web-sdk"],
+            Self::Lite => &["--package", "approov-web-sdk", "--no-default-features"],
+        }
+    }
+}
 
 /// One JavaScript file of the package.
 struct Bundle {
     file: &'static str,
-    build: &'static Build,
+    build: Build,
     wasm: Wasm,
 }
 
 const BUNDLES: &[Bundle] = &[
-    Bundle { file: "approov.js", build: FULL, wasm: Wasm::Embedded },
-    Bundle { file: "index.js", build: FULL, wasm: Wasm::Beside("approov_bg.wasm") },
-    Bundle { file: "lite.js", build: LITE, wasm: Wasm::Beside("approov_lite_bg.wasm") },
+    Bundle { file: "approov.js", build: Build::Whole, wasm: Wasm::Embedded },
+    Bundle { file: "index.js", build: Build::Whole, wasm: Wasm::Beside("approov_bg.wasm") },
+    Bundle { file: "lite.js", build: Build::Lite, wasm: Wasm::Beside("approov_lite_bg.wasm") },
 ];
 
 /// Files that the package takes over as they are: source in the repository, name in the package.
 const COPIED: &[(&str, &str)] = &[
     ("pkg-template/approov.d.ts", "approov.d.ts"),
+    ("pkg-template/lite.d.ts", "lite.d.ts"),
     ("pkg-template/README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
@@ -69,6 +90,8 @@ const WASM_OPT: &[&str] = &[
     "--strip-debug",
     "--strip-producers",
     "--strip-target-features",
+    // Short names for what the glue and the WebAssembly share; prints which name became which.
+    "--minify-imports-and-exports-and-modules",
 ];
 
 /// Builds everything. `dist/` is replaced only when all of it was built.
@@ -77,9 +100,9 @@ pub(crate) fn build(project: &Project) -> Result<()> {
     let work = project.target.join("package");
     let dist = work.join("dist");
     recreate(&dist)?;
-    for build in [FULL, LITE] {
-        let glue = compile(project, build, &work.join("bindings").join(build.name))?;
-        for bundle in BUNDLES.iter().filter(|bundle| bundle.build.name == build.name) {
+    for build in Build::ALL {
+        let glue = compile(project, build, &work)?;
+        for bundle in BUNDLES.iter().filter(|bundle| bundle.build == build) {
             assemble(project, bundle, &glue, &work, &dist)?;
         }
     }
@@ -87,6 +110,7 @@ pub(crate) fn build(project: &Project) -> Result<()> {
         copy(&project.root.join(source), &dist.join(name))?;
     }
     write_package_json(project, &dist)?;
+    run(Command::new("node").arg(project.root.join("xtask/integrity.mjs")).arg(&dist))?;
 
     if project.dist().exists() {
         fs::remove_dir_all(project.dist()).context("removing the old dist/")?;
@@ -110,23 +134,99 @@ struct Glue {
     wasm: PathBuf,
 }
 
-fn compile(project: &Project, build: &Build, directory: &Path) -> Result<Glue> {
-    recreate(directory)?;
+fn compile(project: &Project, build: Build, work: &Path) -> Result<Glue> {
+    let directory = work.join(build.directory());
+    recreate(&directory)?;
     run(Command::new(WASM_PACK.program()?)
-        .args(["build", "--release", "--target", "web", "--mode", "no-install"])
+        .args(["build", "--profile", "wasm", "--target", "web", "--mode", "no-install"])
         .args(["--no-opt", "--no-pack", "--no-typescript", "--out-name", "approov", "--out-dir"])
-        .arg(directory)
+        .arg(&directory)
         .arg(&project.root)
-        .args(["--", "--package", "approov-web-sdk"])
-        .args(build.features)
+        .arg("--")
+        .args(build.cargo_arguments())
+        .args(without_machine_paths()?)
         .env("PATH", tools::path()?))?;
     let optimised = directory.join("approov_bg.optimised.wasm");
-    run(Command::new(project.npm_program("wasm-opt"))
-        .args(WASM_OPT)
-        .arg(directory.join("approov_bg.wasm"))
-        .arg("-o")
-        .arg(&optimised))?;
-    Ok(Glue { javascript: directory.join("approov.js"), wasm: optimised })
+    let names = output(
+        Command::new(project.npm_program("wasm-opt"))
+            .args(WASM_OPT)
+            .arg(directory.join("approov_bg.wasm"))
+            .arg("-o")
+            .arg(&optimised),
+    )?;
+    let javascript = directory.join("approov.js");
+    fs::write(&javascript, with_short_names(&fs::read_to_string(&javascript)?, &names)?)?;
+    Ok(Glue { javascript, wasm: optimised })
+}
+
+/// Cargo's options that keep the places of the dependencies' sources on this machine out of the panic messages. (They add
+/// to the flags in `.cargo/config.toml`; the variable `RUSTFLAGS` would replace those.)
+fn without_machine_paths() -> Result<Vec<String>> {
+    let home = match (env::var_os("CARGO_HOME"), env::home_dir()) {
+        (Some(home), _) => PathBuf::from(home),
+        (None, Some(home)) => home.join(".cargo"),
+        (None, None) => bail!("neither CARGO_HOME nor a home directory is known"),
+    };
+    let registries = home.join("registry/src");
+    let mut flags = Vec::new();
+    for entry in fs::read_dir(&registries).with_context(|| format!("reading {}", registries.display()))? {
+        flags.push(format!("--remap-path-prefix={}/=", entry?.path().display()));
+    }
+    let flags = serde_json::to_string(&flags)?;
+    Ok(vec!["--config".to_owned(), format!("target.wasm32-unknown-unknown.rustflags={flags}")])
+}
+
+/// The glue, with the names that wasm-opt has given to what glue and WebAssembly share.
+fn with_short_names(glue: &str, names: &str) -> Result<String> {
+    let names: Value = serde_json::from_str(names).context("reading the names that wasm-opt printed")?;
+    let table =
+        |kind: &str| names.get(kind).and_then(Value::as_array).with_context(|| format!("no {kind} in the names"));
+    let mut glue = glue.to_owned();
+    let mut module = None;
+    for import in table("imports")? {
+        let [from, name, short] = texts(import)?;
+        module = Some(from);
+        glue = with_renamed(&glue, "        ", name, ": function", short)?;
+    }
+    let module = module.context("the WebAssembly imports nothing")?;
+    glue = with_renamed(&glue, "        \"", module, "\": import0", "a")?;
+    for export in table("exports")? {
+        let [name, short] = texts(export)?;
+        glue = with_renamed_member(&glue, name, short);
+    }
+    Ok(glue)
+}
+
+/// Replaces `name` where it stands between `before` and `after`, which must be once.
+fn with_renamed(glue: &str, before: &str, name: &str, after: &str, short: &str) -> Result<String> {
+    let old = format!("{before}{name}{after}");
+    let count = glue.matches(&old).count();
+    ensure!(count == 1, "the generated glue has {name} {count} times");
+    Ok(glue.replace(&old, &format!("{before}{short}{after}")))
+}
+
+/// Replaces the member `name` of `wasm`, the object of the exports.
+fn with_renamed_member(glue: &str, name: &str, short: &str) -> String {
+    let mut renamed = String::with_capacity(glue.len());
+    let mut pieces = glue.split("wasm.");
+    renamed.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        renamed.push_str("wasm.");
+        match piece.strip_prefix(name) {
+            Some(rest) if !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') => {
+                renamed.push_str(short);
+                renamed.push_str(rest);
+            }
+            _ => renamed.push_str(piece),
+        }
+    }
+    renamed
+}
+
+fn texts<const N: usize>(row: &Value) -> Result<[&str; N]> {
+    let row = row.as_array().context("a name that is no row")?;
+    let texts: Vec<&str> = row.iter().filter_map(Value::as_str).collect();
+    texts.try_into().map_err(|_| anyhow!("a row of names that does not have {N} texts"))
 }
 
 /// Joins the facade, the glue and the bundle's source of the WebAssembly into one module.
@@ -135,10 +235,9 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     let sources = directory.join("src");
     recreate(&sources)?;
     copy(&project.root.join("pkg-template/approov.js"), &sources.join("approov.js"))?;
-    fs::write(sources.join("glue.js"), without_default_location(&fs::read_to_string(&glue.javascript)?)?)?;
+    fs::write(sources.join("glue.js"), glue_factory(&fs::read_to_string(&glue.javascript)?)?)?;
     match bundle.wasm {
         Wasm::Embedded => {
-            fs::write(sources.join("wasm.hex"), hexadecimal(&fs::read(&glue.wasm)?)?)?;
             fs::write(sources.join("wasm-source.js"), EMBEDDED)?;
         }
         Wasm::Beside(file) => {
@@ -148,72 +247,94 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     }
     run(Command::new(project.npm_program("esbuild"))
         .args(["src/approov.js", "--bundle", "--format=esm", "--target=es2022", "--minify", "--charset=utf8"])
-        .args(["--loader:.hex=text", "--legal-comments=none", "--log-level=warning"])
+        .args(["--legal-comments=none", "--log-level=warning"])
         .args(["--sourcemap", &format!("--outfile={}", bundle.file)])
         .current_dir(&directory))?;
     let map = format!("{}.map", bundle.file);
-    copy(&directory.join(bundle.file), &dist.join(bundle.file))?;
-    fs::write(dist.join(&map), without_embedded_bytes(&fs::read_to_string(directory.join(&map))?)?)?;
-    Ok(())
+    copy(&directory.join(&map), &dist.join(&map))?;
+    let code = fs::read_to_string(directory.join(bundle.file))?;
+    let code = match bundle.wasm {
+        Wasm::Embedded => with_embedded_bytes(&code, &fs::read(&glue.wasm)?)?,
+        Wasm::Beside(_) => code,
+    };
+    fs::write(dist.join(bundle.file), code).with_context(|| format!("writing {}", bundle.file))
 }
 
-/// `wasm-source.js` of the one-file build. `Uint8Array.fromHex` is there in new browsers.
-const EMBEDDED: &str = r#"import hex from './wasm.hex'
-
-/** The bytes of the WebAssembly module. */
+/// `wasm-source.js` of the one-file build. The function with the bytes is added to the end of the bundle.
+const EMBEDDED: &str = r#"/** The bytes of the WebAssembly module. */
 export default async function wasmSource() {
-  if (Uint8Array.fromHex) return Uint8Array.fromHex(hex)
-  const bytes = new Uint8Array(hex.length / 2)
-  for (let i = 0; i < bytes.length; i++) bytes[i] = parseInt(hex.slice(2 * i, 2 * i + 2), 16)
+  const text = approovWasmBytes()
+  const bytes = new Uint8Array(text.length)
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i)
   return bytes
 }
 "#;
 
+/// The bundle with the function that [`EMBEDDED`] calls, behind everything that the source map speaks of. The bytes are the
+/// characters up to U+00FF of a string (modules are UTF-8 always), as they are but for those that end or escape one: bundlers
+/// escape more, which costs 2 kB after brotli.
+fn with_embedded_bytes(bundle: &str, bytes: &[u8]) -> Result<String> {
+    let (code, comment) = bundle.rsplit_once("//# sourceMappingURL=").context("the bundle names no source map")?;
+    let mut text = String::with_capacity(bundle.len().saturating_add(bytes.len().saturating_mul(2)));
+    text.push_str(code);
+    text.push_str("function approovWasmBytes(){return\"");
+    for byte in bytes {
+        match byte {
+            b'"' => text.push_str("\\\""),
+            b'\\' => text.push_str("\\\\"),
+            b'\n' => text.push_str("\\n"),
+            b'\r' => text.push_str("\\r"),
+            other => text.push(char::from(*other)),
+        }
+    }
+    text.push_str("\"}\n//# sourceMappingURL=");
+    text.push_str(comment);
+    Ok(text)
+}
+
 /// `wasm-source.js` of a build whose WebAssembly is a file of its own. Bundlers recognise this form of URL.
 fn beside(file: &str) -> String {
     format!(
-        "/** Where the WebAssembly module is. */\nexport default async function wasmSource() {{\n  return new URL('{file}', import.meta.url)\n}}\n"
+        "/** Where the WebAssembly module is. */\nexport default async function wasmSource() {{\n  return new URL('./{file}', import.meta.url)\n}}\n"
     )
 }
 
-/// The generated glue guesses a URL when it is given none. The facade always gives one, and a bundler that meets the
-/// guess would look for a file that the package does not have.
-fn without_default_location(glue: &str) -> Result<String> {
-    let guess = "new URL('approov_bg.wasm', import.meta.url)";
-    match glue.matches(guess).count() {
-        0 => Ok(glue.to_owned()),
-        1 => Ok(glue.replace(guess, "undefined")),
-        count => bail!("the generated glue names its WebAssembly file {count} times"),
+/// The functions that the facade calls, by their names in JavaScript.
+const EXPORTS: &[&str] = &["initializeSession", "fetchToken", "getDPoPToken", "messageSignature", "getExpiries"];
+
+/// The generated glue as a function that makes a fresh one.
+///
+/// As generated, the glue is a module with state: it can serve one instance of the WebAssembly for as long as the page lives, and
+/// an instance that has trapped could not be replaced. Its own loading, at its end, is left out: the facade loads, and the glue's
+/// way writes to the console and guesses a URL that bundlers would follow.
+fn glue_factory(glue: &str) -> Result<String> {
+    let (state, loading) = glue.split_once(LOADING).context("the generated glue does not load as expected")?;
+    ensure!(
+        loading.contains("function __wbg_init(") && state.contains("function __wbg_finalize_init(instance, module)"),
+        "the generated glue does not initialise as expected"
+    );
+    let mut inside = String::new();
+    for line in state.lines() {
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        ensure!(
+            !line.starts_with("import ") && !line.starts_with("export"),
+            "the generated glue has the line {line:?}"
+        );
+        // Not indented: a line may be part of a text.
+        writeln!(inside, "{line}")?;
     }
+    for name in EXPORTS {
+        ensure!(inside.contains(&format!("function {name}(")), "the generated glue has no function {name}");
+    }
+    let exports = EXPORTS.join(", ");
+    Ok(format!(
+        "/** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}\
+         return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n}}\n"
+    ))
 }
 
-/// A source map without the text of the embedded WebAssembly, which is no source.
-fn without_embedded_bytes(map: &str) -> Result<String> {
-    let mut map: Value = serde_json::from_str(map).context("reading a source map")?;
-    let names: Vec<String> = map
-        .get("sources")
-        .and_then(Value::as_array)
-        .context("a source map without sources")?
-        .iter()
-        .map(|name| name.as_str().unwrap_or_default().to_owned())
-        .collect();
-    if let Some(contents) = map.get_mut("sourcesContent").and_then(Value::as_array_mut) {
-        for (name, content) in names.iter().zip(contents) {
-            if name.ends_with(".hex") {
-                *content = Value::Null;
-            }
-        }
-    }
-    Ok(map.to_string())
-}
-
-fn hexadecimal(bytes: &[u8]) -> Result<String> {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}")?;
-    }
-    Ok(text)
-}
+/// With this the generated glue's own loading begins; all after it serves that.
+const LOADING: &str = "async function __wbg_load(module, imports) {";
 
 /// The template with the crate's version.
 fn write_package_json(project: &Project, dist: &Path) -> Result<()> {
@@ -264,8 +385,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_become_lower_case_hexadecimal() {
-        assert_eq!(hexadecimal(&[0, 0x0a, 0xff]).unwrap(), "000aff");
+    fn the_glue_takes_the_short_names() {
+        let glue = "function f(a) { return wasm.f(a, wasm.f_2); }\n    const import0 = {\n        __wbg_x_1: function(arg0) {\n        },\n    };\n    return {\n        \"./a_bg.js\": import0,\n    };\n";
+        let names = r#"{"imports": [["./a_bg.js", "__wbg_x_1", "$"]], "exports": [["f", "b"], ["f_2", "c"]]}"#;
+        let short = with_short_names(glue, names).unwrap();
+        assert_eq!(
+            short,
+            "function f(a) { return wasm.b(a, wasm.c); }\n    const import0 = {\n        $: function(arg0) {\n        },\n    };\n    return {\n        \"a\": import0,\n    };\n"
+        );
+    }
+
+    #[test]
+    fn glue_that_lacks_an_import_is_an_error() {
+        assert!(with_short_names("", r#"{"imports": [["./a_bg.js", "x", "$"]], "exports": []}"#).is_err());
+    }
+
+    #[test]
+    fn every_byte_is_embedded_as_one_character() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let embedded = with_embedded_bytes("code\n//# sourceMappingURL=a.js.map\n", &bytes).unwrap();
+        assert!(embedded.starts_with("code\nfunction approovWasmBytes(){return\"\u{0}\u{1}"), "{embedded:?}");
+        assert!(embedded.ends_with("þÿ\"}\n//# sourceMappingURL=a.js.map\n"), "{embedded:?}");
+        let (_, literal) = embedded.split_once('"').unwrap();
+        let (literal, _) = literal.rsplit_once('"').unwrap();
+        let plain = literal.replace("\\n", "\n").replace("\\r", "\r").replace("\\\"", "\"").replace("\\\\", "\\");
+        assert_eq!(plain.chars().map(u32::from).collect::<Vec<_>>(), (0..=255).collect::<Vec<_>>());
     }
 
     #[test]
@@ -279,16 +423,40 @@ mod tests {
         assert!(with_version("{}", "1.2.3").is_err());
     }
 
+    const GLUE: &str = "\
+export function initializeSession(options) {}
+export function fetchToken(api, options) {}
+export function getDPoPToken(method) {}
+export function messageSignature(message) {}
+export function getExpiries() {}
+function __wbg_get_imports() {}
+let wasm;
+function __wbg_finalize_init(instance, module) {}
+
+async function __wbg_load(module, imports) {
+}
+async function __wbg_init(module_or_path) { new URL('approov_bg.wasm', import.meta.url) }
+export { initSync, __wbg_init as default };
+";
+
     #[test]
-    fn the_guessed_location_leaves_the_glue() {
-        let glue = "if (x === undefined) { x = new URL('approov_bg.wasm', import.meta.url); }";
-        assert_eq!(without_default_location(glue).unwrap(), "if (x === undefined) { x = undefined; }");
+    fn the_glue_becomes_a_function_with_its_state_inside_and_without_its_loading() {
+        let factory = glue_factory(GLUE).unwrap();
+        let (head, inside) = factory.split_once("export default function makeGlue() {").unwrap();
+        assert!(!head.contains("wasm;") && inside.contains("let wasm;"), "{factory}");
+        assert!(!factory.contains("import.meta") && !inside.contains("export"), "{factory}");
+        assert!(inside.contains("start: __wbg_finalize_init, initializeSession, fetchToken"), "{factory}");
     }
 
     #[test]
-    fn a_source_map_keeps_its_sources_but_not_the_embedded_bytes() {
-        let map = r#"{"sources":["src/wasm.hex","src/approov.js"],"sourcesContent":["00ff","export {}"]}"#;
-        let kept: Value = serde_json::from_str(&without_embedded_bytes(map).unwrap()).unwrap();
-        assert_eq!(kept["sourcesContent"], serde_json::json!([null, "export {}"]));
+    fn glue_that_looks_otherwise_than_known_is_an_error() {
+        for (part, other) in [
+            ("async function __wbg_load", "async function load"),
+            ("(instance, module)", "(instance)"),
+            ("export function fetchToken", "export function fetchTokens"),
+            ("let wasm;", "import { a } from 'b';"),
+        ] {
+            assert!(glue_factory(&GLUE.replacen(part, other, 1)).is_err(), "{part}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use std::{env, fs};
 
@@ -22,7 +23,7 @@ pub(crate) enum Part {
     Web,
     /// The packed package against the real service and the protected API, in browsers.
     E2e,
-    /// What is in the package, and how it loads.
+    /// What is in the package, and what it does in bundlers, runtimes and under policies.
     Package,
     /// Other people's code on the other side: the Node and Python examples of a backend, JOSE libraries that read the service's
     /// tokens, requests that schemathesis generates from the service's description.
@@ -98,7 +99,10 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
                 python(project)?;
                 tools::ensure_npm_packages(&project.root.join(NODE_EXAMPLE))?;
             }
-            Part::Package => package::install_tools(project)?,
+            Part::Package => {
+                tools::ensure_engines(&tools::chosen_engines()?)?;
+                package::install_tools(project)?;
+            }
             Part::Interop => {
                 python(project)?;
                 tools::ensure_npm_packages(&project.root.join(NODE_EXAMPLE))?;
@@ -117,18 +121,12 @@ fn run_part(project: &Project, part: Part, tally: &mut Tally) -> Result<()> {
             ensure_package(project)?;
             let servers = Servers::build(project)?;
             let python = python(project)?;
-            node_tests(
-                project,
-                "browser",
-                |command| {
-                    servers.announce_to(command).env("PYTHON", python);
-                },
-                tally,
-            )
+            node_tests(project, "browser", servers.announce_to(&mut Command::new("node")).env("PYTHON", python), tally)
         }
         Part::Package => {
-            package::build(project)?;
-            node_tests(project, "package", |_| {}, tally)
+            ensure_package(project)?;
+            let servers = Servers::build(project)?;
+            node_tests(project, "package", servers.announce_to(&mut Command::new("node")), tally)
         }
         Part::Interop => interop(project, tally),
     }
@@ -208,10 +206,9 @@ fn interop(project: &Project, tally: &mut Tally) -> Result<()> {
 }
 
 /// The test files of one directory of `tests/e2e`, by Node's test runner.
-fn node_tests(project: &Project, directory: &str, prepare: impl FnOnce(&mut Command), tally: &mut Tally) -> Result<()> {
+fn node_tests(project: &Project, directory: &str, command: &mut Command, tally: &mut Tally) -> Result<()> {
     let mut files = test_files(&project.tests().join(directory))?;
     files.sort();
-    let mut command = Command::new("node");
     command
         .args(["--test", "--test-reporter=spec", "--test-concurrency=2"])
         .args(files)
@@ -220,8 +217,7 @@ fn node_tests(project: &Project, directory: &str, prepare: impl FnOnce(&mut Comm
         .env("APPROOV_TARBALL", project.tarball());
     let engines: Vec<&str> = tools::chosen_engines()?.iter().map(|engine| engine.name).collect();
     command.env("APPROOV_ENGINES", engines.join(",")).env("PATH", tools::path()?);
-    prepare(&mut command);
-    runner(&mut command, tally)
+    runner(command, tally)
 }
 
 fn test_files(directory: &Path) -> Result<Vec<String>> {
@@ -236,13 +232,19 @@ fn test_files(directory: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// The package as `cargo xtask package` left it, when this run has just built it; built now otherwise.
+/// Builds the package, once in a run; with `APPROOV_KEEP_PACKAGE` set, the one that is there serves.
 fn ensure_package(project: &Project) -> Result<()> {
+    static BUILT: AtomicBool = AtomicBool::new(false);
+    if BUILT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     if env::var_os("APPROOV_KEEP_PACKAGE").is_some() && project.tarball().is_file() {
         println!("APPROOV_KEEP_PACKAGE is set: testing {} as it is", project.tarball().display());
         return Ok(());
     }
-    package::build(project)
+    package::build(project)?;
+    BUILT.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// A command that is one test: it holds or it does not.

@@ -304,3 +304,59 @@ fn cache() -> Result<PathBuf> {
     };
     Ok(base.join("approov-web-sdk"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    /// The files of this name in the repository, apart from what was built or installed.
+    fn files_named(name: &str, directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let last = path.file_name().and_then(OsStr::to_str).unwrap();
+            if path.is_dir() && !["node_modules", "target", "dist", ".git", ".next"].contains(&last) {
+                files_named(name, &path, found);
+            } else if last == name {
+                found.push(path);
+            }
+        }
+    }
+
+    fn lock_files(name: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        files_named(name, &PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."), &mut found);
+        assert!(!found.is_empty());
+        found
+    }
+
+    #[test]
+    fn npm_lock_files_name_no_registry() {
+        for path in lock_files("package-lock.json") {
+            let lock = fs::read_to_string(&path).unwrap();
+            assert!(!lock.contains("\"resolved\": \"http"), "{} names a registry", path.display());
+        }
+    }
+
+    #[test]
+    fn cargo_lock_files_name_only_crates_io() {
+        for path in lock_files("Cargo.lock") {
+            for line in fs::read_to_string(&path).unwrap().lines().filter(|line| line.starts_with("source = ")) {
+                assert_eq!(
+                    line,
+                    "source = \"registry+https://github.com/rust-lang/crates.io-index\"",
+                    "{}",
+                    path.display()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_pinned_wasm_bindgen_is_the_one_in_cargo_lock() {
+        let lock = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock")).unwrap();
+        let wanted = format!("name = \"wasm-bindgen\"\nversion = \"{}\"\n", WASM_BINDGEN.version);
+        assert!(lock.contains(&wanted), "WASM_BINDGEN and Cargo.lock disagree");
+    }
+}

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 
@@ -22,9 +22,10 @@ export async function unpackTarball() {
  * Starts the servers, and a site that has the package's `approov.js` at its root, the whole package under `/package/` and
  * the test pages.
  *
- * @param {{serviceArgs?: string[], mounts?: Record<string, string>}} [options] further arguments of the service, further files of the site
+ * @param {{serviceArgs?: string[], routes?: object, headers?: object, mounts?: Record<string, string>}} [options] `routes` and
+ *   `headers` are the site's; `mounts` gives files of the package, or others by their whole path, a URL
  */
-export async function startServers({ serviceArgs = [], mounts = {} } = {}) {
+export async function startServers({ serviceArgs = [], routes = {}, headers = {}, mounts = {} } = {}) {
   const cleanups = []
   const stop = async () => {
     for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
@@ -38,8 +39,10 @@ export async function startServers({ serviceArgs = [], mounts = {} } = {}) {
         '/approov.js': join(unpacked.path, 'approov.js'),
         '/checks.js': fileURLToPath(new URL('../../../www-demo/public/checks.js', import.meta.url)),
         '/package': unpacked.path,
-        ...mounts,
+        ...Object.fromEntries(Object.entries(mounts).map(([url, file]) => [url, resolve(unpacked.path, file)])),
       },
+      routes,
+      headers,
     })
     cleanups.push(site.stop)
     const service = await startService({ args: serviceArgs })

@@ -1,0 +1,195 @@
+//! How the check services' servers are asked: fields, connections, retries, time.
+
+// A helper of a test may fail as a test fails.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use approov_web_service::check::{CheckError, Checked};
+use approov_web_service::config::{Config, Site};
+use approov_web_service::lookup::{Asker, Lookup};
+use approov_web_service::params::{Evidence, FreshResult};
+use approov_web_service::provider::Provider;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+const PASSED: &str = r#"{"success":true,"challenge_ts":"2026-01-01T00:00:00Z","hostname":"a.example","score":0.9}"#;
+
+fn site(provider: Provider, url: &str, more: &str) -> Site {
+    let (kind, key) = match provider {
+        Provider::Fingerprint => ("fingerprint.subscription", "public_api_key"),
+        Provider::Hcaptcha => ("hcaptcha.site", "site_key"),
+        Provider::Recaptcha => ("recaptcha.site", "site_key"),
+    };
+    let text = format!(
+        "[[account]]\nsite_key = \"a\"\nsecret = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
+         [[account.{kind}]]\n{key} = \"key\"\nsecret = \"sh&h\"\nverify_url = \"{url}\"\n{more}"
+    );
+    Config::parse(&text, &|_| None).unwrap().accounts["a"].checks[&provider].sites["key"].clone()
+}
+
+fn result(provider: Provider) -> FreshResult {
+    let evidence = match provider {
+        Provider::Fingerprint => Evidence::Fingerprint { visitor_id: "v/1".into(), request_id: "r 1".into() },
+        _ => Evidence::Captcha { token: "tok en".into(), host: None },
+    };
+    FreshResult { provider, site: "key".into(), evidence, digest: String::new() }
+}
+
+async fn check(lookup: &Lookup, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
+    lookup.check(&result(provider), site, Asker { client_ip: "192.0.2.7", page_host: "a.example" }).await
+}
+
+/// A server that answers each request with `answer` and keeps what it was asked; it counts connections.
+struct Server {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    asked: tokio::sync::mpsc::UnboundedReceiver<String>,
+}
+
+async fn server(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (connections, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
+    let (sender, asked) = tokio::sync::mpsc::unbounded_channel();
+    let count = Arc::clone(&connections);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (answer, sender) = (Arc::clone(&answer), sender.clone());
+            tokio::spawn(async move {
+                let mut text = String::new();
+                let mut buffer = [0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                    text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let declared = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                    if body.len() < declared.map_or(0, |length| length.parse().unwrap()) {
+                        continue;
+                    }
+                    let Some(answer) = answer(&text) else { return };
+                    sender.send(std::mem::take(&mut text)).unwrap();
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    Server { address, connections, asked }
+}
+
+fn http(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn lookup() -> Lookup {
+    Lookup::new(Duration::from_secs(2)).unwrap()
+}
+
+#[tokio::test]
+async fn captchas_are_asked_with_the_documented_fields_over_one_connection() {
+    let mut server = server(|_| Some(http("200 OK", PASSED))).await;
+    let lookup = lookup();
+    let url = format!("http://{}/siteverify", server.address);
+    for (provider, more, body) in [
+        (Provider::Hcaptcha, "include_ip = true", "secret=sh%26h&response=tok+en&sitekey=key&remoteip=192.0.2.7"),
+        (Provider::Recaptcha, "include_ip = true", "secret=sh%26h&response=tok+en&remoteip=192.0.2.7"),
+        (Provider::Recaptcha, "", "secret=sh%26h&response=tok+en"),
+    ] {
+        let checked = check(&lookup, provider, &site(provider, &url, more)).await.unwrap();
+        assert_eq!(checked.verdict, Ok(()));
+        let asked = server.asked.recv().await.unwrap();
+        assert!(asked.starts_with("POST /siteverify HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("content-type: application/x-www-form-urlencoded\r\n"), "{asked}");
+        assert!(asked.ends_with(&format!("\r\n\r\n{body}")), "{asked}");
+    }
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn fingerprint_is_asked_for_the_visit_and_for_bots_only_when_needed() {
+    let mut server = server(|asked| {
+        let now = approov_web_service::time::Moment::now().as_millis();
+        Some(http(
+            "200 OK",
+            &if asked.starts_with("GET /v3/events/") {
+                r#"{"products":{"botd":{"data":{"bot":{"result":"bad"}}}}}"#.to_owned()
+            } else {
+                format!(r#"{{"visitorId":"v/1","visits":[{{"requestId":"r 1","timestamp":{now}}}]}}"#)
+            },
+        ))
+    })
+    .await;
+    let url = format!("http://{}/v3", server.address);
+    let easy = site(Provider::Fingerprint, &url, "");
+    assert_eq!(check(&lookup(), Provider::Fingerprint, &easy).await.unwrap().verdict, Ok(()));
+    let asked = server.asked.recv().await.unwrap();
+    assert!(asked.starts_with("GET /v3/visitors/v%2F1?request_id=r+1 HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("auth-api-key: sh&h\r\n"), "{asked}");
+    let strict = site(Provider::Fingerprint, &url, "max_bot_probability = 0.5");
+    assert!(check(&lookup(), Provider::Fingerprint, &strict).await.unwrap().verdict.is_err());
+    server.asked.recv().await.unwrap();
+    let asked = server.asked.recv().await.unwrap();
+    assert!(asked.starts_with("GET /v3/events/r%201 HTTP/1.1\r\n"), "{asked}");
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_tried_once_more() {
+    // A port that is free for a moment: nobody listens at first, then the server does.
+    let place = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = place.local_addr().unwrap();
+    drop(place);
+    let site = site(Provider::Hcaptcha, &format!("http://{address}/"), "");
+    let begun = Instant::now();
+    let refused = check(&lookup(), Provider::Hcaptcha, &site).await;
+    assert_eq!(refused.unwrap_err().0, "hCaptcha could not be reached");
+    assert!((200..1500).contains(&begun.elapsed().as_millis()), "one pause, one more try");
+    let late = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        let listener = TcpListener::bind(address).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4096];
+        let _ = stream.read(&mut buffer).await.unwrap();
+        stream.write_all(http("200 OK", PASSED).as_bytes()).await.unwrap();
+    });
+    assert_eq!(check(&lookup(), Provider::Hcaptcha, &site).await.unwrap().verdict, Ok(()));
+    late.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_is_never_asked_for_again() {
+    for (answer, error) in [
+        (Some("500 Internal Server Error"), "hCaptcha answered with status 500"),
+        (Some("429 Too Many Requests"), "hCaptcha answered with status 429"),
+        (Some("302 Found\r\nlocation: http://127.0.0.1:9/"), "hCaptcha answered with status 302"),
+        // It went away after it was asked: whether the result is used up cannot be told.
+        (None, "hCaptcha could not be asked"),
+    ] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let server = server(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            answer.map(|answer| http(answer, "{}"))
+        })
+        .await;
+        let site = site(Provider::Hcaptcha, &format!("http://{}/", server.address), "");
+        assert_eq!(check(&lookup(), Provider::Hcaptcha, &site).await.unwrap_err().0, error);
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn long_and_late_answers_are_errors() {
+    let long = server(|_| Some(http("200 OK", &" ".repeat(300_000)))).await;
+    let site_of = |server: &Server| site(Provider::Recaptcha, &format!("http://{}/", server.address), "");
+    let error = check(&lookup(), Provider::Recaptcha, &site_of(&long)).await.unwrap_err();
+    assert_eq!(error.0, "reCAPTCHA gave too long an answer");
+    let late = server(|_| Some("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n".to_owned())).await;
+    let begun = Instant::now();
+    let lookup = Lookup::new(Duration::from_millis(300)).unwrap();
+    let error = check(&lookup, Provider::Recaptcha, &site_of(&late)).await.unwrap_err();
+    assert_eq!(error.0, "reCAPTCHA did not answer in time");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}

@@ -1,0 +1,86 @@
+// The package under the strictest content security policy that allows WebAssembly: it works, and nothing is reported.
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+import { serveSite } from '../../../www-demo/stack.mjs'
+import { chosenEngines, ENGINES } from '../harness/engines.mjs'
+import { startWorld } from '../harness/world.mjs'
+
+for (const engine of chosenEngines()) {
+  describe(`a strict content security policy in ${ENGINES[engine].title}`, () => {
+    let world
+    let site
+    let reports
+    before(async () => {
+      world = await startWorld(engine)
+      reports = []
+      const policy = [
+        "default-src 'none'",
+        "script-src 'self' 'wasm-unsafe-eval'",
+        // For the icon that browsers ask for by themselves.
+        "img-src 'self'",
+        `connect-src 'self' ${world.service.url}`,
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+        'report-uri /reports',
+      ].join('; ')
+      site = await serveSite({
+        mounts: { '/csp.js': fileURLToPath(new URL('../pages/csp.js', import.meta.url)), '/package': world.packagePath },
+        routes: {
+          '/': () => '<!doctype html><html lang="en"><title>waiting</title><script type="module" src="/csp.js"></script></html>',
+          '/favicon.ico': () => ({}),
+          async '/reports'(request) {
+            let body = ''
+            for await (const part of request) body += part
+            reports.push(body)
+            return {}
+          },
+        },
+        headers: { 'Content-Security-Policy': policy },
+      })
+    })
+    after(async () => {
+      await site?.stop()
+      await world?.stop()
+    })
+
+    async function visit(entry, more = {}) {
+      const { approovHost, approovSiteKey, keys, api } = world.settings
+      const task = {
+        entry,
+        api,
+        session: { approovHost, approovSiteKey, ...keys.hcaptcha },
+        result: { hcaptchaToken: '10000000-aaaa-bbbb-cccc-000000000001' },
+        ...more,
+      }
+      reports.length = 0
+      // By way of another document: a changed fragment alone is no new page.
+      await world.webdriver.get('about:blank')
+      await world.webdriver.get(`${site.url}/#${encodeURIComponent(JSON.stringify(task))}`)
+      await world.webdriver.wait(async () => (await world.webdriver.getTitle()).startsWith('{'), 20_000)
+      return JSON.parse(await world.webdriver.getTitle())
+    }
+
+    for (const entry of ['/package/approov.js', '/package/index.js', '/package/lite.js']) {
+      test(`lets ${entry} do a whole flow without a violation`, async () => {
+        const outcome = await visit(entry)
+        assert.equal(outcome.error, undefined)
+        assert.equal(outcome.token.split('.').length, 3)
+        assert.equal(outcome.proof.split('.').length, 3)
+        assert.equal(outcome.signature, 64)
+        assert.equal(outcome.expiries, 2)
+        assert.deepEqual(outcome.violations, [])
+        assert.deepEqual(reports, [])
+      })
+    }
+
+    test('is in force: eval is refused, seen by the listener and reported', async () => {
+      const outcome = await visit('/package/approov.js', { provoke: true })
+      assert.equal(outcome.evaluated, false)
+      assert.ok(outcome.violations.length > 0)
+      await world.webdriver.wait(() => reports.length > 0, 5_000)
+      assert.match(reports[0], /csp-report/)
+    })
+  })
+}

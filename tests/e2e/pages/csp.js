@@ -1,0 +1,29 @@
+// Does a whole flow under the page's content security policy, and writes what came of it into the title.
+const violations = []
+addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI, sample }) => {
+  violations.push(`${violatedDirective} ${blockedURI} ${sample}`)
+})
+
+const { entry, api, session, result, provoke } = JSON.parse(decodeURIComponent(location.hash.slice(1)))
+const outcome = { violations }
+try {
+  const { Approov } = await import(entry)
+  await Approov.initializeSession(session)
+  outcome.token = await Approov.fetchToken(api, result)
+  outcome.proof = await Approov.getDPoPToken('GET', 'https://api.example.com/shapes', 'nonce', outcome.token)
+  outcome.signature = (await Approov.messageSignature(new Uint8Array(8))).byteLength
+  outcome.expiries = Object.keys(await Approov.getExpiries()).length
+  if (provoke) outcome.evaluated = tryEval()
+} catch (error) {
+  outcome.error = `${error.name}: ${error.message}`
+}
+// Violations are told of in tasks of their own.
+setTimeout(() => { document.title = JSON.stringify(outcome) }, 200)
+
+function tryEval() {
+  try {
+    return (0, eval)('true')
+  } catch {
+    return false
+  }
+}

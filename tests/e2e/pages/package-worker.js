@@ -1,0 +1,10 @@
+// A module worker that gets a token and answers with it.
+onmessage = async ({ data: { visit, entry } }) => {
+  try {
+    const { Approov } = await import(`/package/${entry}`)
+    await Approov.initializeSession(visit.session)
+    postMessage({ token: await Approov.fetchToken(visit.api, visit.result) })
+  } catch (error) {
+    postMessage({ error: `${error.name}: ${error.message}` })
+  }
+}
