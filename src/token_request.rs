@@ -25,6 +25,8 @@ pub struct Arguments {
     pub recaptcha_token: Argument,
     /// `timeout`
     pub timeout: Argument,
+    /// `signal`, where it is something else than a signal; the signal itself stays at the browser edge.
+    pub unusable_signal: Argument,
 }
 
 /// The documented names in a Fingerprint result, and those that the agent really uses.
@@ -97,6 +99,9 @@ impl TokenRequest {
                 .map(Secret::from),
         };
         let timeout = timeout(&arguments.timeout, &mut problems);
+        if arguments.unusable_signal.is_given() {
+            problems.add(&["\"signal\" must be an AbortSignal, got ", arguments.unusable_signal.kind()]);
+        }
         for (given, name, configured, option) in [
             (
                 results.fingerprint.is_some(),
@@ -296,6 +301,7 @@ mod tests {
             hcaptcha_token: object([("response", text("")), ("key", Argument::Other("a boolean"))]),
             recaptcha_token: text(""),
             timeout: Argument::Number(f64::NAN),
+            unusable_signal: Argument::Other("a boolean"),
         })
         .expect_err("an error");
         for part in [
@@ -306,6 +312,7 @@ mod tests {
             "\"hcaptchaToken.key\"",
             "\"recaptchaToken\"",
             "\"timeout\"",
+            "\"signal\" must be an AbortSignal, got a boolean",
         ] {
             assert!(error.message().contains(part), "{part}: {}", error.message());
         }
