@@ -56,6 +56,8 @@ impl Drop for Abort {
     fn drop(&mut self) {
         // Nothing is lost if a foreign signal refuses: its listener resolves a promise that nobody awaits.
         let _refused = self.signal.remove_event_listener_with_callback("abort", &self.listener);
+        // A future of a promise that never settles is never freed. Nobody looks at what this one settles to.
+        let _unobserved = self.listener.call0(&JsValue::UNDEFINED);
     }
 }
 
