@@ -20,7 +20,7 @@ const CODES = [
   'hcap-site-key-not-found', 'hcap-token-check',
   'recap-config-not-found', 'recap-missing-required-params', 'recap-param-mismatch', 'recap-empty-site-key',
   'recap-empty-token', 'recap-site-key-not-found', 'recap-token-check',
-  'aprv-origin-not-allowed', 'aprv-rate-limit',
+  'aprv-origin-not-allowed', 'aprv-rate-limit', 'aprv-unavailable',
 ]
 
 test('the codes of these tests are all that the service has', async () => {

@@ -59,7 +59,7 @@ for (const engine of chosenEngines()) {
               is: Object.keys(classes).filter((name) => error instanceof classes[name]),
               own: Object.keys(error).sort(),
               name: error.name,
-              constructor: error.constructor.name,
+              className: error.constructor.name,
               text: `${error}`.startsWith(`${error.name}: ${error.message}`),
               message: error.message.length > 0,
               stack: typeof error.stack,
@@ -73,7 +73,7 @@ for (const engine of chosenEngines()) {
         )
       }, `http://127.0.0.1:${await freePort()}`)
       const every = { text: true, message: true, stack: 'string', causeIsEnumerable: false }
-      const kind = (name) => ({ is: [...new Set(['ApproovError', name])].sort().concat('Error'), name, constructor: name })
+      const kind = (name) => ({ is: [...new Set(['ApproovError', name])].sort().concat('Error'), name, className: name })
       assert.deepEqual(errors, {
         session: { ...every, ...kind('ApproovSessionError'), own: ['code', 'retryable'], code: 'not-initialized', retryable: false, cause: false, causeIsErrors: true },
         argument: { ...every, ...kind('ApproovError'), own: ['code', 'retryable'], code: 'invalid-argument', retryable: false, cause: false, causeIsErrors: true },
