@@ -38,7 +38,7 @@ pub const HCAPTCHA_MEMBERS: [&str; 3] = ["response", "key", "host"];
 /// What one call of `fetchToken` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRequest {
-    /// The domain of the API that the token is for.
+    /// The domain of the API that the token is for, in lower case.
     pub api: String,
     /// The SHA-256 of the data that the token is to be bound to.
     pub binding: Option<Binding>,
@@ -153,7 +153,8 @@ fn api(argument: &Argument, problems: &mut Problems) -> Option<String> {
         problems.add(&["\"api\" must be ", EXPECTED, ", without a scheme or path, got \"", &api, "\""]);
         return None;
     }
-    Some(api)
+    // Domains are the same in any case, and the service takes two spellings of one for a duplicate.
+    Some(api.to_ascii_lowercase())
 }
 
 fn binding(argument: &Argument, problems: &mut Problems) -> Option<Binding> {
@@ -325,6 +326,13 @@ mod tests {
             assert!(error.message().contains("\"api\"") && error.message().contains(api));
         }
         assert!(parse(&Arguments::default()).expect_err("an error").message().contains("\"api\" is missing"));
+    }
+
+    #[test]
+    fn the_case_of_an_api_makes_no_difference() {
+        let api = |given| parse(&Arguments { api: text(given), ..Arguments::default() }).expect("valid").api;
+        assert_eq!(api("API.Example.com:8443"), "api.example.com:8443");
+        assert_eq!(api("api.example.com:8443"), "api.example.com:8443");
     }
 
     #[test]
