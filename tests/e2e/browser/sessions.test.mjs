@@ -1,5 +1,6 @@
 // Sessions over time and under concurrency: several callers, restarts, sleep, and initializeSession in the middle of anything.
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 
 import { startService } from '../../../www-demo/stack.mjs'
@@ -91,7 +92,7 @@ for (const engine of chosenEngines()) {
         revoke()
         const revokedFunction = Proxy.revocable(() => {}, {})
         revokedFunction.revoke()
-        const values = [5, -0, NaN, true, 'text', '', 7n, Symbol('s'), () => {}, [], [[]], new Map(), new Date(NaN), /x/, Object.create(null), new Uint8Array(), new DataView(new ArrayBuffer(2)), hostile, proxy, revokedFunction.proxy, Promise.resolve(1), new Proxy([], {}), class {}, globalThis, document, document.all]
+        const values = [5, -0, NaN, true, 'text', '', 7n, Symbol('s'), () => {}, [], [[]], new Map(), new Date(NaN), /x/, Object.create(null), new Uint8Array(), new DataView(new ArrayBuffer(2)), hostile, proxy, revokedFunction.proxy, Promise.resolve(1), new Proxy([], {}), class {}, globalThis, document]
         const bad = []
         const rejects = async (what, call, mayResolve = false) => {
           let promise
@@ -331,11 +332,58 @@ for (const engine of chosenEngines()) {
       }
     })
 
-    test('the case in which a domain is written makes no difference', async () => {
-      await world.run(async (settings) => {
+    test('the case in which a domain is written makes no difference, even for calls of one turn', async () => {
+      const tokens = await world.run(async (settings) => {
         await firstToken(settings, 'recaptcha')
-        return Approov.fetchToken('API.Example.com')
-      }, world.settings).then((token) => assert.match(token, TOKEN))
+        return Promise.all(['API.Example.com', 'api.example.com', 'Api.example.COM'].map((api) => Approov.fetchToken(api)))
+      }, world.settings)
+      for (const token of tokens) assert.match(token, TOKEN)
+    })
+
+    test('calls right behind the first initializeSession wait for it', async () => {
+      const outcomes = await world.run(async () => {
+        const calls = [Approov.initializeSession(options), Approov.fetchToken('api', { recaptchaToken: 'r' }), Approov.getDPoPToken('GET', 'https://a/'), Approov.messageSignature([1]), Approov.getExpiries()]
+        return Promise.all(calls.map(outcome))
+      })
+      assert.match(outcomes[1], /^token\./)
+      assert.equal(outcomes[2].split('.').length, 3)
+      assert.deepEqual(outcomes[4], {})
+      assert.equal(stub.forms().length, 1)
+    })
+
+    test('an initializeSession that fails leaves the session as it was', async () => {
+      const same = await world.run(async () => {
+        await Approov.initializeSession(options)
+        const token = await Approov.fetchToken('api', { recaptchaToken: 'r' })
+        const refused = await outcome(Approov.initializeSession({ ...options, approovHost: 'https://wrong/' }))
+        return refused === 'ApproovError invalid-argument' && token === (await Approov.fetchToken('api'))
+      })
+      assert.equal(same, true)
+    })
+
+    test('every option of fetchToken travels as the service takes it', async () => {
+      const sent = async (more) => {
+        await world.run(async (more) => {
+          const { bytes, ...given } = more
+          await Approov.initializeSession({ ...options, hcaptchaSiteKey: 'hc', fingerprintPublicAPIKey: 'fp' })
+          await Approov.fetchToken('api', { ...given, ...(bytes && { payload: new Uint8Array(bytes) }) })
+        }, more)
+        return Object.fromEntries(new URLSearchParams(stub.forms().at(-1)))
+      }
+      const always = { api: 'api', 'approov-site-key': 'site' }
+      const fingerprint = { 'fingerprintjs-token': 'fp', 'fingerprintjs-visitor-id': 'v', 'fingerprintjs-request-id': 'q' }
+      assert.deepEqual(await sent({ fingerprintIDResult: { fingerprintVisitorId: 'v', fingerprintRequestId: 'q' } }), { ...always, ...fingerprint })
+      assert.deepEqual(await sent({ fingerprintIDResult: { visitorId: 'v', requestId: 'q', confidence: {} } }), { ...always, ...fingerprint })
+      assert.deepEqual(await sent({ hcaptchaToken: 'h' }), { ...always, 'hcaptcha-site-key': 'hc', 'hcaptcha-token': 'h' })
+      const whole = { response: 'h&=+ é', key: 'k', host: 'example.com' }
+      const hcaptcha = { 'hcaptcha-site-key': 'hc', 'hcaptcha-token': 'h&=+ é', 'hcaptcha-key': 'k', 'hcaptcha-host': 'example.com' }
+      assert.deepEqual(await sent({ hcaptchaToken: whole }), { ...always, ...hcaptcha })
+      const recaptcha = { 'recaptcha-site-key': 're', 'recaptcha-token': 'r' }
+      const all = { fingerprintIDResult: { visitorId: 'v', requestId: 'q' }, hcaptchaToken: whole, recaptchaToken: 'r' }
+      const payload = createHash('sha256').update('Bearer é').digest('base64url')
+      for (const bound of [{ payload: 'Bearer é' }, { bytes: [...Buffer.from('Bearer é')] }]) {
+        assert.deepEqual(await sent({ ...all, ...bound }), { ...always, payload, ...fingerprint, ...hcaptcha, ...recaptcha })
+      }
     })
   })
 }
