@@ -109,8 +109,8 @@ for (const engine of chosenEngines()) {
       'an HTML page': (response) => answer(response, 200, '<!doctype html><title>Login</title>', { headers: { 'Content-Type': 'text/html' } }),
       'JSON that breaks off': (response) => answer(response, 200, '{"tokens": {"api'),
       'an answer that is cut in the middle': (response) => {
-        answer(response, 200, '{"tokens": {', { headers: { 'Content-Length': '1000' } })
-        setTimeout(() => response.destroy(), 50)
+        response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': '1000', 'Access-Control-Allow-Origin': '*' })
+        response.write('{"tokens": {', () => setTimeout(() => response.destroy(), 50))
       },
       'what claims to be gzip': (response) => answer(response, 200, 'no gzip', { headers: { 'Content-Encoding': 'gzip' } }),
       'an endless body': (response) => {
