@@ -115,7 +115,9 @@ for (const engine of chosenEngines()) {
       'what claims to be gzip': (response) => answer(response, 200, 'no gzip', { headers: { 'Content-Encoding': 'gzip' } }),
       'an endless body': (response) => {
         response.writeHead(200, { 'Content-Type': 'application/json', 'Access-Control-Allow-Origin': '*' })
-        const pour = () => response.writable && response.write(' '.repeat(65_536), () => setImmediate(pour))
+        let isOpen = true
+        response.once('close', () => (isOpen = false))
+        const pour = () => isOpen && response.write(' '.repeat(65_536), () => setImmediate(pour))
         pour()
       },
       'a null': (response) => answer(response, 200, 'null'),
