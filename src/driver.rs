@@ -87,6 +87,7 @@ impl<C> From<Error> for Failure<C> {
 }
 
 type Outcome<H, T> = Result<T, Failure<<H as Host>::Cause>>;
+type SharedTokens<H> = Shared<Outcome<H, Rc<Tokens>>>;
 type WeakTokens<H> = WeakShared<Outcome<H, Rc<Tokens>>>;
 
 /// The SDK: at most one session at a time.
@@ -306,7 +307,7 @@ impl<H: Host> Active<H> {
     }
 
     /// The future of a batch, started if it is new.
-    fn batch(self: &Rc<Self>, wanted: Wanted) -> Result<Shared<Outcome<H, Rc<Tokens>>>, Error> {
+    fn batch(self: &Rc<Self>, wanted: Wanted) -> Result<SharedTokens<H>, Error> {
         let running = |id| {
             let batches = self.batches.borrow();
             batches.iter().find(|(known, _)| *known == id).and_then(|(_, weak)| weak.upgrade())
@@ -326,7 +327,7 @@ impl<H: Host> Active<H> {
     fn carry_out(
         self: Rc<Self>,
         id: BatchId,
-        after: Option<Shared<Outcome<H, Rc<Tokens>>>>,
+        after: Option<SharedTokens<H>>,
     ) -> impl Future<Output = Outcome<H, Rc<Tokens>>> {
         let entry = Entry { active: self, id };
         async move {

@@ -71,19 +71,19 @@ pub fn string_literal(text: &str) -> String {
 /// `number` as a JSON number.
 #[must_use]
 pub fn integer_literal(number: i64) -> String {
-    let mut digits = Vec::new();
-    let mut left = number.unsigned_abs();
-    loop {
-        digits.push(char::from_digit(u32::try_from(left % 10).unwrap_or(0), 10).unwrap_or('0'));
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
+    let mut literal = String::new();
     if number < 0 {
-        digits.push('-');
+        literal.push('-');
     }
-    digits.into_iter().rev().collect()
+    push_digits(&mut literal, number.unsigned_abs());
+    literal
+}
+
+fn push_digits(literal: &mut String, number: u64) {
+    if number >= 10 {
+        push_digits(literal, number / 10);
+    }
+    literal.push(char::from_digit((number % 10) as u32, 10).unwrap_or('0'));
 }
 
 impl<'de> Deserialize<'de> for Json {

@@ -2,8 +2,6 @@
 //!
 //! The session protocol of the hosted service is not public. To speak another dialect, change this file.
 
-use form_urlencoded::Serializer;
-
 use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::json::{Json, integer_literal};
@@ -111,37 +109,63 @@ impl Attest<'_> {
     /// The request's body.
     #[must_use]
     pub fn to_form(&self) -> String {
-        let mut form = Serializer::new(String::new());
+        let mut form = Form::default();
         for api in self.apis {
-            form.append_pair("api", api);
+            form.append("api", api);
         }
-        form.append_pair("approov-site-key", &self.config.site_key);
+        form.append("approov-site-key", &self.config.site_key);
         if let Some(binding) = self.binding {
-            form.append_pair("payload", &base64url(binding));
+            form.append("payload", &base64url(binding));
         }
         if let Some(token) = self.refresh_token {
-            form.append_pair("refresh-token", token.expose());
+            form.append("refresh-token", token.expose());
         }
         if let (Some(key), Some(result)) = (&self.config.checks.fingerprint, &self.results.fingerprint) {
-            form.append_pair("fingerprintjs-token", key);
-            form.append_pair("fingerprintjs-visitor-id", result.visitor_id.expose());
-            form.append_pair("fingerprintjs-request-id", result.request_id.expose());
+            form.append("fingerprintjs-token", key);
+            form.append("fingerprintjs-visitor-id", result.visitor_id.expose());
+            form.append("fingerprintjs-request-id", result.request_id.expose());
         }
         if let (Some(key), Some(result)) = (&self.config.checks.hcaptcha, &self.results.hcaptcha) {
-            form.append_pair("hcaptcha-site-key", key);
-            form.append_pair("hcaptcha-token", result.token.expose());
+            form.append("hcaptcha-site-key", key);
+            form.append("hcaptcha-token", result.token.expose());
             if let Some(challenge) = &result.key {
-                form.append_pair("hcaptcha-key", challenge.expose());
+                form.append("hcaptcha-key", challenge.expose());
             }
             if let Some(host) = &result.host {
-                form.append_pair("hcaptcha-host", host);
+                form.append("hcaptcha-host", host);
             }
         }
         if let (Some(key), Some(token)) = (&self.config.checks.recaptcha, &self.results.recaptcha) {
-            form.append_pair("recaptcha-site-key", key);
-            form.append_pair("recaptcha-token", token.expose());
+            form.append("recaptcha-site-key", key);
+            form.append("recaptcha-token", token.expose());
         }
-        form.finish()
+        form.0
+    }
+}
+
+/// Text of [`FORM_TYPE`], as the WHATWG URL standard writes it.
+#[derive(Default)]
+struct Form(String);
+
+impl Form {
+    fn append(&mut self, name: &str, value: &str) {
+        if !self.0.is_empty() {
+            self.0.push('&');
+        }
+        self.0.push_str(name);
+        self.0.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'*' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => self.0.push(byte.into()),
+                b' ' => self.0.push('+'),
+                _ => {
+                    self.0.push('%');
+                    for digit in [byte >> 4, byte & 15] {
+                        self.0.push(if digit < 10 { b'0' + digit } else { b'A' - 10 + digit }.into());
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -402,6 +426,16 @@ mod tests {
             "expiries": {"session": 1_700_007_200_000_u64, "hcap:hc": 1_700_007_200_000_u64},
             "server-time": 1_700_000_000_000_u64,
         })
+    }
+
+    #[test]
+    fn forms_are_written_as_the_url_standard_says() {
+        let awkward: String = (1..0x80u8).map(char::from).chain("é\u{2028}😀".chars()).collect();
+        let mut form = Form::default();
+        form.append("first", &awkward);
+        form.append("second-one", "");
+        let mut expected = url::form_urlencoded::Serializer::new(String::new());
+        assert_eq!(form.0, expected.append_pair("first", &awkward).append_pair("second-one", "").finish());
     }
 
     #[test]

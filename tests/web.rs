@@ -20,7 +20,7 @@ let requests = []
 export function serve(reply) {
   requests = []
   globalThis.fetch = async (url, init) => {
-    const headers = Object.fromEntries(init.headers)
+    const headers = Object.fromEntries(new Headers(init.headers))
     const request = { url, method: init.method ?? 'GET', body: init.body, headers, signal: init.signal }
     requests.push(request)
     if (reply === undefined) return realFetch(url, init)

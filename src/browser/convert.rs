@@ -63,26 +63,27 @@ extern "C" {
 /// The options of `initializeSession`.
 pub(super) fn options(value: &JsValue) -> Result<Options, Failure> {
     let Some(object) = optional_object("options", value)? else { return Ok(Options::default()) };
-    let option = |name| argument(name, &member(object, name)?, &[]);
-    let mut given_names = Vec::new();
+    let mut options = Options::default();
     let names = Reflect::own_keys(object)
         .map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"options\" could not be read"]), cause))?;
     for name in names {
         if let Some(name) = name.as_string()
             && !member(object, &name)?.is_undefined()
         {
-            given_names.push(name);
+            options.given_names.push(name);
         }
     }
-    Ok(Options {
-        approov_host: option("approovHost")?,
-        approov_site_key: option("approovSiteKey")?,
-        fingerprint_public_api_key: option("fingerprintPublicAPIKey")?,
-        hcaptcha_site_key: option("hcaptchaSiteKey")?,
-        recaptcha_site_key: option("recaptchaSiteKey")?,
-        key_storage: option("keyStorage")?,
-        given_names,
-    })
+    for (name, option) in [
+        ("approovHost", &mut options.approov_host),
+        ("approovSiteKey", &mut options.approov_site_key),
+        ("fingerprintPublicAPIKey", &mut options.fingerprint_public_api_key),
+        ("hcaptchaSiteKey", &mut options.hcaptcha_site_key),
+        ("recaptchaSiteKey", &mut options.recaptcha_site_key),
+        ("keyStorage", &mut options.key_storage),
+    ] {
+        *option = argument(name, &member(object, name)?, &[])?;
+    }
+    Ok(options)
 }
 
 /// The arguments of `fetchToken`, and its signal as given.
@@ -165,21 +166,28 @@ pub(super) fn failure(failure: Failure) -> JsValue {
         Class::Fetch => cause.clone(),
         Class::Approov | Class::Session => None,
     };
+    object(&[
+        ("class", &class.as_str().into()),
+        ("code", &error.code().as_str().into()),
+        ("message", &error.message().into()),
+        ("retryable", &error.is_retryable().into()),
+        ("cause", &cause.unwrap_or_default()),
+        ("errors", &errors.unwrap_or_default()),
+    ])
+    .into()
+}
+
+/// A plain object with these members, without those that are `undefined`.
+#[inline(never)]
+pub(super) fn object(members: &[(&str, &JsValue)]) -> Object {
     let object = Object::new();
-    for (name, value) in [
-        ("class", Some(class.as_str().into())),
-        ("code", Some(error.code().as_str().into())),
-        ("message", Some(error.message().into())),
-        ("retryable", Some(error.is_retryable().into())),
-        ("cause", cause),
-        ("errors", errors),
-    ] {
-        if let Some(value) = value {
+    for (name, value) in members {
+        if !value.is_undefined() {
             // Setting a property of a plain object that was just made cannot fail.
-            let _set = Reflect::set(&object, &name.into(), &value);
+            let _set = Reflect::set(&object, &(*name).into(), value);
         }
     }
-    object.into()
+    object
 }
 
 pub(super) fn json(value: &JsValue, deeper: u8) -> Option<Json> {
@@ -197,12 +205,11 @@ pub(super) fn json(value: &JsValue, deeper: u8) -> Option<Json> {
     }
     let deeper = deeper.checked_sub(1)?;
     if is_array(value) {
-        return value
-            .unchecked_ref::<Array>()
-            .iter()
-            .map(|item| json(&item, deeper))
-            .collect::<Option<_>>()
-            .map(Json::Array);
+        let mut items = Vec::new();
+        for item in value.unchecked_ref::<Array>().iter() {
+            items.push(json(&item, deeper)?);
+        }
+        return Some(Json::Array(items));
     }
     let mut members = Named::default();
     for name in Reflect::own_keys(value).ok()? {
@@ -253,12 +260,13 @@ fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Arg
         _ if is_array(value) => Argument::Other("an array"),
         _ if tag(value) == "[object Promise]" => Argument::Other("a promise (is an await missing?)"),
         _ if members.is_empty() => Argument::Other("an object"),
-        _ => Argument::Object(
-            members
-                .iter()
-                .map(|&name| Ok((name, argument(name, &member(value, name)?, &[])?)))
-                .collect::<Result<_, Failure>>()?,
-        ),
+        _ => {
+            let mut read = Vec::new();
+            for &name in members {
+                read.push((name, argument(name, &member(value, name)?, &[])?));
+            }
+            Argument::Object(read)
+        }
     })
 }
 

@@ -1,11 +1,12 @@
 //! Session keys: a non-extractable WebCrypto key, or one in WebAssembly memory.
 
 use js_sys::{Array, Object, Reflect, Uint8Array};
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{CryptoKey, CryptoKeyPair, SubtleCrypto};
 
 use super::Failure;
+use super::convert::object;
 use super::global::global;
 use crate::config::KeyStorage;
 use crate::error::{Code, Error};
@@ -90,12 +91,12 @@ async fn generate_in_webcrypto() -> Result<(Key, PublicKey), Failure> {
     };
     let subtle = global().crypto().and_then(|crypto| subtle(&crypto)).ok_or_else(unsupported)?;
     let generate = async {
-        let parameters = object(&[("name", "ECDSA"), ("namedCurve", "P-256")])?;
+        let parameters = object(&[("name", &"ECDSA".into()), ("namedCurve", &"P-256".into())]);
         let usages = Array::of1(&"sign".into());
         let pair = JsFuture::from(subtle.generate_key_with_object(&parameters, false, &usages)?).await?;
         let pair: CryptoKeyPair = pair.unchecked_into();
         let public_key = JsFuture::from(subtle.export_key("raw", &pair.get_public_key())?).await?;
-        let algorithm = object(&[("name", "ECDSA"), ("hash", "SHA-256")])?;
+        let algorithm = object(&[("name", &"ECDSA".into()), ("hash", &"SHA-256".into())]);
         Ok((pair.get_private_key(), Uint8Array::new(&public_key).to_vec(), algorithm))
     };
     let (private_key, public_key, algorithm) =
@@ -125,12 +126,4 @@ fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
 fn subtle(crypto: &web_sys::Crypto) -> Option<SubtleCrypto> {
     let subtle = Reflect::get(crypto, &"subtle".into()).ok()?;
     subtle.is_object().then(|| subtle.unchecked_into())
-}
-
-fn object(members: &[(&str, &str)]) -> Result<Object, JsValue> {
-    let object = Object::new();
-    for (name, value) in members {
-        Reflect::set(&object, &(*name).into(), &(*value).into())?;
-    }
-    Ok(object)
 }

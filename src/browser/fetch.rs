@@ -1,13 +1,12 @@
 //! Requests to the service through the browser's `fetch`.
 
-use js_sys::{Date, Function, JSON, Promise, Reflect, TypeError, Uint8Array};
+use js_sys::{Date, Function, JSON, Object, Promise, Reflect, TypeError, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{
-    AbortController, Headers, ReferrerPolicy, RequestCredentials, RequestInit, RequestMode, RequestRedirect,
-};
+use web_sys::{AbortController, Headers};
 
 use super::Failure;
+use super::convert::object;
 use super::global::global;
 use crate::driver::Request;
 use crate::error::{Code, Error};
@@ -28,7 +27,7 @@ pub(super) async fn send(request: &Request) -> Result<Response, Failure> {
 
 async fn exchange(request: &Request) -> Result<Response, JsValue> {
     let aborting = AbortOnDrop(AbortController::new()?);
-    let init = request_init(request, &aborting.0)?;
+    let init = request_init(request, &aborting.0);
     let answer = awaited(&global().fetch(&request.url, &init)?).await?;
     // `fetch` may be somebody's wrapper, so nothing is taken for granted of what it gives.
     let status = get(&answer, "status")?.as_f64().ok_or_else(|| TypeError::new("fetch did not give a Response"))?;
@@ -48,24 +47,24 @@ async fn exchange(request: &Request) -> Result<Response, JsValue> {
     })
 }
 
-fn request_init(request: &Request, aborting: &AbortController) -> Result<RequestInit, JsValue> {
-    let headers = Headers::new()?;
-    headers.set(PROOF_HEADER, &request.proof)?;
-    let init = RequestInit::new();
-    if let Some(form) = &request.form {
-        headers.set("content-type", FORM_TYPE)?;
-        init.set_method("POST");
-        init.set_body(&form.into());
-    }
-    init.set_headers(&headers);
-    init.set_mode(RequestMode::Cors);
-    init.set_credentials(RequestCredentials::Omit);
-    // No `cache` mode here: with one, Chromium also forgets the preflight of the nonce request. The service's answers say
-    // `no-store` themselves.
-    init.set_redirect(RequestRedirect::Error);
-    init.set_referrer_policy(ReferrerPolicy::NoReferrer);
-    init.set_signal(Some(&aborting.signal()));
-    Ok(init)
+/// What `fetch` takes. No `cache` mode: with one, Chromium also forgets the preflight of the nonce request. The service's
+/// answers say `no-store` themselves.
+fn request_init(request: &Request, aborting: &AbortController) -> Object {
+    let (method, content_type, body) = match &request.form {
+        Some(form) => ("POST", FORM_TYPE.into(), form.into()),
+        None => ("GET", JsValue::UNDEFINED, JsValue::UNDEFINED),
+    };
+    let headers = object(&[(PROOF_HEADER, &request.proof.as_str().into()), ("content-type", &content_type)]);
+    object(&[
+        ("method", &method.into()),
+        ("headers", &headers),
+        ("body", &body),
+        ("mode", &"cors".into()),
+        ("credentials", &"omit".into()),
+        ("redirect", &"error".into()),
+        ("referrerPolicy", &"no-referrer".into()),
+        ("signal", &aborting.signal()),
+    ])
 }
 
 async fn body(answer: &JsValue, content_type: &str) -> Result<Body, JsValue> {

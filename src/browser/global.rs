@@ -1,8 +1,9 @@
 //! The global scope, as pages, workers and service workers have it.
 
+use js_sys::Object;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
-use web_sys::{Crypto, Performance, RequestInit};
+use web_sys::{Crypto, Performance};
 
 #[wasm_bindgen]
 extern "C" {
@@ -17,7 +18,7 @@ extern "C" {
 
     /// Throws where there is no `fetch`.
     #[wasm_bindgen(method, catch)]
-    pub(super) fn fetch(this: &Global, url: &str, init: &RequestInit) -> Result<JsValue, JsValue>;
+    pub(super) fn fetch(this: &Global, url: &str, init: &Object) -> Result<JsValue, JsValue>;
 }
 
 /// The global scope.

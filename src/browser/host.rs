@@ -66,7 +66,7 @@ impl Host for Browser {
 
     fn parse_url(&self, text: &str) -> Option<UrlParts> {
         let url = Url::new(text).ok()?;
-        let scheme = url.protocol().trim_end_matches(':').to_owned();
+        let scheme = url.protocol().strip_suffix(':')?.to_owned();
         Some(UrlParts { scheme, origin: url.origin(), hostname: url.hostname(), path: url.pathname() })
     }
 
