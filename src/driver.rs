@@ -420,12 +420,14 @@ impl Retries {
     }
 
     /// How long to wait before the next try, in milliseconds: what the service asks for, or a time that doubles and is spread by
-    /// half in both directions, so that clients which failed together do not return together.
+    /// half in both directions, so that clients which failed together do not return together. None where no try is left, or the
+    /// service asks for more time than a call has.
     fn next_pause(&mut self, retry_after: Option<i64>, [dice]: [u8; 1]) -> Option<u32> {
         self.refresh = self.refresh.checked_sub(1)?;
         let jittered = (self.pause / 2).saturating_add(self.pause.saturating_mul(u32::from(dice)) / 255);
         self.pause = self.pause.saturating_mul(2);
         let asked = retry_after.map_or(0, |asked| u32::try_from(asked.max(0)).unwrap_or(u32::MAX));
-        Some(jittered.max(asked))
+        // Who waits would have given up before such a pause is over: the service's reason is of more use than a time-out.
+        (asked < DEFAULT_TIMEOUT).then(|| jittered.max(asked))
     }
 }

@@ -25,6 +25,8 @@ pub struct Arguments {
     pub recaptcha_token: Argument,
     /// `timeout`
     pub timeout: Argument,
+    /// `signal`, where it is something else than a signal; the signal itself stays at the browser edge.
+    pub unusable_signal: Argument,
 }
 
 /// The documented names in a Fingerprint result, and those that the agent really uses.
@@ -36,7 +38,7 @@ pub const HCAPTCHA_MEMBERS: [&str; 3] = ["response", "key", "host"];
 /// What one call of `fetchToken` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRequest {
-    /// The domain of the API that the token is for.
+    /// The domain of the API that the token is for, in lower case.
     pub api: String,
     /// The SHA-256 of the data that the token is to be bound to.
     pub binding: Option<Binding>,
@@ -97,6 +99,9 @@ impl TokenRequest {
                 .map(Secret::from),
         };
         let timeout = timeout(&arguments.timeout, &mut problems);
+        if arguments.unusable_signal.is_given() {
+            problems.add(&["\"signal\" must be an AbortSignal, got ", arguments.unusable_signal.kind()]);
+        }
         for (given, name, configured, option) in [
             (
                 results.fingerprint.is_some(),
@@ -148,7 +153,8 @@ fn api(argument: &Argument, problems: &mut Problems) -> Option<String> {
         problems.add(&["\"api\" must be ", EXPECTED, ", without a scheme or path, got \"", &api, "\""]);
         return None;
     }
-    Some(api)
+    // Domains are the same in any case, and the service takes two spellings of one for a duplicate.
+    Some(api.to_ascii_lowercase())
 }
 
 fn binding(argument: &Argument, problems: &mut Problems) -> Option<Binding> {
@@ -296,6 +302,7 @@ mod tests {
             hcaptcha_token: object([("response", text("")), ("key", Argument::Other("a boolean"))]),
             recaptcha_token: text(""),
             timeout: Argument::Number(f64::NAN),
+            unusable_signal: Argument::Other("a boolean"),
         })
         .expect_err("an error");
         for part in [
@@ -306,6 +313,7 @@ mod tests {
             "\"hcaptchaToken.key\"",
             "\"recaptchaToken\"",
             "\"timeout\"",
+            "\"signal\" must be an AbortSignal, got a boolean",
         ] {
             assert!(error.message().contains(part), "{part}: {}", error.message());
         }
@@ -318,6 +326,13 @@ mod tests {
             assert!(error.message().contains("\"api\"") && error.message().contains(api));
         }
         assert!(parse(&Arguments::default()).expect_err("an error").message().contains("\"api\" is missing"));
+    }
+
+    #[test]
+    fn the_case_of_an_api_makes_no_difference() {
+        let api = |given| parse(&Arguments { api: text(given), ..Arguments::default() }).expect("valid").api;
+        assert_eq!(api("API.Example.com:8443"), "api.example.com:8443");
+        assert_eq!(api("api.example.com:8443"), "api.example.com:8443");
     }
 
     #[test]

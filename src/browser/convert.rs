@@ -7,6 +7,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::{DomException, Url};
 
 use super::Failure;
+use super::signal::Abort;
 use crate::argument::Argument;
 use crate::config::Options;
 use crate::dpop::{self, Claims, Method};
@@ -22,6 +23,10 @@ extern "C" {
     /// `Object.prototype.toString`: what an object is, in whichever realm it was made.
     #[wasm_bindgen(catch, js_namespace = ["Object", "prototype", "toString"], js_name = call)]
     fn object_tag(value: &JsValue) -> Result<String, JsValue>;
+
+    /// `Array.isArray`, which throws for a proxy that has been revoked.
+    #[wasm_bindgen(catch, js_namespace = Array, js_name = isArray)]
+    fn is_array_or_throws(value: &JsValue) -> Result<bool, JsValue>;
 
     /// `Uint8Array`, with a constructor that may throw: the buffer may be detached.
     #[wasm_bindgen(js_name = Uint8Array, extends = Uint8Array)]
@@ -92,6 +97,7 @@ pub(super) fn token_arguments(api: &JsValue, options: &JsValue) -> Result<(Argum
         Some(value) => argument(name, &value, members),
         None => Ok(Argument::Absent),
     };
+    let signal = readable("signal", options.signal())?.unwrap_or(JsValue::UNDEFINED);
     let arguments = Arguments {
         api,
         payload: option("payload", options.payload(), &[])?,
@@ -99,8 +105,9 @@ pub(super) fn token_arguments(api: &JsValue, options: &JsValue) -> Result<(Argum
         hcaptcha_token: option("hcaptchaToken", options.hcaptcha_token(), &HCAPTCHA_MEMBERS)?,
         recaptcha_token: option("recaptchaToken", options.recaptcha_token(), &[])?,
         timeout: option("timeout", options.timeout(), &[])?,
+        unusable_signal: if Abort::can_listen(&signal) { Argument::Absent } else { argument("signal", &signal, &[])? },
     };
-    Ok((arguments, readable("signal", options.signal())?.unwrap_or(JsValue::UNDEFINED)))
+    Ok((arguments, signal))
 }
 
 /// The arguments of `getDPoPToken`.
@@ -128,7 +135,7 @@ pub(super) fn message(value: &JsValue) -> Result<Uint8Array, Failure> {
     if let Some(bytes) = buffer_copy("message", value)? {
         return Ok(bytes);
     }
-    if Array::is_array(value) {
+    if is_array(value) {
         return bytes_of_array(value.unchecked_ref());
     }
     let got = argument("message", value, &[])?.kind();
@@ -199,7 +206,7 @@ pub(super) fn json(value: &JsValue, deeper: u8) -> Option<Json> {
         return Some(Json::Bool(truth));
     }
     let deeper = deeper.checked_sub(1)?;
-    if Array::is_array(value) {
+    if is_array(value) {
         let mut items = Vec::new();
         for item in value.unchecked_ref::<Array>().iter() {
             items.push(json(&item, deeper)?);
@@ -217,7 +224,7 @@ fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Obje
     if value.is_undefined() || value.is_null() {
         return Ok(None);
     }
-    if value.is_object() && !Array::is_array(value) {
+    if value.is_object() && !is_array(value) {
         return Ok(Some(value.unchecked_ref()));
     }
     let got = argument(name, value, &[])?.kind();
@@ -252,7 +259,7 @@ fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Arg
         _ if value.is_bigint() => Argument::Other("a BigInt"),
         _ if value.is_symbol() => Argument::Other("a symbol"),
         _ if value.is_function() => Argument::Other("a function"),
-        _ if Array::is_array(value) => Argument::Other("an array"),
+        _ if is_array(value) => Argument::Other("an array"),
         _ if tag(value) == "[object Promise]" => Argument::Other("a promise (is an await missing?)"),
         _ if members.is_empty() => Argument::Other("an object"),
         _ => {
@@ -311,6 +318,10 @@ fn buffer_copy(name: &str, value: &JsValue) -> Result<Option<Uint8Array>, Failur
             Err(Failure::caused_by(error, cause))
         }
     }
+}
+
+fn is_array(value: &JsValue) -> bool {
+    is_array_or_throws(value).unwrap_or(false)
 }
 
 fn tag(value: &JsValue) -> String {

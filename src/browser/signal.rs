@@ -16,19 +16,19 @@ pub(super) struct Abort {
 }
 
 impl Abort {
-    /// Starts to listen; `None` where there is no signal.
+    /// Whether a value is a signal. Not `instanceof`: it may come from another realm, or be a polyfill's.
+    pub(super) fn can_listen(signal: &JsValue) -> bool {
+        Reflect::get(signal, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
+            && Reflect::get(signal, &"addEventListener".into()).is_ok_and(|method| method.is_function())
+    }
+
+    /// Starts to listen; `None` where there is no signal, or something else in its place.
     ///
     /// # Errors
-    /// `invalid-argument` for a value that is no signal, `aborted` for a signal that already is.
+    /// `aborted` for a signal that already is, `invalid-argument` for one that does not let itself be listened to.
     pub(super) fn listen(signal: &JsValue) -> Result<Option<Abort>, Failure> {
-        if signal.is_undefined() || signal.is_null() {
+        if !Abort::can_listen(signal) {
             return Ok(None);
-        }
-        // Not `instanceof`: a signal may come from another realm, or be a polyfill's.
-        let is_signal = Reflect::get(signal, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
-            && Reflect::get(signal, &"addEventListener".into()).is_ok_and(|method| method.is_function());
-        if !is_signal {
-            return Err(Error::invalid_argument(&["\"signal\" must be an AbortSignal"]).into());
         }
         let signal: AbortSignal = signal.unchecked_ref::<AbortSignal>().clone();
         if signal.aborted() {
@@ -56,6 +56,8 @@ impl Drop for Abort {
     fn drop(&mut self) {
         // Nothing is lost if a foreign signal refuses: its listener resolves a promise that nobody awaits.
         let _refused = self.signal.remove_event_listener_with_callback("abort", &self.listener);
+        // A future of a promise that never settles is never freed. Nobody looks at what this one settles to.
+        let _unobserved = self.listener.call0(&JsValue::UNDEFINED);
     }
 }
 

@@ -153,6 +153,19 @@ fn retry_after_is_respected() {
 }
 
 #[test]
+fn a_pause_longer_than_the_time_out_is_not_begun_and_the_reason_is_told() {
+    let mut world = World::started();
+    world.fetch(with_result("a", "r1")).unwrap();
+    world.host.serve(|_| (10, Ok(Response { retry_after: Some(60_000), ..refusal(429, "aprv-rate-limit") })));
+    let begun = world.host.now_since_start();
+    let failure = world.fetch(api("b")).unwrap_err();
+    assert_eq!(failure.error.code(), Code::Service);
+    assert!(failure.error.service_errors().get("aprv-rate-limit").is_some());
+    assert!(failure.error.is_retryable());
+    assert!(world.host.now_since_start() - begun < 1_000);
+}
+
+#[test]
 fn an_answer_past_the_time_out_is_a_fetch_error_and_the_request_is_aborted() {
     let mut world = World::started();
     world.pass(100);
