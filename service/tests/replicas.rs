@@ -216,7 +216,7 @@ async fn without_redis_requests_are_refused_and_with_it_again_served() {
             let answer = caller.attest_with(replica, &REFRESH, proof.clone()).await;
             assert_eq!((answer.status.as_u16(), answer.codes()), (503, vec!["aprv-unavailable".to_owned()]));
             assert_eq!(answer.header("retry-after"), "1");
-            assert!(begun.elapsed() < Duration::from_secs(2));
+            assert!(begun.elapsed() < Duration::from_secs(5), "a store that is away costs little time");
         }
         let ready = caller.client.get(format!("{}/readyz", replica.url)).send().await.unwrap();
         assert_eq!(ready.status(), 503);
