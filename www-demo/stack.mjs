@@ -70,7 +70,7 @@ async function stop(child, ended) {
 }
 
 /** A program that `cargo xtask` built, by the environment variable in which it says where. */
-function builtProgram(variable) {
+export function builtProgram(variable) {
   const path = process.env[variable]
   if (!path) throw new Error(`${variable} is not set: start this through cargo xtask`)
   return path
