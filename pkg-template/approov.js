@@ -35,16 +35,16 @@ export const Approov = Object.freeze({
     if (!instance) await load(options)
     return initialize(instance, options)
   },
-  async fetchToken(api, options) {
+  fetchToken(api, options) {
     return call('fetchToken', [api, options])
   },
-  async getDPoPToken(method, uri, nonce, token, messageSignature) {
+  getDPoPToken(method, uri, nonce, token, messageSignature) {
     return call('getDPoPToken', [method, uri, nonce, token, messageSignature])
   },
-  async messageSignature(message) {
+  messageSignature(message) {
     return call('messageSignature', [message])
   },
-  async getExpiries() {
+  getExpiries() {
     return call('getExpiries', [])
   },
 })
@@ -70,8 +70,13 @@ async function initialize(on, options) {
   configuration = given.approovHost ? given : { ...configuration, ...given }
 }
 
-async function call(name, args) {
-  if (!instance) await loading
+/** Not `async`: every promise in between costs a turn or three of the queue that a proof has to wait for. */
+function call(name, args) {
+  return instance ? instance.call(name, args) : callWhenLoaded(name, args)
+}
+
+async function callWhenLoaded(name, args) {
+  await loading
   if (!instance) {
     const lost = broken && ': the last one was lost to an internal failure'
     throw new ApproovSessionError(`there is no session${lost ?? ''}; call Approov.initializeSession first`, {
@@ -159,18 +164,23 @@ async function instantiate() {
   }
 
   const made = {
-    async call(name, args) {
-      let fail
-      try {
-        return await new Promise((resolve, reject) => {
-          pending.add(fail = reject)
-          glue[name](...args).then(resolve, reject)
-        })
-      } catch (failure) {
-        throw toError(failure)
-      } finally {
-        pending.delete(fail)
-      }
+    /** Never throws: what goes wrong rejects. */
+    call(name, args) {
+      return new Promise((resolve, reject) => {
+        const fail = failure => {
+          pending.delete(fail)
+          reject(toError(failure))
+        }
+        pending.add(fail)
+        try {
+          glue[name](...args).then(value => {
+            pending.delete(fail)
+            resolve(value)
+          }, fail)
+        } catch (failure) {
+          fail(failure)
+        }
+      })
     },
   }
   glue.start({ exports: guarded })
