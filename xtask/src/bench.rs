@@ -10,7 +10,7 @@ mod series;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -180,15 +180,15 @@ struct Programs {
 
 impl Programs {
     fn build(project: &Project) -> Result<Self> {
-        let messages =
-            output(project.cargo().args(["build", "--release", "--message-format=json-render-diagnostics"]).args([
-                "-p",
-                "approov-web-service",
-                "--bin",
-                "approov-web-service",
-                "--example",
-                "load",
-            ]))?;
+        let built = project
+            .cargo()
+            .args(["build", "--release", "--message-format=json-render-diagnostics", "-p", "approov-web-service"])
+            .args(["--bin", "approov-web-service", "--example", "load"])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("starting cargo build")?;
+        ensure!(built.status.success(), "building the service and its load generator failed ({})", built.status);
+        let messages = String::from_utf8(built.stdout).context("cargo's messages")?;
         Ok(Self { service: executable(&messages, "approov-web-service")?, load: executable(&messages, "load")? })
     }
 }
