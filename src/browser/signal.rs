@@ -18,7 +18,9 @@ pub(super) struct Abort {
 impl Abort {
     /// Whether a value is a signal. Not `instanceof`: it may come from another realm, or be a polyfill's.
     pub(super) fn can_listen(signal: &JsValue) -> bool {
-        Reflect::get(signal, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
+        // First of all an object: most calls have no signal, and asking `undefined` for a member makes and throws an error.
+        signal.is_object()
+            && Reflect::get(signal, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
             && Reflect::get(signal, &"addEventListener".into()).is_ok_and(|method| method.is_function())
     }
 
