@@ -2,7 +2,9 @@
 
 mod bench;
 mod demo;
+mod embed;
 mod package;
+mod panics;
 mod process;
 mod project;
 mod suite;

@@ -14,7 +14,7 @@ const SCRIPTS = ['approov.js', 'index.js', 'lite.js']
 
 /** Fails with the place alone: the files are long. The bytes of the WebAssembly, at the end of `approov.js`, are no code. */
 function lacks(file, text, patterns) {
-  const [code] = text.split('function approovWasmHex(){')
+  const [code] = text.split('function approovWasm(){')
   assert.ok(code.length > 10_000 && code.length < 40_000, `${file} has ${code.length} characters of code`)
   for (const pattern of patterns) {
     const at = code.search(pattern)
