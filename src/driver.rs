@@ -14,11 +14,11 @@ use crate::dpop::{Claims, LastTokenHash, Method, ProofHeader};
 use crate::error::{Code, Error};
 use crate::json::{integer_literal, string_literal};
 use crate::jws::{self, PublicKey};
-use crate::session::{BatchId, Session, Step, Tokens, Wanted};
+use crate::session::{BatchId, Sealed, Session, Step, Tokens, Wanted};
 use crate::shared::{Shared, WeakShared};
 use crate::time::{Reading, UnixMillis};
 use crate::token_request::{Arguments, DEFAULT_TIMEOUT, TokenRequest};
-use crate::wire::Response;
+use crate::wire::{Granted, Response};
 
 /// A refresh is tried again after this long, in milliseconds, then after twice as long.
 const BACKOFF: u32 = 250;
@@ -338,47 +338,53 @@ impl<H: Host> Active<H> {
                 Some(after) => after.await.err(),
                 None => None,
             };
-            let sealed = active.session.borrow_mut().seal(id);
-            let sealed = match (sealed, failed_before) {
-                (Ok(sealed), _) => sealed,
-                // The results that this request relied on were not accepted; why, is what the caller needs to know.
-                (Err(error), Some(failure)) if error.code() == Code::ResultsRequired => return Err(failure),
-                (Err(error), _) => return Err(error.into()),
-            };
-            let mut retries = Retries::new(sealed.carries_results);
             loop {
-                let attempt = active.exchange(Method::post(), Some(sealed.form.clone())).await;
-                let (outcome, sent, received, retry_after) = match attempt {
-                    Ok((response, sent, received)) => {
-                        let retry_after = response.retry_after;
-                        let has_nonce = response.usable_nonce().is_some();
-                        let outcome = response.into_granted();
-                        if has_nonce
-                            && outcome.as_ref().is_err_and(Error::is_invalid_nonce)
-                            && retries.take_nonce_retry()
-                        {
-                            continue;
-                        }
-                        (outcome.map_err(Failure::from), sent, received, retry_after)
-                    }
-                    Err(failure) => (Err(failure), active.host.now(), active.host.now(), None),
+                let sealed = active.session.borrow_mut().seal(id);
+                let sealed = match (sealed, &failed_before) {
+                    (Ok(sealed), _) => sealed,
+                    // The results that this request relied on were not accepted; why, is what the caller needs to know.
+                    (Err(error), Some(failure)) if error.code() == Code::ResultsRequired => return Err(failure.clone()),
+                    (Err(error), _) => return Err(error.into()),
                 };
-                let retry = match &outcome {
-                    Err(failure) if failure.error.is_retryable() => {
-                        retries.next_pause(retry_after, active.host.random()?)
-                    }
-                    _ => None,
-                };
-                if let Some(pause) = retry {
-                    active.host.sleep(pause).await;
-                    continue;
-                }
+                let (outcome, sent, received) = active.attest(&sealed).await?;
                 let (outcome, cause) = match outcome {
                     Ok(granted) => (Ok(granted), None),
                     Err(Failure { error, cause }) => (Err(error), cause),
                 };
                 let completed = active.session.borrow_mut().complete(id, outcome, sent, received);
-                return completed.map(Rc::new).map_err(|error| Failure { error, cause });
+                match completed {
+                    Ok(Some(tokens)) => return Ok(Rc::new(tokens)),
+                    Ok(None) => {}
+                    Err(error) => return Err(Failure { error, cause }),
+                }
+            }
+        }
+    }
+
+    /// Sends one request body, as often as it takes and is allowed.
+    async fn attest(&self, sealed: &Sealed) -> Outcome<H, (Outcome<H, Granted>, Reading, Reading)> {
+        let mut retries = Retries::new(sealed.carries_results);
+        loop {
+            let attempt = self.exchange(Method::post(), Some(sealed.form.clone())).await;
+            let (outcome, sent, received, retry_after) = match attempt {
+                Ok((response, sent, received)) => {
+                    let retry_after = response.retry_after;
+                    let has_nonce = response.usable_nonce().is_some();
+                    let outcome = response.into_granted();
+                    if has_nonce && outcome.as_ref().is_err_and(Error::is_invalid_nonce) && retries.take_nonce_retry() {
+                        continue;
+                    }
+                    (outcome.map_err(Failure::from), sent, received, retry_after)
+                }
+                Err(failure) => (Err(failure), self.host.now(), self.host.now(), None),
+            };
+            let retry = match &outcome {
+                Err(failure) if failure.error.is_retryable() => retries.next_pause(retry_after, self.host.random()?),
+                _ => None,
+            };
+            match retry {
+                Some(pause) => self.host.sleep(pause).await,
+                None => return Ok((outcome, sent, received)),
             }
         }
     }

@@ -4,6 +4,8 @@
 //! open for more APIs until [`Session::seal`] turns it into a request body, and is over with [`Session::complete`] or
 //! [`Session::abandon`].
 //!
+//! An API that the service refuses does not fail the others of its batch: these are then requested one by one.
+//!
 //! Late answers do no harm: a token is cached only while binding and check results are still those that it was requested for, and an
 //! answer continues the session only if no newer results have been accepted meanwhile. Check results are counted for that: their
 //! *stand* grows with every new one.
@@ -69,6 +71,18 @@ struct Batch {
     result_stand: u64,
     sent_with: Option<Secret>,
     is_open: bool,
+    /// What each API came to so far, once they are requested one by one.
+    divided: Option<Named<Result<Secret, Error>>>,
+}
+
+impl Batch {
+    /// The APIs of the next request.
+    fn next(&self) -> &[String] {
+        match &self.divided {
+            Some(over) => self.apis.get(over.iter().count()..).and_then(|rest| rest.get(..1)).unwrap_or_default(),
+            None => &self.apis,
+        }
+    }
 }
 
 /// What a call of `fetchToken` comes to.
@@ -198,7 +212,7 @@ impl Session {
         batch.sent_with.clone_from(&refresh_token);
         let attest = Attest {
             config: &self.config,
-            apis: &batch.apis,
+            apis: batch.next(),
             binding: batch.binding.as_ref(),
             results: &batch.fresh,
             refresh_token: refresh_token.as_ref(),
@@ -216,7 +230,8 @@ impl Session {
         }
     }
 
-    /// Takes the outcome of a batch's request, and gives the tokens for those who wait for it.
+    /// Takes the outcome of a batch's request, and gives the tokens for those who wait for it; `None` if the batch is to be sealed
+    /// once more, for the next of its APIs alone.
     ///
     /// # Errors
     /// The error of the outcome; `session-expired` in place of a refused refresh token.
@@ -226,23 +241,64 @@ impl Session {
         outcome: Result<Granted, Error>,
         sent: Reading,
         received: Reading,
-    ) -> Result<Tokens, Error> {
+    ) -> Result<Option<Tokens>, Error> {
         let position = self.batches.iter().position(|batch| batch.id == id).ok_or_else(no_such_batch)?;
-        let batch = self.batches.remove(position);
+        let mut batch = self.batches.remove(position);
+        if let Err(error) = &outcome
+            && batch.divided.is_none()
+            && batch.apis.len() > 1
+            && error.is_about_apis()
+        {
+            batch.divided = Some(Named::default());
+            self.batches.insert(position, batch);
+            return Ok(None);
+        }
+        let outcome = self.take(&batch, outcome, sent, received);
+        let Some(mut over) = batch.divided.take() else {
+            if outcome.is_err() {
+                self.rejoin();
+            }
+            return outcome.map(Some);
+        };
+        let ends_here = outcome.as_ref().is_err_and(|error| !error.is_about_apis());
+        if outcome.is_ok() {
+            // They have been accepted: the refresh token stands for them now.
+            batch.fresh = Results::default();
+        }
+        for api in batch.apis.iter().skip(over.iter().count()).take(if ends_here { batch.apis.len() } else { 1 }) {
+            let token = outcome.as_ref().map_err(Error::clone).and_then(|tokens| tokens.get(api));
+            over.insert(api.clone(), token);
+        }
+        if over.iter().count() < batch.apis.len() {
+            batch.divided = Some(over);
+            self.batches.insert(position, batch);
+            return Ok(None);
+        }
         if outcome.is_err() {
             self.rejoin();
         }
+        Ok(Some(Tokens::Divided(over)))
+    }
+
+    /// Changes the session as an outcome says.
+    fn take(
+        &mut self,
+        batch: &Batch,
+        outcome: Result<Granted, Error>,
+        sent: Reading,
+        received: Reading,
+    ) -> Result<Tokens, Error> {
         match outcome {
             Ok(Granted::Session(grant)) => {
                 self.clock.learn(sent, received, grant.server_time, 1);
-                Ok(self.accept(&batch, grant))
+                Ok(self.accept(batch, grant))
             }
             Ok(Granted::Bare(token)) => Ok(Tokens::Bare(token)),
             Err(error) => {
                 if batch.fresh.is_empty() {
                     self.no_refresh_before = Some(received.monotonic.saturating_add(REFRESH_PAUSE));
                 }
-                Err(self.ended_by(&batch, error, received))
+                Err(self.ended_by(batch, error, received))
             }
         }
     }
@@ -332,8 +388,16 @@ impl Session {
         let after = self.latest_with_results();
         self.last_batch = self.last_batch.saturating_add(1);
         let id = BatchId(self.last_batch);
-        let batch =
-            Batch { id, apis: vec![api.to_owned()], binding, fresh, result_stand, sent_with: None, is_open: true };
+        let batch = Batch {
+            id,
+            apis: vec![api.to_owned()],
+            binding,
+            fresh,
+            result_stand,
+            sent_with: None,
+            is_open: true,
+            divided: None,
+        };
         self.batches.push(batch);
         Wanted::New { batch: id, after }
     }
@@ -355,7 +419,7 @@ impl Session {
         }
         if is_newest && batch.binding == self.binding && batch.result_stand == self.result_stand {
             let expires = grant.server_time.saturating_add(grant.token_lifetime);
-            for api in &batch.apis {
+            for api in batch.next() {
                 if let Some(token) = grant.tokens.get(api) {
                     self.cache.insert(api.clone(), token.clone(), grant.token_lifetime, expires);
                 }
@@ -389,6 +453,8 @@ pub enum Tokens {
     PerApi(Named<Secret>),
     /// One for whichever API was asked for.
     Bare(Secret),
+    /// One request's outcome per API.
+    Divided(Named<Result<Secret, Error>>),
 }
 
 impl Tokens {
@@ -400,6 +466,7 @@ impl Tokens {
         match self {
             Tokens::PerApi(tokens) => tokens.get(api).cloned(),
             Tokens::Bare(token) => Some(token.clone()),
+            Tokens::Divided(outcomes) => outcomes.get(api).cloned().transpose()?,
         }
         .ok_or_else(|| {
             Error::new(
@@ -510,7 +577,7 @@ mod tests {
         outcome: Result<Granted, Error>,
         now: i64,
     ) -> Result<Tokens, Error> {
-        session.complete(id, outcome, at(now), at(now))
+        session.complete(id, outcome, at(now), at(now)).map(|tokens| tokens.expect("a batch that is over"))
     }
 
     /// A session that has just got its first token, for "api".

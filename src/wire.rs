@@ -22,6 +22,8 @@ pub const LARGEST_BODY: usize = 256 * 1024;
 
 const INVALID_NONCE: &str = "aprv-invalid-nonce";
 const INVALID_REFRESH_TOKEN: &str = "aprv-invalid-refresh-token";
+/// With this begin the codes for APIs that a request must not ask for.
+const UNUSABLE_API: &str = "aprv-api-";
 /// The name of the session's own expiry among the expiries.
 pub const SESSION: &str = "session";
 /// Lifetimes beyond ten years are taken for nonsense.
@@ -244,6 +246,13 @@ impl Error {
     #[must_use]
     pub fn is_invalid_refresh_token(&self) -> bool {
         self.has_service_code(INVALID_REFRESH_TOKEN)
+    }
+
+    /// Whether the service refused the request only for the APIs that it asks for: it has not looked at any result.
+    #[must_use]
+    pub fn is_about_apis(&self) -> bool {
+        let errors = self.service_errors();
+        !errors.is_empty() && errors.iter().all(|(code, _)| code.starts_with(UNUSABLE_API))
     }
 
     fn has_service_code(&self, code: &str) -> bool {

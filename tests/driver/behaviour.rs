@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use crate::simulated::{START, World, api, good, options, parameter, refusal, with_result};
+use crate::simulated::{
+    Received, Reply, START, World, api, good, json_response, options, parameter, refusal, with_result,
+};
 use approov_web_sdk::argument::Argument;
 use approov_web_sdk::config::Options;
 use approov_web_sdk::dpop::{Claims, Method};
@@ -10,6 +12,7 @@ use approov_web_sdk::driver::Failure;
 use approov_web_sdk::error::{Class, Code, Error};
 use approov_web_sdk::token_request::Arguments;
 use approov_web_sdk::wire::Response;
+use serde_json::json;
 
 fn code<T: std::fmt::Debug>(result: Result<T, Failure<&'static str>>) -> Code {
     result.expect_err("an error").error.code()
@@ -365,4 +368,95 @@ fn after_hours_of_sleep_the_first_calls_are_one_request() {
     world.pass(7_200_000);
     assert_eq!(code(world.fetch(api("a"))), Code::SessionExpired);
     assert_eq!(world.host.posts().len(), 2);
+}
+
+/// Refuses requests that ask for an API other than those of the account, as the service does: before it looks at any result.
+fn only(known: &'static [&'static str]) -> impl FnMut(&Received) -> Reply {
+    move |request| {
+        let apis = request.form.as_deref().map(|form| parameter(form, "api")).unwrap_or_default();
+        let is_known = |api: &String| known.contains(&api.as_str());
+        (10, Ok(if apis.iter().all(is_known) { good(request) } else { refusal(400, "aprv-api-not-found") }))
+    }
+}
+
+#[test]
+fn an_api_that_the_account_lacks_does_not_fail_the_others_of_its_turn() {
+    for order in [["bad", "a", "b"], ["a", "bad", "b"], ["a", "b", "bad"]] {
+        let mut world = World::started();
+        world.pass(100);
+        world.host.serve(only(&["a", "b"]));
+        let calls = order.map(|name| (name, world.start_fetch(with_result(name, "r1"))));
+        world.pass(1_000);
+        for (name, mut call) in calls {
+            let outcome = call.try_recv().unwrap().unwrap();
+            if name == "bad" {
+                let error = outcome.expect_err("an error").error;
+                assert!(error.service_errors().get("aprv-api-not-found").is_some(), "{error:?}");
+            } else {
+                assert!(outcome.unwrap().ends_with(name), "{order:?}");
+            }
+        }
+        let posts = world.host.posts();
+        let asked: Vec<_> = posts.iter().map(|form| parameter(form, "api").join("+")).collect();
+        assert_eq!(asked, [&[order.join("+")], order.map(str::to_owned).as_slice()].concat());
+        // The result travels until it is accepted, and no further.
+        let with_result = posts.iter().filter(|form| !parameter(form, "recaptcha-token").is_empty()).count();
+        assert_eq!(with_result, if order[0] == "bad" { 3 } else { 2 });
+        assert!(world.fetch(api("a")).is_ok() && world.fetch(api("b")).is_ok());
+        assert_eq!(world.host.posts().len(), 4);
+    }
+}
+
+#[test]
+fn apis_that_the_account_lacks_are_each_refused_and_the_session_goes_on() {
+    let mut world = World::started();
+    world.fetch(with_result("a", "r1")).unwrap();
+    world.host.serve(only(&["a"]));
+    let calls = ["x", "y"].map(|name| world.start_fetch(api(name)));
+    world.pass(1_000);
+    for mut call in calls {
+        assert_eq!(code(call.try_recv().unwrap().unwrap()), Code::Service);
+    }
+    assert_eq!(world.host.posts().len(), 1 + 3);
+    world.pass(200_000);
+    assert!(world.fetch(api("a")).is_ok());
+}
+
+#[test]
+fn when_the_service_falls_silent_between_apis_the_tokens_that_came_are_given() {
+    let mut world = World::started();
+    world.pass(100);
+    let mut posts = 0;
+    world.host.serve(move |request| {
+        posts += u32::from(request.form.is_some());
+        match posts {
+            0 | 2 => (10, Ok(good(request))),
+            1 => (10, Ok(refusal(400, "aprv-api-not-web-enabled"))),
+            _ => (10, Err("reset")),
+        }
+    });
+    let [mut first, mut second] = ["a", "b"].map(|name| world.start_fetch(with_result(name, "r1")));
+    world.pass(9_000);
+    assert!(first.try_recv().unwrap().unwrap().is_ok());
+    assert_eq!(code(second.try_recv().unwrap().unwrap()), Code::Network);
+}
+
+#[test]
+fn a_refusal_for_other_reasons_too_fails_all_of_the_turn_at_once() {
+    let mut world = World::started();
+    world.pass(100);
+    world.host.serve(|request| {
+        let response = if request.form.is_some() {
+            json_response(400, &json!({ "aprv-api-not-found": "a", "aprv-no-site-key": "" }))
+        } else {
+            good(request)
+        };
+        (10, Ok(response))
+    });
+    let calls = ["a", "b"].map(|name| world.start_fetch(with_result(name, "r1")));
+    world.pass(1_000);
+    for mut call in calls {
+        assert_eq!(code(call.try_recv().unwrap().unwrap()), Code::Service);
+    }
+    assert_eq!(world.host.posts().len(), 1);
 }

@@ -34,6 +34,8 @@ enum Mood {
     RefreshTokenRefused,
     Malformed,
     Forgetful,
+    /// Refuses one API, and with it whatever is asked for in the same request.
+    Picky(u8),
     Silent,
 }
 
@@ -48,6 +50,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Mood::RefreshTokenRefused),
         1 => Just(Mood::Malformed),
         1 => Just(Mood::Forgetful),
+        2 => (0..3u8).prop_map(Mood::Picky),
         1 => Just(Mood::Silent),
     ];
     let event = prop_oneof![
@@ -95,6 +98,11 @@ fn answer(mood: Mood, request: &Received) -> Reply {
             (10, Ok(Response { status: 200, nonce, body: Body::Text("<html>".into()), ..Response::default() }))
         }
         Mood::Forgetful => (10, Ok(grant(Vec::new()))),
+        Mood::Picky(api) => {
+            let apis = parameter(form, "api");
+            let refused = apis.contains(&format!("api-{api}"));
+            (100, Ok(if refused { refusal(400, "aprv-api-not-found") } else { grant(apis) }))
+        }
         Mood::Silent => (1_000_000, Err("late")),
     }
 }

@@ -103,6 +103,21 @@ for (const engine of chosenEngines()) {
       assert.deepEqual(Object.keys(error.errors), ['aprv-no-matching-account'])
     })
 
+    test('an API that the account does not have fails its own call and no other of the same turn', async () => {
+      await world.freshPage()
+      const outcomes = await world.run(async (settings) => {
+        const { Approov } = await import('/approov.js')
+        const { passCheck, sessionOptions } = await import('/flow.js')
+        await Approov.initializeSession(sessionOptions(settings, 'hcaptcha'))
+        const result = await passCheck(settings, 'hcaptcha')
+        const settled = await Promise.allSettled(
+          ['unknown.example.org', settings.api].map((api) => Approov.fetchToken(api, result)),
+        )
+        return settled.map(({ value, reason }) => value?.split('.').length ?? Object.keys(reason.errors))
+      }, world.settings)
+      assert.deepEqual(outcomes, [['aprv-api-not-found'], 3])
+    })
+
     test('an API that the account does not have is named by the service', async () => {
       const error = await errorOf(async ({ Approov, settings, sessionOptions, passCheck }) => {
         await Approov.initializeSession(sessionOptions(settings, 'hcaptcha'))
