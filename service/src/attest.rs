@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::check::Checked;
 use crate::config::{Account, Site};
-use crate::entropy::{random, random_arc};
+use crate::entropy::{RequestEntropy, arc_text};
 use crate::error::{Code, Problems, Refusal};
 use crate::lookup::Asker;
 use crate::params::{self, AttestRequest, Form, FreshResult};
@@ -46,6 +46,8 @@ pub struct Incoming<'a> {
     pub client_ip: &'a str,
     /// When it came.
     pub now: Moment,
+    /// Its random bytes.
+    pub entropy: RequestEntropy,
 }
 
 /// Notes for the log, beyond what the client is told.
@@ -345,7 +347,7 @@ fn grant(
     let account = request.account;
     let keys = live.keys(account)?;
     let passed = session.passed();
-    let arc = random_arc()?;
+    let arc = arc_text(incoming.entropy.arc);
     let brief = embed(session, false);
     let full = request.targets.iter().any(|(_, api)| api.jwe).then(|| embed(session, true));
     let mut tokens = BTreeMap::new();
@@ -375,7 +377,7 @@ fn grant(
     Ok(Granted {
         tokens,
         token_lifetime: account.token_lifetime.as_secs(),
-        refresh_token: keys.refresh.seal(session, &account.site_key, random()?)?,
+        refresh_token: keys.refresh.seal(session, &account.site_key, incoming.entropy.refresh)?,
         expiries,
         server_time: incoming.now.as_millis(),
         passed,

@@ -16,6 +16,7 @@ use axum::routing::{any, get};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::attest::{self, Incoming, Trace};
+use crate::entropy::RequestEntropy;
 use crate::error::{Code, Refusal};
 use crate::log::{RequestLine, millis};
 use crate::params::Form;
@@ -119,10 +120,14 @@ async fn attest(State(service): State<Arc<Service>>, request: Request) -> Respon
     let live = service.live();
     let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
     let asks = matches!(*request.method(), Method::GET | Method::POST);
-    let mut response = match *request.method() {
-        Method::OPTIONS => preflight(&live, origin.as_deref()),
-        Method::GET => nonce_request(&service, &live, &request, now),
-        Method::POST => attest_request(&service, &live, request, now).await,
+    let entropy = if asks { RequestEntropy::draw().ok() } else { None };
+    let mut response = match (request.method(), entropy) {
+        (&Method::OPTIONS, _) => preflight(&live, origin.as_deref()),
+        (&Method::GET, Some(entropy)) => nonce_request(&service, &live, &request, now, entropy),
+        (&Method::POST, Some(entropy)) => attest_request(&service, &live, request, now, entropy).await,
+        (&Method::GET | &Method::POST, None) => {
+            refused(&Refusal::new(Code::Unavailable, "there are no random numbers"), Trace::default())
+        }
         _ => {
             let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
@@ -134,9 +139,8 @@ async fn attest(State(service): State<Arc<Service>>, request: Request) -> Respon
         headers.insert(header::DATE, date);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if asks
-        && let Ok(nonce) = live.issue_nonce(now, service.store.epoch())
-        && let Ok(nonce) = HeaderValue::from_str(&nonce)
+    if let Some(entropy) = entropy
+        && let Ok(nonce) = HeaderValue::try_from(live.issue_nonce(now, service.store.epoch(), entropy.nonce))
     {
         headers.insert(DPOP_NONCE, nonce);
     }
@@ -157,7 +161,7 @@ fn preflight(live: &Live, origin: Option<&str>) -> Response {
     response
 }
 
-fn nonce_request(service: &Service, live: &Live, request: &Request, now: Moment) -> Response {
+fn nonce_request(service: &Service, live: &Live, request: &Request, now: Moment, entropy: RequestEntropy) -> Response {
     let mut trace = Trace::default();
     let outcome = (|| {
         if request.uri().query().is_some_and(|query| !query.is_empty()) {
@@ -165,7 +169,8 @@ fn nonce_request(service: &Service, live: &Live, request: &Request, now: Moment)
         }
         let url = seen_url(service, live, request)?;
         let proofs = proofs(request.headers());
-        let incoming = Incoming { method: "GET", url: &url, proofs: &proofs, origin: None, client_ip: "", now };
+        let incoming =
+            Incoming { method: "GET", url: &url, proofs: &proofs, origin: None, client_ip: "", now, entropy };
         attest::check_nonce_request(&incoming, &mut trace)
     })();
     match outcome {
@@ -178,7 +183,13 @@ fn nonce_request(service: &Service, live: &Live, request: &Request, now: Moment)
     }
 }
 
-async fn attest_request(service: &Service, live: &Live, request: Request, now: Moment) -> Response {
+async fn attest_request(
+    service: &Service,
+    live: &Live,
+    request: Request,
+    now: Moment,
+    entropy: RequestEntropy,
+) -> Response {
     let mut trace = Trace::default();
     let (parts, body) = request.into_parts();
     let form = match read_body(body, &parts.headers, live.config.limits.body_bytes).await {
@@ -199,6 +210,7 @@ async fn attest_request(service: &Service, live: &Live, request: Request, now: M
         origin: text(request.headers(), header::ORIGIN),
         client_ip,
         now,
+        entropy,
     };
     match attest::attest(service, live, form, &incoming, &mut trace).await {
         Err(refusal) => refused(&refusal, trace),
