@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use approov_verify::dpop::{DpopError, Expected, Nonce, Proof};
@@ -22,7 +23,7 @@ use crate::service::{Live, Service};
 use crate::session::{CheckResult, Session};
 use crate::store::{Issued, Seen, Store as _, StoreError, seconds_to_next_minute};
 use crate::time::Moment;
-use crate::token::{self, Claims, Confirmation, JweEntropy, TokenError};
+use crate::token::{self, Claims, Confirmation, Embed, JweEntropy, TokenError};
 
 /// The nonce proves that a proof is fresh, so its `iat` may be off by as much as clocks are: a wrong
 /// clock in the browser must not lock its user out.
@@ -43,7 +44,7 @@ pub struct Incoming<'a> {
     /// The `Origin` header.
     pub origin: Option<&'a str>,
     /// The browser's address.
-    pub client_ip: &'a str,
+    pub client_ip: IpAddr,
     /// When it came.
     pub now: Moment,
     /// Its random bytes.
@@ -99,12 +100,13 @@ pub fn check_nonce_request(incoming: &Incoming<'_>, trace: &mut Trace) -> Result
 pub async fn attest(
     service: &Service,
     live: &Live,
-    form: Result<Form, Refusal>,
+    form: Result<Form<'_>, Refusal>,
     incoming: &Incoming<'_>,
     trace: &mut Trace,
 ) -> Result<Granted, Refusal> {
     let mut problems = Problems::default();
-    let request = match &form {
+    let form = form.as_ref();
+    let request = match form {
         Ok(form) => AttestRequest::read(form, &live.config.accounts, incoming.origin, &mut problems),
         Err(refusal) => {
             problems.extend(refusal.clone());
@@ -289,9 +291,13 @@ async fn run_checks(
     incoming: &Incoming<'_>,
     trace: &mut Trace,
 ) -> Result<Vec<CheckResult>, Refusal> {
+    if plan.to_check.is_empty() {
+        return Ok(Vec::new());
+    }
     let page_host = incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
     let page_host = page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default();
-    let asker = Asker { client_ip: incoming.client_ip, page_host };
+    let client_ip = incoming.client_ip.to_string();
+    let asker = Asker { client_ip: &client_ip, page_host };
     let checks = plan.sites(account).map(|(fresh, site)| async move {
         let begun = Instant::now();
         let outcome = service.lookup.check(fresh, site, asker).await;
@@ -348,8 +354,6 @@ fn grant(
     let keys = live.keys(account)?;
     let passed = session.passed();
     let arc = arc_text(incoming.entropy.arc);
-    let brief = embed(session, false);
-    let full = request.targets.iter().any(|(_, api)| api.jwe).then(|| embed(session, true));
     let mut tokens = BTreeMap::new();
     for (name, api) in &request.targets {
         let jwe_secret = account.jwe_secret.as_ref().filter(|_| api.jwe);
@@ -358,7 +362,7 @@ fn grant(
             iat: incoming.now.as_secs(),
             ip: incoming.client_ip,
             arc: &arc,
-            embed: full.as_ref().filter(|_| jwe_secret.is_some()).unwrap_or(&brief),
+            embed: Embed { results: &session.results, whole: jwe_secret.is_some() },
             pay: request.pay.as_deref(),
             cnf: Confirmation { jkt: thumbprint },
         };
@@ -368,7 +372,7 @@ fn grant(
             None => jws,
             Some(secret) => token::encrypt(&jws, secret, JweEntropy::draw()?)?,
         };
-        tokens.insert(name.clone(), token);
+        tokens.insert((*name).to_owned(), token);
     }
     let mut expiries: BTreeMap<String, u64> =
         session.results.iter().map(|result| (result.embed_key(), result.expires)).collect();
@@ -383,18 +387,6 @@ fn grant(
         passed,
         checked,
     })
-}
-
-/// The `embed` claim: full results only where a site asks for them, and only for encrypted tokens.
-fn embed(session: &Session, encrypted: bool) -> Map<String, Value> {
-    session
-        .results
-        .iter()
-        .map(|result| {
-            let full = result.full.as_ref().filter(|full| encrypted && !full.is_empty());
-            (result.embed_key(), Value::Object(full.unwrap_or(&result.brief).clone()))
-        })
-        .collect()
 }
 
 fn store_away(service: &Service, error: &StoreError, trace: &mut Trace) -> Refusal {
