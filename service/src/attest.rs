@@ -136,8 +136,16 @@ pub async fn attest(
         Ok(Seen::Forgotten) => return Err(Refusal::new(Code::InvalidNonce, "")),
         Err(error) => return Err(store_away(service, &error, trace)),
     }
-    limit_rates(service, &plan, request.account, incoming.now, trace).await?;
-    let fresh = run_checks(service, &plan, request.account, incoming, trace).await?;
+    let fresh = if plan.to_check.is_empty() {
+        Vec::new()
+    } else {
+        // Rare beside refreshes, so on the heap: every request makes room for what may be awaited here.
+        Box::pin(async {
+            limit_rates(service, &plan, request.account, incoming.now, trace).await?;
+            run_checks(service, &plan, request.account, incoming, trace).await
+        })
+        .await?
+    };
     let checked = !fresh.is_empty();
     let session = plan.session(fresh);
     let granted = grant(live, &request, &session, &thumbprint, incoming, checked, trace).map_err(|_| {
@@ -291,9 +299,6 @@ async fn run_checks(
     incoming: &Incoming<'_>,
     trace: &mut Trace,
 ) -> Result<Vec<CheckResult>, Refusal> {
-    if plan.to_check.is_empty() {
-        return Ok(Vec::new());
-    }
     let page_host = incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
     let page_host = page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default();
     let client_ip = incoming.client_ip.to_string();

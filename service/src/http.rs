@@ -1,7 +1,10 @@
 //! The HTTP face: routes, cross-origin answers, limits, request ids, and one log line per request.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use approov_verify::uri::HttpUri;
@@ -51,20 +54,44 @@ struct Told {
     detail: Option<String>,
 }
 
-/// All routes of the service. `more` are routes of the development mode.
+/// Answers every request to the service.
 ///
-/// `/attest` is nearly all that is ever asked for. It is answered before any route is looked for: each layer of
-/// routes takes a copy of its service and a future of its own from the heap.
-pub fn router(service: Arc<Service>, more: Router<Arc<Service>>) -> Router {
-    let others = Router::new()
-        .route("/healthz", get(health))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/openapi.json", get(description))
-        .merge(more)
-        .fallback(not_found)
-        .with_state(Arc::clone(&service));
-    Router::new().fallback(async move |request: Request| observe(&service, &others, request).await)
+/// `/attest` is nearly all that is ever asked for, so it is answered before any route is looked for: each layer of
+/// routes copies its service and takes a future of its own from the heap.
+#[derive(Clone)]
+pub struct Face {
+    service: Arc<Service>,
+    others: Router,
+}
+
+impl Face {
+    /// `more` are routes of the development mode.
+    pub fn new(service: Arc<Service>, more: Router<Arc<Service>>) -> Self {
+        let others = Router::new()
+            .route("/healthz", get(health))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/openapi.json", get(description))
+            .merge(more)
+            .fallback(not_found)
+            .with_state(Arc::clone(&service));
+        Self { service, others }
+    }
+}
+
+impl tower::Service<Request> for Face {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let face = self.clone();
+        Box::pin(async move { Ok(observe(&face, request).await) })
+    }
 }
 
 /// What is known of a request before it is answered.
@@ -79,7 +106,8 @@ struct Seen<'a> {
 }
 
 /// Gives every request an id, an end in bounded time, and a line in the log.
-async fn observe(service: &Service, others: &Router, request: Request) -> Response {
+async fn observe(face: &Face, request: Request) -> Response {
+    let service = &*face.service;
     let begun = Instant::now();
     let live = service.live();
     let id = service.request_id();
@@ -92,12 +120,13 @@ async fn observe(service: &Service, others: &Router, request: Request) -> Respon
         ip: client_ip(&live, &request),
         origin: origin.as_ref().and_then(|origin| origin.to_str().ok()),
     };
-    let answer = async {
+    let answer = pin!(async {
         match uri.path() {
             "/attest" => attest(&seen, request).await,
-            _ => others.clone().oneshot(request).await.into_response(),
+            // Rare, so on the heap: every request makes room for what may be awaited here.
+            _ => Box::pin(face.others.clone().oneshot(request)).await.into_response(),
         }
-    };
+    });
     let mut response = match tokio::time::timeout(live.config.limits.request, answer).await {
         Ok(response) => response,
         Err(_) => {
