@@ -9,7 +9,6 @@ use approov_verify::dpop::{DpopError, Expected, Nonce, Proof};
 use approov_verify::time::UnixTime;
 use approov_verify::uri::HttpUri;
 use futures_util::future::join_all;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::check::Checked;
@@ -63,8 +62,7 @@ pub struct Trace {
 }
 
 /// The body of a success.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug)]
 pub struct Granted {
     /// Tokens by API, named as the client named it.
     pub tokens: BTreeMap<String, String>,
@@ -77,11 +75,46 @@ pub struct Granted {
     /// The service's clock, Unix milliseconds.
     pub server_time: u64,
     /// Whether the checks passed; the client is not told.
-    #[serde(skip)]
     pub passed: bool,
     /// Whether a check was made for this request.
-    #[serde(skip)]
     pub checked: bool,
+}
+
+/// Room for the body of a success with a token or two.
+const BODY_ROOM: usize = 2048;
+
+impl Granted {
+    /// The body, as JSON. Tokens are base64url and dots, so nothing in them is looked at for escapes.
+    ///
+    /// # Errors
+    /// Never for what a service grants; the type is that of writing any value.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut body = Vec::with_capacity(BODY_ROOM);
+        body.extend(b"{\"tokens\":");
+        for (at, (name, token)) in self.tokens.iter().enumerate() {
+            body.push(if at == 0 { b'{' } else { b',' });
+            serde_json::to_writer(&mut body, name)?;
+            body.push(b':');
+            quoted(&mut body, token);
+        }
+        body.extend(if self.tokens.is_empty() { b"{}".as_slice() } else { b"}" });
+        body.extend(b",\"token-lifetime\":");
+        serde_json::to_writer(&mut body, &self.token_lifetime)?;
+        body.extend(b",\"refresh-token\":");
+        quoted(&mut body, &self.refresh_token);
+        body.extend(b",\"expiries\":");
+        serde_json::to_writer(&mut body, &self.expiries)?;
+        body.extend(b",\"server-time\":");
+        serde_json::to_writer(&mut body, &self.server_time)?;
+        body.push(b'}');
+        Ok(body)
+    }
+}
+
+fn quoted(body: &mut Vec<u8>, token: &str) {
+    body.push(b'"');
+    body.extend_from_slice(token.as_bytes());
+    body.push(b'"');
 }
 
 /// Answers a nonce request: the proof must be sound, but needs no nonce yet.
@@ -409,6 +442,29 @@ fn unavailable(why: &str, retry_after: Option<u64>) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_success_is_json_whatever_its_apis_are_called() {
+        for names in [vec![], vec!["a.example"], vec!["a.example", "quo\"te\\"]] {
+            let granted = Granted {
+                tokens: names.iter().map(|name| ((*name).to_owned(), "e30.e30.c2ln".to_owned())).collect(),
+                token_lifetime: 120,
+                refresh_token: "AQ-_".to_owned(),
+                expiries: BTreeMap::from([("hcap:key".to_owned(), 1), ("session".to_owned(), 2)]),
+                server_time: 3,
+                passed: true,
+                checked: false,
+            };
+            let tokens: Map<String, Value> =
+                names.iter().map(|name| ((*name).to_owned(), "e30.e30.c2ln".into())).collect();
+            let expected = serde_json::json!({
+                "tokens": tokens, "token-lifetime": 120, "refresh-token": "AQ-_",
+                "expiries": {"hcap:key": 1, "session": 2}, "server-time": 3,
+            });
+            let read: Value = serde_json::from_slice(&granted.to_json().unwrap()).unwrap();
+            assert_eq!(read, expected);
+        }
+    }
 
     #[test]
     fn a_result_too_long_for_the_refresh_token_is_not_carried_whole() {

@@ -37,8 +37,6 @@ const PREFLIGHT_AGE: &str = "7200";
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Headers that an answer gets, so that their table is made once.
 const ANSWER_HEADERS: usize = 12;
-/// Room for a success with a token or two.
-const GRANTED_BYTES: usize = 2048;
 
 /// The address of the connection's other end; the accept loop adds it to every request.
 #[derive(Clone, Copy, Debug)]
@@ -264,8 +262,7 @@ async fn attest_request(seen: &Seen<'_>, request: Request, entropy: RequestEntro
     match attest::attest(seen.service, seen.live, form, &incoming, &mut trace).await {
         Err(refusal) => refused(&refusal, trace),
         Ok(granted) => {
-            let mut body = Vec::with_capacity(GRANTED_BYTES);
-            let Ok(()) = serde_json::to_writer(&mut body, &granted) else {
+            let Ok(body) = granted.to_json() else {
                 return refused(&Refusal::new(Code::Unavailable, "tokens could not be made"), trace);
             };
             let mut response = json(StatusCode::OK, body);

@@ -80,23 +80,22 @@ impl<'a> Form<'a> {
 
 /// Strict `application/x-www-form-urlencoded`: what does not decode to UTF-8 is refused, not replaced.
 fn decode(text: &[u8]) -> Result<Vec<Param<'_>>, Refusal> {
-    text.split(|b| *b == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let mut halves = pair.splitn(2, |b| *b == b'=');
-            let name = component(halves.next().unwrap_or_default())?;
-            let value = component(halves.next().unwrap_or_default())?;
-            Some((name, value))
-        })
-        .collect::<Option<Vec<_>>>()
+    let param = |pair| {
+        let (name, value) = str::split_once(pair, '=').unwrap_or((pair, ""));
+        Some((component(name)?, component(value)?))
+    };
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.split('&').filter(|pair| !pair.is_empty()).map(param).collect())
         .ok_or_else(|| Refusal::new(Code::BodyParse, "the parameters are not well-formed percent-encoded UTF-8"))
 }
 
-fn component(bytes: &[u8]) -> Option<Cow<'_, str>> {
-    if !bytes.iter().any(|b| matches!(b, b'%' | b'+')) {
-        return std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
+fn component(text: &str) -> Option<Cow<'_, str>> {
+    // One character at a time is found by words; one of a set would be looked for byte by byte.
+    if !text.contains('%') && !text.contains('+') {
+        return Some(Cow::Borrowed(text));
     }
-    let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
+    let spaced: Vec<u8> = text.bytes().map(|b| if b == b'+' { b' ' } else { b }).collect();
     let mut rest = spaced.as_slice();
     while let Some(at) = rest.iter().position(|b| *b == b'%') {
         let hex = rest.get(at + 1..at + 3)?;
