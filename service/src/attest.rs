@@ -2,18 +2,18 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use approov_verify::dpop::{DpopError, Expected, Nonce, Proof};
 use approov_verify::time::UnixTime;
 use approov_verify::uri::HttpUri;
 use futures_util::future::join_all;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::check::Checked;
 use crate::config::{Account, Site};
-use crate::entropy::{random, random_arc};
+use crate::entropy::{RequestEntropy, arc_text};
 use crate::error::{Code, Problems, Refusal};
 use crate::lookup::Asker;
 use crate::params::{self, AttestRequest, Form, FreshResult};
@@ -22,7 +22,7 @@ use crate::service::{Live, Service};
 use crate::session::{CheckResult, Session};
 use crate::store::{Issued, Seen, Store as _, StoreError, seconds_to_next_minute};
 use crate::time::Moment;
-use crate::token::{self, Claims, Confirmation, JweEntropy, TokenError};
+use crate::token::{self, Claims, Confirmation, Embed, JweEntropy, TokenError};
 
 /// The nonce proves that a proof is fresh, so its `iat` may be off by as much as clocks are: a wrong
 /// clock in the browser must not lock its user out.
@@ -43,9 +43,11 @@ pub struct Incoming<'a> {
     /// The `Origin` header.
     pub origin: Option<&'a str>,
     /// The browser's address.
-    pub client_ip: &'a str,
+    pub client_ip: IpAddr,
     /// When it came.
     pub now: Moment,
+    /// Its random bytes.
+    pub entropy: RequestEntropy,
 }
 
 /// Notes for the log, beyond what the client is told.
@@ -60,8 +62,7 @@ pub struct Trace {
 }
 
 /// The body of a success.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug)]
 pub struct Granted {
     /// Tokens by API, named as the client named it.
     pub tokens: BTreeMap<String, String>,
@@ -74,11 +75,46 @@ pub struct Granted {
     /// The service's clock, Unix milliseconds.
     pub server_time: u64,
     /// Whether the checks passed; the client is not told.
-    #[serde(skip)]
     pub passed: bool,
     /// Whether a check was made for this request.
-    #[serde(skip)]
     pub checked: bool,
+}
+
+/// Room for the body of a success with a token or two.
+const BODY_ROOM: usize = 2048;
+
+impl Granted {
+    /// The body, as JSON. Tokens are base64url and dots, so nothing in them is looked at for escapes.
+    ///
+    /// # Errors
+    /// Never for what a service grants; the type is that of writing any value.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut body = Vec::with_capacity(BODY_ROOM);
+        body.extend(b"{\"tokens\":");
+        for (at, (name, token)) in self.tokens.iter().enumerate() {
+            body.push(if at == 0 { b'{' } else { b',' });
+            serde_json::to_writer(&mut body, name)?;
+            body.push(b':');
+            quoted(&mut body, token);
+        }
+        body.extend(if self.tokens.is_empty() { b"{}".as_slice() } else { b"}" });
+        body.extend(b",\"token-lifetime\":");
+        serde_json::to_writer(&mut body, &self.token_lifetime)?;
+        body.extend(b",\"refresh-token\":");
+        quoted(&mut body, &self.refresh_token);
+        body.extend(b",\"expiries\":");
+        serde_json::to_writer(&mut body, &self.expiries)?;
+        body.extend(b",\"server-time\":");
+        serde_json::to_writer(&mut body, &self.server_time)?;
+        body.push(b'}');
+        Ok(body)
+    }
+}
+
+fn quoted(body: &mut Vec<u8>, token: &str) {
+    body.push(b'"');
+    body.extend_from_slice(token.as_bytes());
+    body.push(b'"');
 }
 
 /// Answers a nonce request: the proof must be sound, but needs no nonce yet.
@@ -97,12 +133,13 @@ pub fn check_nonce_request(incoming: &Incoming<'_>, trace: &mut Trace) -> Result
 pub async fn attest(
     service: &Service,
     live: &Live,
-    form: Result<Form, Refusal>,
+    form: Result<Form<'_>, Refusal>,
     incoming: &Incoming<'_>,
     trace: &mut Trace,
 ) -> Result<Granted, Refusal> {
     let mut problems = Problems::default();
-    let request = match &form {
+    let form = form.as_ref();
+    let request = match form {
         Ok(form) => AttestRequest::read(form, &live.config.accounts, incoming.origin, &mut problems),
         Err(refusal) => {
             problems.extend(refusal.clone());
@@ -132,8 +169,16 @@ pub async fn attest(
         Ok(Seen::Forgotten) => return Err(Refusal::new(Code::InvalidNonce, "")),
         Err(error) => return Err(store_away(service, &error, trace)),
     }
-    limit_rates(service, &plan, request.account, incoming.now, trace).await?;
-    let fresh = run_checks(service, &plan, request.account, incoming, trace).await?;
+    let fresh = if plan.to_check.is_empty() {
+        Vec::new()
+    } else {
+        // Rare beside refreshes, so on the heap: every request makes room for what may be awaited here.
+        Box::pin(async {
+            limit_rates(service, &plan, request.account, incoming.now, trace).await?;
+            run_checks(service, &plan, request.account, incoming, trace).await
+        })
+        .await?
+    };
     let checked = !fresh.is_empty();
     let session = plan.session(fresh);
     let granted = grant(live, &request, &session, &thumbprint, incoming, checked, trace).map_err(|_| {
@@ -289,7 +334,8 @@ async fn run_checks(
 ) -> Result<Vec<CheckResult>, Refusal> {
     let page_host = incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
     let page_host = page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default();
-    let asker = Asker { client_ip: incoming.client_ip, page_host };
+    let client_ip = incoming.client_ip.to_string();
+    let asker = Asker { client_ip: &client_ip, page_host };
     let checks = plan.sites(account).map(|(fresh, site)| async move {
         let begun = Instant::now();
         let outcome = service.lookup.check(fresh, site, asker).await;
@@ -345,9 +391,7 @@ fn grant(
     let account = request.account;
     let keys = live.keys(account)?;
     let passed = session.passed();
-    let arc = random_arc()?;
-    let brief = embed(session, false);
-    let full = request.targets.iter().any(|(_, api)| api.jwe).then(|| embed(session, true));
+    let arc = arc_text(incoming.entropy.arc);
     let mut tokens = BTreeMap::new();
     for (name, api) in &request.targets {
         let jwe_secret = account.jwe_secret.as_ref().filter(|_| api.jwe);
@@ -356,7 +400,7 @@ fn grant(
             iat: incoming.now.as_secs(),
             ip: incoming.client_ip,
             arc: &arc,
-            embed: full.as_ref().filter(|_| jwe_secret.is_some()).unwrap_or(&brief),
+            embed: Embed { results: &session.results, whole: jwe_secret.is_some() },
             pay: request.pay.as_deref(),
             cnf: Confirmation { jkt: thumbprint },
         };
@@ -366,7 +410,7 @@ fn grant(
             None => jws,
             Some(secret) => token::encrypt(&jws, secret, JweEntropy::draw()?)?,
         };
-        tokens.insert(name.clone(), token);
+        tokens.insert((*name).to_owned(), token);
     }
     let mut expiries: BTreeMap<String, u64> =
         session.results.iter().map(|result| (result.embed_key(), result.expires)).collect();
@@ -375,24 +419,12 @@ fn grant(
     Ok(Granted {
         tokens,
         token_lifetime: account.token_lifetime.as_secs(),
-        refresh_token: keys.refresh.seal(session, &account.site_key, random()?)?,
+        refresh_token: keys.refresh.seal(session, &account.site_key, incoming.entropy.refresh)?,
         expiries,
         server_time: incoming.now.as_millis(),
         passed,
         checked,
     })
-}
-
-/// The `embed` claim: full results only where a site asks for them, and only for encrypted tokens.
-fn embed(session: &Session, encrypted: bool) -> Map<String, Value> {
-    session
-        .results
-        .iter()
-        .map(|result| {
-            let full = result.full.as_ref().filter(|full| encrypted && !full.is_empty());
-            (result.embed_key(), Value::Object(full.unwrap_or(&result.brief).clone()))
-        })
-        .collect()
 }
 
 fn store_away(service: &Service, error: &StoreError, trace: &mut Trace) -> Refusal {
@@ -410,6 +442,29 @@ fn unavailable(why: &str, retry_after: Option<u64>) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_success_is_json_whatever_its_apis_are_called() {
+        for names in [vec![], vec!["a.example"], vec!["a.example", "quo\"te\\"]] {
+            let granted = Granted {
+                tokens: names.iter().map(|name| ((*name).to_owned(), "e30.e30.c2ln".to_owned())).collect(),
+                token_lifetime: 120,
+                refresh_token: "AQ-_".to_owned(),
+                expiries: BTreeMap::from([("hcap:key".to_owned(), 1), ("session".to_owned(), 2)]),
+                server_time: 3,
+                passed: true,
+                checked: false,
+            };
+            let tokens: Map<String, Value> =
+                names.iter().map(|name| ((*name).to_owned(), "e30.e30.c2ln".into())).collect();
+            let expected = serde_json::json!({
+                "tokens": tokens, "token-lifetime": 120, "refresh-token": "AQ-_",
+                "expiries": {"hcap:key": 1, "session": 2}, "server-time": 3,
+            });
+            let read: Value = serde_json::from_slice(&granted.to_json().unwrap()).unwrap();
+            assert_eq!(read, expected);
+        }
+    }
 
     #[test]
     fn a_result_too_long_for_the_refresh_token_is_not_carried_whole() {

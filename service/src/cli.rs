@@ -18,7 +18,7 @@ use toml_edit::{Array, Item, Table, value};
 use crate::args::{Arg, Args, UsageError, unknown};
 use crate::config::{Account, Check, Config, Rule};
 use crate::edit::{self, Document};
-use crate::entropy::{random, random_arc};
+use crate::entropy::{arc_text, random};
 use crate::provider::Provider;
 use crate::time::Moment;
 use crate::token::{self, JweEntropy, KeyAlg, Signer};
@@ -614,7 +614,7 @@ fn example_token(account: &Account, domain: &str, valid: bool, data: Option<&str
         ("exp".to_owned(), json!(now + 3600)),
         ("iat".to_owned(), json!(now)),
         ("ip".to_owned(), json!("1.2.3.4")),
-        ("arc".to_owned(), json!(random_arc().map_err(failed)?)),
+        ("arc".to_owned(), json!(arc_text(random().map_err(failed)?))),
         ("embed".to_owned(), json!({})),
     ]);
     if let Some(data) = data {

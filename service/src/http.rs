@@ -1,21 +1,25 @@
 //! The HTTP face: routes, cross-origin answers, limits, request ids, and one log line per request.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use approov_verify::uri::HttpUri;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use axum::http::{Method, StatusCode};
-use axum::middleware::{self, Next};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::get;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tower::ServiceExt as _;
 
 use crate::attest::{self, Incoming, Trace};
+use crate::entropy::RequestEntropy;
 use crate::error::{Code, Refusal};
 use crate::log::{RequestLine, millis};
 use crate::params::Form;
@@ -31,6 +35,8 @@ const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-or
 const PREFLIGHT_AGE: &str = "7200";
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// Headers that an answer gets, so that their table is made once.
+const ANSWER_HEADERS: usize = 12;
 
 /// The address of the connection's other end; the accept loop adds it to every request.
 #[derive(Clone, Copy, Debug)]
@@ -46,61 +52,109 @@ struct Told {
     detail: Option<String>,
 }
 
-/// All routes of the service. `more` are routes of the development mode.
-pub fn router(service: Arc<Service>, more: Router<Arc<Service>>) -> Router {
-    Router::new()
-        .route("/attest", any(attest))
-        .route("/healthz", get(health))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/openapi.json", get(description))
-        .merge(more)
-        .fallback(not_found)
-        .layer(middleware::from_fn_with_state(Arc::clone(&service), observe))
-        .with_state(service)
+/// Answers every request to the service.
+///
+/// `/attest` is nearly all that is ever asked for, so it is answered before any route is looked for: each layer of
+/// routes copies its service and takes a future of its own from the heap.
+#[derive(Clone)]
+pub struct Face {
+    service: Arc<Service>,
+    others: Router,
+}
+
+impl Face {
+    /// `more` are routes of the development mode.
+    pub fn new(service: Arc<Service>, more: Router<Arc<Service>>) -> Self {
+        let others = Router::new()
+            .route("/healthz", get(health))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/openapi.json", get(description))
+            .merge(more)
+            .fallback(not_found)
+            .with_state(Arc::clone(&service));
+        Self { service, others }
+    }
+}
+
+impl tower::Service<Request> for Face {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let face = self.clone();
+        Box::pin(async move { Ok(observe(&face, request).await) })
+    }
+}
+
+/// What is known of a request before it is answered.
+struct Seen<'a> {
+    service: &'a Service,
+    /// The configuration that it keeps to its end.
+    live: &'a Live,
+    now: Moment,
+    /// The browser's address.
+    ip: IpAddr,
+    origin: Option<&'a str>,
 }
 
 /// Gives every request an id, an end in bounded time, and a line in the log.
-async fn observe(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+async fn observe(face: &Face, request: Request) -> Response {
+    let service = &*face.service;
     let begun = Instant::now();
-    let now = service.now();
     let live = service.live();
     let id = service.request_id();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let ip = client_ip(&live, &request).to_string();
-    let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
-    request.extensions_mut().insert(ClientIp(ip.clone()));
-    let mut response = match tokio::time::timeout(live.config.limits.request, next.run(request)).await {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let seen = Seen {
+        service,
+        live: &live,
+        now: service.now(),
+        ip: client_ip(&live, &request),
+        origin: origin.as_ref().and_then(|origin| origin.to_str().ok()),
+    };
+    let answer = pin!(async {
+        match uri.path() {
+            "/attest" => attest(&seen, request).await,
+            // Rare, so on the heap: every request makes room for what may be awaited here.
+            _ => Box::pin(face.others.clone().oneshot(request)).await.into_response(),
+        }
+    });
+    let mut response = match tokio::time::timeout(live.config.limits.request, answer).await {
         Ok(response) => response,
         Err(_) => {
             let mut refusal = Refusal::new(Code::Unavailable, "out of time");
             refusal.retry_after = Some(1);
             let mut response = refused(&refusal, Trace::default());
-            cross_origin(&live, origin.as_deref(), response.headers_mut());
+            cross_origin(&seen, response.headers_mut());
             response
         }
     };
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    let told = response.extensions().get::<Told>().cloned().unwrap_or_else(|| {
-        let outcome = if path.starts_with("/sim/") { "simulator" } else { "other" };
+    let told = response.extensions_mut().remove::<Told>().unwrap_or_else(|| {
+        let outcome = if uri.path().starts_with("/sim/") { "simulator" } else { "other" };
         Told { outcome, ..Told::default() }
     });
-    let status = response.status().as_u16();
-    service.metrics.request(told.outcome, status, &told.codes, begun.elapsed());
+    let (status, time) = (response.status().as_u16(), begun.elapsed());
+    service.metrics.request(told.outcome, status, &told.codes, time);
     service.log.request(
-        now,
+        seen.now,
         &RequestLine {
             id: &id,
             method: method.as_str(),
-            path: &path,
+            path: uri.path(),
             status,
             outcome: told.outcome,
-            ms: millis(begun.elapsed()),
-            ip: &ip,
-            origin: origin.as_deref(),
+            ms: millis(time),
+            ip: seen.ip,
+            origin: seen.origin,
             codes: &told.codes,
             checks: &told.checks,
             arc: told.arc.as_deref(),
@@ -110,19 +164,17 @@ async fn observe(State(service): State<Arc<Service>>, mut request: Request, next
     response
 }
 
-#[derive(Clone)]
-struct ClientIp(String);
-
 /// `/attest`: preflight, nonce request and attest request.
-async fn attest(State(service): State<Arc<Service>>, request: Request) -> Response {
-    let now = service.now();
-    let live = service.live();
-    let origin = text(request.headers(), header::ORIGIN).map(str::to_owned);
+async fn attest(seen: &Seen<'_>, request: Request) -> Response {
     let asks = matches!(*request.method(), Method::GET | Method::POST);
-    let mut response = match *request.method() {
-        Method::OPTIONS => preflight(&live, origin.as_deref()),
-        Method::GET => nonce_request(&service, &live, &request, now),
-        Method::POST => attest_request(&service, &live, request, now).await,
+    let entropy = if asks { RequestEntropy::draw().ok() } else { None };
+    let mut response = match (request.method(), entropy) {
+        (&Method::OPTIONS, _) => preflight(seen),
+        (&Method::GET, Some(entropy)) => nonce_request(seen, &request, entropy),
+        (&Method::POST, Some(entropy)) => attest_request(seen, request, entropy).await,
+        (&Method::GET | &Method::POST, None) => {
+            refused(&Refusal::new(Code::Unavailable, "there are no random numbers"), Trace::default())
+        }
         _ => {
             let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
@@ -130,22 +182,22 @@ async fn attest(State(service): State<Arc<Service>>, request: Request) -> Respon
         }
     };
     let headers = response.headers_mut();
-    if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(now.to_system())) {
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(seen.now.to_system())) {
         headers.insert(header::DATE, date);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if asks
-        && let Ok(nonce) = live.issue_nonce(now, service.store.epoch())
-        && let Ok(nonce) = HeaderValue::from_str(&nonce)
+    if let Some(entropy) = entropy
+        && let Ok(nonce) =
+            HeaderValue::try_from(seen.live.issue_nonce(seen.now, seen.service.store.epoch(), entropy.nonce))
     {
         headers.insert(DPOP_NONCE, nonce);
     }
-    cross_origin(&live, origin.as_deref(), response.headers_mut());
+    cross_origin(seen, headers);
     response
 }
 
-fn preflight(live: &Live, origin: Option<&str>) -> Response {
-    if let Some(origin) = origin.filter(|origin| !live.some_account_allows(origin)) {
+fn preflight(seen: &Seen<'_>) -> Response {
+    if let Some(origin) = seen.origin.filter(|origin| !seen.live.some_account_allows(origin)) {
         return refused(&Refusal::new(Code::OriginNotAllowed, origin), Trace::default());
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
@@ -157,15 +209,23 @@ fn preflight(live: &Live, origin: Option<&str>) -> Response {
     response
 }
 
-fn nonce_request(service: &Service, live: &Live, request: &Request, now: Moment) -> Response {
+fn nonce_request(seen: &Seen<'_>, request: &Request, entropy: RequestEntropy) -> Response {
     let mut trace = Trace::default();
     let outcome = (|| {
         if request.uri().query().is_some_and(|query| !query.is_empty()) {
             return Err(Refusal::new(Code::IllegalParams, "a nonce request has no parameters"));
         }
-        let url = seen_url(service, live, request)?;
+        let url = seen_url(seen, request.uri(), request.headers())?;
         let proofs = proofs(request.headers());
-        let incoming = Incoming { method: "GET", url: &url, proofs: &proofs, origin: None, client_ip: "", now };
+        let incoming = Incoming {
+            method: "GET",
+            url: &url,
+            proofs: &proofs,
+            origin: seen.origin,
+            client_ip: seen.ip,
+            now: seen.now,
+            entropy,
+        };
         attest::check_nonce_request(&incoming, &mut trace)
     })();
     match outcome {
@@ -178,32 +238,31 @@ fn nonce_request(service: &Service, live: &Live, request: &Request, now: Moment)
     }
 }
 
-async fn attest_request(service: &Service, live: &Live, request: Request, now: Moment) -> Response {
+async fn attest_request(seen: &Seen<'_>, request: Request, entropy: RequestEntropy) -> Response {
     let mut trace = Trace::default();
     let (parts, body) = request.into_parts();
-    let form = match read_body(body, &parts.headers, live.config.limits.body_bytes).await {
-        Ok(body) => Form::read(parts.uri.query(), text(&parts.headers, header::CONTENT_TYPE), &body),
-        Err(refusal) => Err(refusal),
+    let body = read_body(body, &parts.headers, seen.live.config.limits.body_bytes).await;
+    let form = match &body {
+        Ok(body) => Form::read(parts.uri.query(), text(&parts.headers, header::CONTENT_TYPE), body),
+        Err(refusal) => Err(refusal.clone()),
     };
-    let request = Request::from_parts(parts, ());
-    let url = match seen_url(service, live, &request) {
+    let url = match seen_url(seen, &parts.uri, &parts.headers) {
         Ok(url) => url,
         Err(refusal) => return refused(&refusal, trace),
     };
-    let proofs = proofs(request.headers());
-    let client_ip = request.extensions().get::<ClientIp>().map_or("", |ip| ip.0.as_str());
     let incoming = Incoming {
         method: "POST",
         url: &url,
-        proofs: &proofs,
-        origin: text(request.headers(), header::ORIGIN),
-        client_ip,
-        now,
+        proofs: &proofs(&parts.headers),
+        origin: seen.origin,
+        client_ip: seen.ip,
+        now: seen.now,
+        entropy,
     };
-    match attest::attest(service, live, form, &incoming, &mut trace).await {
+    match attest::attest(seen.service, seen.live, form, &incoming, &mut trace).await {
         Err(refusal) => refused(&refusal, trace),
         Ok(granted) => {
-            let Ok(body) = serde_json::to_string(&granted) else {
+            let Ok(body) = granted.to_json() else {
                 return refused(&Refusal::new(Code::Unavailable, "tokens could not be made"), trace);
             };
             let mut response = json(StatusCode::OK, body);
@@ -218,14 +277,14 @@ async fn attest_request(service: &Service, live: &Live, request: Request, now: M
     }
 }
 
-async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<Vec<u8>, Refusal> {
+async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, Refusal> {
     let too_large = || Refusal::new(Code::BodyTooLarge, format!("more than {limit} bytes"));
     let declared = text(headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     if declared.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
     match tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Refusal::new(Code::BodyReadFail, "the body ended early")),
         Err(_) => Err(Refusal::new(Code::BodyReadFail, "the body did not come in time")),
@@ -233,18 +292,14 @@ async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<Vec<
 }
 
 /// The URL of a request as the browser sees it: what its proof is about.
-fn seen_url<B>(service: &Service, live: &Live, request: &axum::http::Request<B>) -> Result<HttpUri, Refusal> {
-    let path = request.uri().path();
-    let text = match &live.config.public_url {
+fn seen_url(seen: &Seen<'_>, uri: &Uri, headers: &HeaderMap) -> Result<HttpUri, Refusal> {
+    let path = uri.path();
+    let text = match &seen.live.config.public_url {
         Some(public) => format!("{}{path}", public.as_str().trim_end_matches('/')),
         None => {
-            let host = request
-                .uri()
-                .authority()
-                .map(|authority| authority.as_str())
-                .or_else(|| text(request.headers(), header::HOST))
-                .unwrap_or_default();
-            format!("{}://{host}{path}", if service.over_tls { "https" } else { "http" })
+            let authority = uri.authority().map(|authority| authority.as_str());
+            let host = authority.or_else(|| text(headers, header::HOST)).unwrap_or_default();
+            [if seen.service.over_tls { "https://" } else { "http://" }, host, path].concat()
         }
     };
     HttpUri::parse(&text).map_err(|_| Refusal::new(Code::InvalidDpopToken, "the request's Host is not usable"))
@@ -262,6 +317,10 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 /// The browser's address: the peer, or what the trusted proxies in front say.
 fn client_ip<B>(live: &Live, request: &axum::http::Request<B>) -> IpAddr {
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let proxies = live.config.trusted_proxies;
+    if proxies == 0 {
+        return peer.to_canonical();
+    }
     let forwarded: Vec<&str> = request
         .headers()
         .get_all("x-forwarded-for")
@@ -270,10 +329,7 @@ fn client_ip<B>(live: &Live, request: &axum::http::Request<B>) -> IpAddr {
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .collect();
-    let ip = match live.config.trusted_proxies {
-        0 => None,
-        proxies => forwarded.len().checked_sub(proxies).and_then(|at| forwarded.get(at)),
-    };
+    let ip = forwarded.len().checked_sub(proxies).and_then(|at| forwarded.get(at));
     // Some proxies write the port, too.
     let parse = |text: &&str| text.parse().ok().or_else(|| text.parse().ok().map(|peer: SocketAddr| peer.ip()));
     ip.and_then(parse).unwrap_or(peer).to_canonical()
@@ -281,9 +337,9 @@ fn client_ip<B>(live: &Live, request: &axum::http::Request<B>) -> IpAddr {
 
 /// Cross-origin headers. Nothing here depends on cookies, so reading is allowed to every page that
 /// some account serves, refusals included: a page must be able to learn why it was refused.
-fn cross_origin(live: &Live, origin: Option<&str>, headers: &mut HeaderMap) {
+fn cross_origin(seen: &Seen<'_>, headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    let Some(origin) = origin.filter(|origin| live.some_account_allows(origin)) else {
+    let Some(origin) = seen.origin.filter(|origin| seen.live.some_account_allows(origin)) else {
         return;
     };
     let Ok(origin) = HeaderValue::from_str(origin) else {
@@ -314,8 +370,13 @@ fn refused(refusal: &Refusal, trace: Trace) -> Response {
     response
 }
 
-fn json(status: StatusCode, body: String) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.reserve(ANSWER_HEADERS);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn tell(response: &mut Response, outcome: &'static str, trace: Trace) {

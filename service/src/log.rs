@@ -2,6 +2,7 @@
 //! tokens, no proofs, no secrets and no check results, only their outcomes.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -42,7 +43,7 @@ pub struct RequestLine<'a> {
     /// Milliseconds from the request's head to the answer's.
     pub ms: u64,
     /// The client's address.
-    pub ip: &'a str,
+    pub ip: IpAddr,
     /// The page's origin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<&'a str>,

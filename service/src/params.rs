@@ -1,6 +1,7 @@
 //! The parameters of an attest request: the form as it came, then the request it means.
 //! Everything that is wrong is noted, so that one answer tells all.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest;
@@ -24,14 +25,17 @@ const LISTED_CHARS: usize = 64;
 
 /// The decoded parameters, in the order they came.
 #[derive(Debug, Default)]
-pub struct Form(Vec<(String, String)>);
+pub struct Form<'a>(Vec<Param<'a>>);
 
-impl Form {
+/// Name and value; copied only when they came encoded.
+type Param<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+impl<'a> Form<'a> {
     /// Decodes the parameters of a request from its query or its body.
     ///
     /// # Errors
     /// When both have some, or they are not a well-formed form.
-    pub fn read(query: Option<&str>, content_type: Option<&str>, body: &[u8]) -> Result<Self, Refusal> {
+    pub fn read(query: Option<&'a str>, content_type: Option<&str>, body: &'a [u8]) -> Result<Self, Refusal> {
         let query = query.unwrap_or_default();
         if body.is_empty() {
             return decode(query.as_bytes()).map(Self);
@@ -52,11 +56,11 @@ impl Form {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
     }
 
-    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    fn all<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| &**value)
     }
 
     /// Names that no parameter has, and names that came twice but may come once.
@@ -64,7 +68,7 @@ impl Form {
         let mut seen = BTreeSet::new();
         let mut illegal = BTreeSet::new();
         for (name, _) in &self.0 {
-            let known = matches!(name.as_str(), API | SITE_KEY | PAYLOAD | REFRESH_TOKEN)
+            let known = matches!(&**name, API | SITE_KEY | PAYLOAD | REFRESH_TOKEN)
                 || Provider::ALL.iter().any(|p| p.params().iter().any(|(param, ..)| param == name));
             if !known || (!seen.insert(name) && name != API) {
                 illegal.insert(name.chars().take(LISTED_CHARS).collect());
@@ -75,32 +79,32 @@ impl Form {
 }
 
 /// Strict `application/x-www-form-urlencoded`: what does not decode to UTF-8 is refused, not replaced.
-fn decode(text: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
-    let component = |bytes: &[u8]| -> Option<String> {
-        if !bytes.iter().any(|b| matches!(b, b'%' | b'+')) {
-            return std::str::from_utf8(bytes).ok().map(str::to_owned);
-        }
-        let spaced: Vec<u8> = bytes.iter().map(|b| if *b == b'+' { b' ' } else { *b }).collect();
-        let mut rest = spaced.as_slice();
-        while let Some(at) = rest.iter().position(|b| *b == b'%') {
-            let hex = rest.get(at + 1..at + 3)?;
-            if !hex.iter().all(u8::is_ascii_hexdigit) {
-                return None;
-            }
-            rest = rest.get(at + 3..)?;
-        }
-        percent_decode(&spaced).decode_utf8().ok().map(|text| text.into_owned())
+fn decode(text: &[u8]) -> Result<Vec<Param<'_>>, Refusal> {
+    let param = |pair| {
+        let (name, value) = str::split_once(pair, '=').unwrap_or((pair, ""));
+        Some((component(name)?, component(value)?))
     };
-    text.split(|b| *b == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let mut halves = pair.splitn(2, |b| *b == b'=');
-            let name = component(halves.next().unwrap_or_default())?;
-            let value = component(halves.next().unwrap_or_default())?;
-            Some((name, value))
-        })
-        .collect::<Option<Vec<_>>>()
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.split('&').filter(|pair| !pair.is_empty()).map(param).collect())
         .ok_or_else(|| Refusal::new(Code::BodyParse, "the parameters are not well-formed percent-encoded UTF-8"))
+}
+
+fn component(text: &str) -> Option<Cow<'_, str>> {
+    // One character at a time is found by words; one of a set would be looked for byte by byte.
+    if !text.contains('%') && !text.contains('+') {
+        return Some(Cow::Borrowed(text));
+    }
+    let spaced: Vec<u8> = text.bytes().map(|b| if b == b'+' { b' ' } else { b }).collect();
+    let mut rest = spaced.as_slice();
+    while let Some(at) = rest.iter().position(|b| *b == b'%') {
+        let hex = rest.get(at + 1..at + 3)?;
+        if !hex.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        rest = rest.get(at + 3..)?;
+    }
+    percent_decode(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
 }
 
 /// What an attest request asks for.
@@ -109,11 +113,11 @@ pub struct AttestRequest<'a> {
     /// Whose request it is.
     pub account: &'a Account,
     /// The APIs to give tokens for, each named as the client named it.
-    pub targets: Vec<(String, &'a Api)>,
+    pub targets: Vec<(&'a str, &'a Api)>,
     /// The `pay` claim.
     pub pay: Option<String>,
     /// The refresh token, unopened.
-    pub refresh_token: Option<String>,
+    pub refresh_token: Option<&'a str>,
     /// Check results that came along, at most one of each service.
     pub results: Vec<FreshResult>,
 }
@@ -160,7 +164,7 @@ impl<'a> AttestRequest<'a> {
     /// Reads the request that a form means. Faults are added to `problems`; the request is there
     /// when this added none.
     pub fn read(
-        form: &Form,
+        form: &'a Form<'_>,
         accounts: &'a BTreeMap<String, Account>,
         origin: Option<&str>,
         problems: &mut Problems,
@@ -179,7 +183,7 @@ impl<'a> AttestRequest<'a> {
         }
         let targets = read_targets(form, account, &mut faults);
         let pay = form.get(PAYLOAD).and_then(|payload| read_payload(payload, &mut faults));
-        let refresh_token = form.get(REFRESH_TOKEN).map(str::to_owned);
+        let refresh_token = form.get(REFRESH_TOKEN);
         let mut results = Vec::new();
         let mut mentioned = false;
         for provider in Provider::ALL {
@@ -212,7 +216,7 @@ pub fn require(provider: Provider, account: Option<&Account>, problems: &mut Pro
 }
 
 fn find_account<'a>(
-    form: &Form,
+    form: &Form<'_>,
     accounts: &'a BTreeMap<String, Account>,
     problems: &mut Problems,
 ) -> Option<&'a Account> {
@@ -232,8 +236,12 @@ fn find_account<'a>(
     account
 }
 
-fn read_targets<'a>(form: &Form, account: Option<&'a Account>, problems: &mut Problems) -> Vec<(String, &'a Api)> {
-    let names: Vec<&str> = form.all(API).collect();
+fn read_targets<'a>(
+    form: &'a Form<'_>,
+    account: Option<&'a Account>,
+    problems: &mut Problems,
+) -> Vec<(&'a str, &'a Api)> {
+    let names: Vec<&'a str> = form.all(API).collect();
     if names.is_empty() {
         problems.add(Code::ApiNoTargets, "");
     }
@@ -254,7 +262,7 @@ fn read_targets<'a>(form: &Form, account: Option<&'a Account>, problems: &mut Pr
             None => {}
             Some(None) => unknown.push(*name),
             Some(Some(api)) if !api.allow_web => closed.push(*name),
-            Some(Some(api)) => targets.push(((*name).to_owned(), api)),
+            Some(Some(api)) => targets.push((*name, api)),
         }
     }
     for (code, names) in
@@ -289,15 +297,15 @@ fn read_payload(payload: &str, problems: &mut Problems) -> Option<String> {
 /// Reads one service's parameters: whether there are any, and the result they make.
 fn read_result(
     provider: Provider,
-    form: &Form,
+    form: &Form<'_>,
     account: Option<&Account>,
     problems: &mut Problems,
 ) -> (bool, Option<FreshResult>) {
     let params = provider.params();
-    let values: Vec<Option<&str>> = params.iter().map(|(name, ..)| form.get(name)).collect();
-    if values.iter().all(Option::is_none) {
+    if params.iter().all(|(name, ..)| form.get(name).is_none()) {
         return (false, None);
     }
+    let values: Vec<Option<&str>> = params.iter().map(|(name, ..)| form.get(name)).collect();
     let codes = provider.codes();
     let missing: Vec<&str> = params
         .iter()

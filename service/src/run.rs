@@ -135,8 +135,8 @@ async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Lo
     log.event("listening", &url);
     let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
     let watcher = tokio::spawn(watch_file(path.to_owned(), text, Arc::clone(&service), renew));
-    let router = http::router(Arc::clone(&service), Router::new());
-    let done = run_until_signal(listener, identity, service, router).await;
+    let face = http::Face::new(Arc::clone(&service), Router::new());
+    let done = run_until_signal(listener, identity, service, face).await;
     watcher.abort();
     done
 }
@@ -176,9 +176,9 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     let service = start(config, log, with_tls).await?;
     announce(Some(if json { line } else { text }));
     let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
-    let router = http::router(Arc::clone(&service), sim::router().merge(faults::router(Arc::clone(&faults))))
-        .layer(from_fn_with_state(faults, faults::inject));
-    run_until_signal(listener, identity, service, router).await
+    let face = http::Face::new(Arc::clone(&service), sim::router().merge(faults::router(Arc::clone(&faults))));
+    let face = Router::new().fallback_service(face).layer(from_fn_with_state(faults, faults::inject));
+    run_until_signal(listener, identity, service, face).await
 }
 
 async fn load(path: &Path) -> Result<(String, Config), String> {
@@ -218,7 +218,7 @@ async fn run_until_signal(
     listener: TcpListener,
     identity: Option<watch::Receiver<Arc<ServerConfig>>>,
     service: Arc<Service>,
-    router: Router,
+    face: impl serve::Face,
 ) -> Result<(), String> {
     let (end, stop) = watch::channel(false);
     let failed = |error: std::io::Error| error.to_string();
@@ -240,7 +240,7 @@ async fn run_until_signal(
         }
         std::process::exit(130);
     });
-    serve::serve(listener, identity, router, service, stop).await.map_err(failed)
+    serve::serve(listener, identity, face, service, stop).await.map_err(failed)
 }
 
 /// Puts a changed configuration file in force; on SIGHUP, or within [`WATCH`] of the change.

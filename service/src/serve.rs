@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
@@ -20,7 +19,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tower::Service as _;
 
 use crate::http::Peer;
 use crate::log::Log;
@@ -43,14 +41,29 @@ const GRACE: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug)]
 pub struct CloseConnection;
 
-/// Serves `router` on `listener` until `stop` turns true, then lets running requests finish.
+/// What answers requests: [`crate::http::Face`], in development with layers around it.
+pub trait Face:
+    tower::Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static
+{
+}
+
+impl<F> Face for F where
+    F: tower::Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Serves `face` on `listener` until `stop` turns true, then lets running requests finish.
 ///
 /// # Errors
 /// When the listener itself fails for good.
-pub async fn serve(
+pub async fn serve<F: Face>(
     listener: TcpListener,
     tls: Option<watch::Receiver<Arc<ServerConfig>>>,
-    router: Router,
+    face: F,
     service: Arc<Service>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
@@ -82,12 +95,12 @@ pub async fn serve(
             continue;
         }
         let acceptor = tls.as_ref().map(|config| TlsAcceptor::from(Arc::clone(&config.borrow())));
-        let (router, stop, log) = (router.clone(), stop.clone(), service.log);
+        let (face, stop, log) = (face.clone(), stop.clone(), service.log);
         connections.spawn(async move {
             match acceptor {
-                None => connection(stream, peer, router, stop).await,
+                None => connection(stream, peer, face, stop).await,
                 Some(acceptor) => match tokio::time::timeout(HEAD_TIME, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, peer, router, stop).await,
+                    Ok(Ok(stream)) => connection(stream, peer, face, stop).await,
                     Ok(Err(error)) => debug_handshake(log, peer, &error.to_string()),
                     Err(_) => debug_handshake(log, peer, "no handshake in time"),
                 },
@@ -112,9 +125,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection<S>(stream: S, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>)
+async fn connection<S, F>(stream: S, peer: SocketAddr, face: F, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Face,
 {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIME).max_buf_size(HEAD_BYTES);
@@ -130,9 +144,9 @@ where
     let answer = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         begins.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(Peer(peer));
-        let mut router = router.clone();
+        let answer = face.clone().call(request.map(Body::new));
         async move {
-            let Ok(response): Result<Response, Infallible> = router.call(request.map(Body::new) as Request).await;
+            let Ok(response): Result<Response, Infallible> = answer.await;
             match response.extensions().get::<CloseConnection>() {
                 None => Ok(response),
                 Some(CloseConnection) => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),

@@ -141,11 +141,8 @@ impl Live {
     }
 
     /// A fresh nonce.
-    ///
-    /// # Errors
-    /// When there are no random numbers.
-    pub fn issue_nonce(&self, now: Moment, epoch: u64) -> Result<String, TokenError> {
-        Ok(self.nonce.issue(Issued { at: now, epoch }, random()?))
+    pub fn issue_nonce(&self, now: Moment, epoch: u64, random: [u8; 8]) -> String {
+        self.nonce.issue(Issued { at: now, epoch }, random)
     }
 
     /// When a nonce was issued, if it is the service's and good at `now`.

@@ -56,7 +56,7 @@ pub struct CheckResult {
 impl CheckResult {
     /// The key of this result in `embed` and `expiries`.
     pub fn embed_key(&self) -> String {
-        format!("{}:{}", self.provider.prefix(), self.site)
+        [self.provider.prefix(), ":", &self.site].concat()
     }
 }
 
@@ -82,7 +82,7 @@ mod provider_prefix {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Provider, D::Error> {
-        let prefix = String::deserialize(deserializer)?;
+        let prefix = <&str>::deserialize(deserializer)?;
         Provider::ALL
             .into_iter()
             .find(|provider| provider.prefix() == prefix)
@@ -97,6 +97,8 @@ pub struct RefreshKey(LessSafeKey);
 const VERSION: u8 = 1;
 /// Longest refresh token worth decrypting, bytes of base64url.
 const MAX_LEN: usize = 48 * 1024;
+/// Room for a session with a brief result or two, bytes.
+const ROOM: usize = 512;
 
 impl RefreshKey {
     /// Derives the key from the account's secret.
@@ -114,16 +116,16 @@ impl RefreshKey {
     /// # Errors
     /// When the cryptographic module fails.
     pub fn seal(&self, session: &Session, site_key: &str, random: [u8; 12]) -> Result<String, TokenError> {
-        let mut body = serde_json::to_vec(session).map_err(|_| TokenError)?;
+        let mut sealed = Vec::with_capacity(ROOM);
+        sealed.push(VERSION);
+        sealed.extend(random);
+        let head = sealed.len();
+        serde_json::to_writer(&mut sealed, session).map_err(|_| TokenError)?;
         let tag = self.0.seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(random),
             Aad::from(site_key.as_bytes()),
-            &mut body,
+            sealed.get_mut(head..).unwrap_or_default(),
         )?;
-        let mut sealed = Vec::with_capacity(1 + random.len() + body.len() + tag.as_ref().len());
-        sealed.push(VERSION);
-        sealed.extend(random);
-        sealed.extend(body);
         sealed.extend(tag.as_ref());
         Ok(URL_SAFE_NO_PAD.encode(sealed))
     }

@@ -1,6 +1,8 @@
 //! Approov tokens: claims, signatures (HS256, RS256, ES256) and encryption (A256GCMKW with A256GCM).
 
+use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -12,11 +14,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use approov_verify::secret::Secret;
+
+use crate::session::CheckResult;
 
 /// What an Approov web token says (specification, "embed token claim").
 #[derive(Clone, Debug, Serialize)]
@@ -26,16 +29,34 @@ pub struct Claims<'a> {
     /// Time of issue, Unix seconds.
     pub iat: u64,
     /// The client's address as the service saw it.
-    pub ip: &'a str,
+    pub ip: IpAddr,
     /// Ten base32 characters that find this answer in the service's log.
     pub arc: &'a str,
     /// Check results by `prefix:key`.
-    pub embed: &'a Map<String, Value>,
+    pub embed: Embed<'a>,
     /// Token binding: padded standard base64 of the payload's SHA-256.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pay: Option<&'a str>,
     /// The key the token is bound to.
     pub cnf: Confirmation<'a>,
+}
+
+/// The `embed` claim: each result under its `prefix:key`.
+#[derive(Clone, Copy, Debug)]
+pub struct Embed<'a> {
+    /// The session's results.
+    pub results: &'a [CheckResult],
+    /// Whether full results are told where a site asks for them; that is for encrypted tokens only.
+    pub whole: bool,
+}
+
+impl Serialize for Embed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.results.iter().map(|result| {
+            let full = result.full.as_ref().filter(|full| self.whole && !full.is_empty());
+            (result.embed_key(), full.unwrap_or(&result.brief))
+        }))
+    }
 }
 
 /// The `cnf` claim (RFC 9449 section 6.1).
@@ -202,6 +223,9 @@ impl fmt::Debug for SigningKey {
     }
 }
 
+/// Room in a token for two dots and a signature by HS256 or ES256.
+const SIGNATURE_ROOM: usize = 96;
+
 /// Makes the signature of a token.
 #[derive(Clone)]
 pub enum Signer {
@@ -227,25 +251,32 @@ impl Signer {
 
     pub(crate) fn sign_value(&self, claims: &impl Serialize) -> Result<String, TokenError> {
         let header = match self {
-            Signer::Hmac(_) => r#"{"typ":"JWT","alg":"HS256"}"#.to_owned(),
+            Signer::Hmac(_) => Cow::Borrowed(r#"{"typ":"JWT","alg":"HS256"}"#),
             Signer::Key(key) => {
                 let mut header = serde_json::json!({"typ": "JWT", "alg": key.alg().name()});
                 if let (Some(kid), Some(header)) = (&key.kid, header.as_object_mut()) {
                     header.insert("kid".to_owned(), kid.as_str().into());
                 }
-                header.to_string()
+                Cow::Owned(header.to_string())
             }
         };
         let claims = serde_json::to_vec(claims).map_err(|_| TokenError)?;
-        let mut token = URL_SAFE_NO_PAD.encode(header);
+        let mut token = String::with_capacity((header.len() + claims.len()) * 4 / 3 + SIGNATURE_ROOM);
+        URL_SAFE_NO_PAD.encode_string(&*header, &mut token);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(claims, &mut token);
-        let signature = match self {
-            Signer::Hmac(key) => hmac::sign(key, token.as_bytes()).as_ref().to_vec(),
-            Signer::Key(key) => key.sign(token.as_bytes())?,
-        };
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        match self {
+            Signer::Hmac(key) => {
+                let tag = hmac::sign(key, token.as_bytes());
+                token.push('.');
+                URL_SAFE_NO_PAD.encode_string(tag, &mut token);
+            }
+            Signer::Key(key) => {
+                let signature = key.sign(token.as_bytes())?;
+                token.push('.');
+                URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+            }
+        }
         Ok(token)
     }
 }
@@ -330,6 +361,7 @@ impl From<aws_lc_rs::error::Unspecified> for TokenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
     fn hs256_agrees_with_the_published_example_token() {

@@ -1,6 +1,6 @@
 //! Public keys as JSON Web Keys (RFC 7517) and their thumbprints (RFC 7638).
 
-use crate::encoding::{decode_base64url, encode_base64url, sha256};
+use crate::encoding::{decode_base64url, decode_base64url_array, encode_base64url, sha256};
 use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rsa::{PublicEncryptingKey, PublicKeyComponents};
@@ -59,8 +59,7 @@ impl FromStr for Thumbprint {
 
     /// Reads unpadded base64url of 32 bytes.
     fn from_str(text: &str) -> Result<Self, InvalidJwk> {
-        let bytes = decode_base64url(text).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or(InvalidJwk::Malformed)
+        decode_base64url_array(text).map(Self).ok_or(InvalidJwk::Malformed)
     }
 }
 
@@ -117,16 +116,16 @@ impl P256PublicKey {
         if text(jwk, "crv")? != "P-256" {
             return Err(InvalidJwk::UnsupportedKey);
         }
-        let mut point = vec![UNCOMPRESSED];
-        for member in ["x", "y"] {
-            let coordinate = decode_base64url(text(jwk, member)?).ok_or(InvalidJwk::Malformed)?;
-            if coordinate.len() != P256_COORDINATE_LENGTH {
-                return Err(InvalidJwk::Malformed);
-            }
-            point.extend(coordinate);
+        let [x, y] = [text(jwk, "x")?, text(jwk, "y")?];
+        let mut point = Vec::with_capacity(P256_POINT_LENGTH);
+        point.push(UNCOMPRESSED);
+        for coordinate in [x, y] {
+            point.extend(decode_base64url_array::<P256_COORDINATE_LENGTH>(coordinate).ok_or(InvalidJwk::Malformed)?);
         }
-        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
-        Ok(Self { key: key.map_err(|_| InvalidJwk::InvalidKey)?, thumbprint: Thumbprint::of_jwk(jwk)? })
+        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).map_err(|_| InvalidJwk::InvalidKey)?;
+        // What `Thumbprint::of_jwk` would hash: base64url, as `x` and `y` are here, needs no escapes.
+        let members = ["{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"", x, "\",\"y\":\"", y, "\"}"].concat();
+        Ok(Self { key, thumbprint: Thumbprint(sha256(members.as_bytes())) })
     }
 
     /// Reads a `SubjectPublicKeyInfo` (RFC 5480), the content of a PEM `PUBLIC KEY`.
@@ -168,6 +167,7 @@ impl P256PublicKey {
 }
 
 const P256_COORDINATE_LENGTH: usize = 32;
+const P256_POINT_LENGTH: usize = 1 + 2 * P256_COORDINATE_LENGTH;
 /// The first byte of an uncompressed point (SEC 1 section 2.3.3).
 const UNCOMPRESSED: u8 = 4;
 /// What precedes the coordinates in the `SubjectPublicKeyInfo` of an uncompressed P-256 point: the sequences,
@@ -253,7 +253,7 @@ fn check_metadata(jwk: &Map<String, Value>, key_type: &str, algorithm: &str) -> 
         kty if kty != key_type => return Err(InvalidJwk::UnsupportedKey),
         _ => {}
     }
-    if ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].into_iter().any(|member| jwk.contains_key(member)) {
+    if jwk.keys().any(|member| matches!(member.as_str(), "d" | "p" | "q" | "dp" | "dq" | "qi" | "oth" | "k")) {
         return Err(InvalidJwk::PrivateKey);
     }
     let for_verifying = jwk.get("key_ops").is_none_or(|operations| {

@@ -122,6 +122,10 @@ fn normalise_authority(authority: &str, scheme: Scheme) -> Result<(String, u16),
 
 /// Normalises a path given without its first slash.
 fn normalise_path(path: &str) -> Result<String, InvalidUri> {
+    if path.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'~' | b'/')) {
+        // Nearly every path: nothing in it has another form.
+        return Ok(["/", path].concat());
+    }
     let mut kept: Vec<String> = Vec::new();
     let mut ends_open = true;
     for segment in path.split('/') {

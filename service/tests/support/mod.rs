@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use approov_verify::secret::Secret;
 use approov_web_service::config::Config;
-use approov_web_service::http::{self, Peer};
+use approov_web_service::http::{Face, Peer};
 use approov_web_service::log::{Log, LogFormat};
 use approov_web_service::lookup::Lookup;
 use approov_web_service::service::Service;
@@ -93,10 +93,10 @@ impl Answer {
 }
 
 pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Answer {
-    let router: Router = http::router(Arc::clone(service), Router::new());
+    let face = Face::new(Arc::clone(service), Router::new());
     let mut request = request;
     request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
-    let response = router.oneshot(request).await.unwrap();
+    let response = face.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
