@@ -100,9 +100,10 @@ pub struct Sdk<H: Host> {
 }
 
 /// A session with its key: one generation. Requests in flight hold on to theirs, so they cannot touch a newer one.
-struct Active<H: Host> {
+pub struct Active<H: Host> {
     host: H,
-    key: H::Key,
+    /// The session's key.
+    pub key: H::Key,
     header: ProofHeader,
     token_hash: RefCell<LastTokenHash>,
     session: RefCell<Session>,
@@ -176,35 +177,11 @@ impl<H: Host> Sdk<H> {
         }
     }
 
-    /// A DPoP proof by the session's key.
-    ///
-    /// # Errors
-    /// `not-initialized` without a session, or what the key store reports.
-    pub async fn proof(&self, claims: Claims) -> Outcome<H, String> {
-        self.active().await?.proof(&claims).await
-    }
-
-    /// Lends the session's key to `sign`.
-    ///
-    /// # Errors
-    /// `not-initialized` without a session, or what `sign` reports.
-    pub async fn with_key<T>(&self, sign: impl AsyncFnOnce(&H::Key) -> Outcome<H, T>) -> Outcome<H, T> {
-        let active = self.active().await?;
-        sign(&active.key).await
-    }
-
-    /// When the session and its check results end, in milliseconds by the local wall clock; empty before the first token.
+    /// The session, once the calls of `initializeSession` that came before have been carried out.
     ///
     /// # Errors
     /// `not-initialized` without a session.
-    pub async fn expiries(&self) -> Outcome<H, Vec<(String, UnixMillis)>> {
-        let active = self.active().await?;
-        let expiries = active.session.borrow().expiries(self.host.now());
-        Ok(expiries)
-    }
-
-    /// The session, once the calls of `initializeSession` that came before have been carried out.
-    async fn active(&self) -> Outcome<H, Rc<Active<H>>> {
+    pub async fn active(&self) -> Outcome<H, Rc<Active<H>>> {
         let starting = self.starting.borrow().clone();
         if let Some(starting) = starting {
             let _told_its_own_caller = starting.await;
@@ -242,10 +219,24 @@ impl<H: Host> Sdk<H> {
 }
 
 impl<H: Host> Active<H> {
-    async fn proof(&self, claims: &Claims) -> Outcome<H, String> {
+    /// What a DPoP proof of these claims signs.
+    ///
+    /// # Errors
+    /// What the host's random numbers report.
+    pub fn signing_input(&self, claims: &Claims) -> Outcome<H, String> {
         let iat = self.session.borrow().issued_at(self.host.now());
         let jti = self.host.random()?;
-        let input = claims.signing_input(&self.header, &mut self.token_hash.borrow_mut(), jti, iat);
+        Ok(claims.signing_input(&self.header, &mut self.token_hash.borrow_mut(), jti, iat))
+    }
+
+    /// When the session and its check results end, in milliseconds by the local wall clock; empty before the first token.
+    #[must_use]
+    pub fn expiries(&self) -> Vec<(String, UnixMillis)> {
+        self.session.borrow().expiries(self.host.now())
+    }
+
+    async fn proof(&self, claims: &Claims) -> Outcome<H, String> {
+        let input = self.signing_input(claims)?;
         let signature = self.host.sign(&self.key, input.as_bytes()).await?;
         Ok(jws::compact(&input, &signature))
     }

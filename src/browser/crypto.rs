@@ -1,7 +1,7 @@
 //! Session keys: a non-extractable WebCrypto key, or one in WebAssembly memory.
 
-use js_sys::{Array, Object, Reflect, Uint8Array};
-use wasm_bindgen::JsCast;
+use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
+use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{CryptoKey, CryptoKeyPair, SubtleCrypto};
 
@@ -59,27 +59,53 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 }
 
 impl Key {
-    /// Signs with ECDSA P-256 over SHA-256: r and s, 32 bytes each.
+    /// Signs with ECDSA P-256 over SHA-256.
     ///
     /// # Errors
     /// `internal` with what WebCrypto threw as the cause.
-    pub(super) async fn sign(&self, message: &Uint8Array) -> Result<Uint8Array, Failure> {
+    pub(super) fn sign(&self, message: &Uint8Array) -> Result<Signature, Failure> {
         match self {
-            Key::WebCrypto { subtle, private_key, algorithm } => {
-                let failed =
-                    |cause| Failure::caused_by(Error::new(Code::Internal, &["WebCrypto could not sign"]), cause);
-                let promise =
-                    subtle.sign_with_object_and_buffer_source(algorithm, private_key, message).map_err(failed)?;
-                let signature = JsFuture::from(promise).await.map_err(failed)?;
-                Ok(Uint8Array::new(&signature))
-            }
+            Key::WebCrypto { subtle, private_key, algorithm } => subtle
+                .sign_with_object_and_buffer_source(algorithm, private_key, message)
+                // It may be somebody's wrapper, so that it gives a promise is not taken for granted.
+                .map(|signature| Signature::Promised(Promise::resolve(&signature)))
+                .map_err(could_not_sign),
             #[cfg(feature = "wasm-key")]
             Key::Wasm(key) => {
                 let failed = || Error::new(Code::Internal, &["the session key could not sign"]);
-                Ok(Uint8Array::from(key.sign(&message.to_vec()).ok_or_else(failed)?.as_slice()))
+                Ok(Signature::Made(key.sign(&message.to_vec()).ok_or_else(failed)?))
             }
         }
     }
+}
+
+/// A signature: r and s, 32 bytes each.
+pub(super) enum Signature {
+    /// The promise of it as an `ArrayBuffer`.
+    Promised(Promise),
+    #[cfg(feature = "wasm-key")]
+    Made([u8; 64]),
+}
+
+impl Signature {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// `internal` with what WebCrypto threw as the cause.
+    pub(super) async fn bytes(self) -> Result<Vec<u8>, Failure> {
+        match self {
+            Signature::Promised(promise) => {
+                let signature = JsFuture::from(promise).await.map_err(could_not_sign)?;
+                Ok(Uint8Array::new(&signature).to_vec())
+            }
+            #[cfg(feature = "wasm-key")]
+            Signature::Made(bytes) => Ok(bytes.to_vec()),
+        }
+    }
+}
+
+fn could_not_sign(cause: JsValue) -> Failure {
+    Failure::caused_by(Error::new(Code::Internal, &["WebCrypto could not sign"]), cause)
 }
 
 async fn generate_in_webcrypto() -> Result<(Key, PublicKey), Failure> {

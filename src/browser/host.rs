@@ -75,7 +75,7 @@ impl Host for Browser {
     }
 
     async fn sign(&self, key: &Key, message: &[u8]) -> Result<Vec<u8>, Failure> {
-        Ok(key.sign(&Uint8Array::from(message)).await?.to_vec())
+        key.sign(&Uint8Array::from(message))?.bytes().await
     }
 
     async fn send(&self, request: Request) -> Result<Response, Failure> {
