@@ -43,12 +43,10 @@ export const post = answer => (request, count) => request.method === 'GET' ? gra
 const bytes = text => Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), c => c.charCodeAt(0))
 const json = text => JSON.parse(new TextDecoder().decode(bytes(text)))
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
-export async function decoded(proof) {
-  // Of a key in WebCrypto: what is signed, and the promise of the signature.
-  const [header, claims] = (Array.isArray(proof) ? proof[0] : proof).split('.')
-  const signature = Array.isArray(proof) ? await proof[1] : bytes(proof.split('.')[2])
+export async function decoded([input, signature]) {
+  const [header, claims] = input.split('.')
   const { jwk } = json(header)
-  const valid = await verified(jwk, signature, new TextEncoder().encode(`${header}.${claims}`))
+  const valid = await verified(jwk, await signature, new TextEncoder().encode(`${header}.${claims}`))
   return { header: json(header), claims: json(claims), valid }
 }
 export async function verified(jwk, signature, message) {

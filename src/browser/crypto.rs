@@ -59,52 +59,29 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 }
 
 impl Key {
-    /// Signs with ECDSA P-256 over SHA-256.
+    /// Signs with ECDSA P-256 over SHA-256. Gives the promise of an `ArrayBuffer`: r and s, 32 bytes each.
     ///
     /// # Errors
     /// `internal` with what WebCrypto threw as the cause.
-    pub(super) fn sign(&self, message: &Uint8Array) -> Result<Signature, Failure> {
-        match self {
+    pub(super) fn sign(&self, message: &Uint8Array) -> Result<Promise, Failure> {
+        let signature: JsValue = match self {
             Key::WebCrypto { subtle, private_key, algorithm } => subtle
                 .sign_with_object_and_buffer_source(algorithm, private_key, message)
-                // It may be somebody's wrapper, so that it gives a promise is not taken for granted.
-                .map(|signature| Signature::Promised(Promise::resolve(&signature)))
-                .map_err(could_not_sign),
+                .map_err(could_not_sign)?
+                .into(),
             #[cfg(feature = "wasm-key")]
             Key::Wasm(key) => {
                 let failed = || Error::new(Code::Internal, &["the session key could not sign"]);
-                Ok(Signature::Made(key.sign(&message.to_vec()).ok_or_else(failed)?))
+                Uint8Array::from(key.sign(&message.to_vec()).ok_or_else(failed)?.as_slice()).buffer().into()
             }
-        }
+        };
+        // WebCrypto may be somebody's wrapper: what it gives is not taken for a promise.
+        Ok(Promise::resolve(&signature))
     }
 }
 
-/// A signature: r and s, 32 bytes each.
-pub(super) enum Signature {
-    /// The promise of it as an `ArrayBuffer`.
-    Promised(Promise),
-    #[cfg(feature = "wasm-key")]
-    Made([u8; 64]),
-}
-
-impl Signature {
-    /// Waits for it.
-    ///
-    /// # Errors
-    /// `internal` with what WebCrypto threw as the cause.
-    pub(super) async fn bytes(self) -> Result<Vec<u8>, Failure> {
-        match self {
-            Signature::Promised(promise) => {
-                let signature = JsFuture::from(promise).await.map_err(could_not_sign)?;
-                Ok(Uint8Array::new(&signature).to_vec())
-            }
-            #[cfg(feature = "wasm-key")]
-            Signature::Made(bytes) => Ok(bytes.to_vec()),
-        }
-    }
-}
-
-fn could_not_sign(cause: JsValue) -> Failure {
+/// The failure of a signature.
+pub(super) fn could_not_sign(cause: JsValue) -> Failure {
     Failure::caused_by(Error::new(Code::Internal, &["WebCrypto could not sign"]), cause)
 }
 

@@ -1,6 +1,6 @@
 //! What the facade calls. Arguments are decoded before anything is awaited, so that what a caller does to them later has no effect.
 //!
-//! Each gives its result, or a promise of it. Nothing waits here for WebCrypto to sign for a caller: the promise is given away, since
+//! Each gives its result, or a promise of it. Nothing here waits for WebCrypto to sign for a caller: that promise is given away, since
 //! every one that Rust awaits costs two closures and two turns of the queue.
 
 use std::cell::OnceCell;
@@ -13,13 +13,10 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen_futures::future_to_promise;
 
-use super::crypto::Signature;
 use super::host::Browser;
 use super::signal::Abort;
 use super::{Failure, convert};
 use crate::driver::{Active, Sdk};
-#[cfg(feature = "wasm-key")]
-use crate::jws::compact;
 use crate::shared::LocalBoxFuture;
 
 thread_local! {
@@ -53,7 +50,7 @@ pub fn fetch_token(api: &JsValue, options: &JsValue) -> JsValue {
     })
 }
 
-/// `Approov.getDPoPToken`, or, of a key in WebCrypto, an array: what is signed, and the promise of the signature.
+/// `Approov.getDPoPToken`, in two parts: what is signed, and the promise of the signature.
 #[wasm_bindgen(js_name = getDPoPToken)]
 pub fn get_dpop_token(
     method: &JsValue,
@@ -65,11 +62,8 @@ pub fn get_dpop_token(
     let claims = convert::claims(method, uri, nonce, token, message_signature);
     with_session(move |session| {
         let input = session.signing_input(&claims?)?;
-        Ok(match session.key.sign(&Uint8Array::from(input.as_bytes()))? {
-            Signature::Promised(signature) => Array::of2(&input.into(), &signature).into(),
-            #[cfg(feature = "wasm-key")]
-            Signature::Made(signature) => compact(&input, &signature).into(),
-        })
+        let signature = session.key.sign(&Uint8Array::from(input.as_bytes()))?;
+        Ok(Array::of2(&input.into(), &signature).into())
     })
 }
 
@@ -77,13 +71,7 @@ pub fn get_dpop_token(
 #[wasm_bindgen(js_name = messageSignature)]
 pub fn message_signature(message: &JsValue) -> JsValue {
     let message = convert::message(message);
-    with_session(move |session| {
-        Ok(match session.key.sign(&message?)? {
-            Signature::Promised(signature) => signature.into(),
-            #[cfg(feature = "wasm-key")]
-            Signature::Made(signature) => Uint8Array::from(signature.as_slice()).buffer().into(),
-        })
-    })
+    with_session(move |session| Ok(session.key.sign(&message?)?.into()))
 }
 
 /// `Approov.getExpiries`
