@@ -48,6 +48,32 @@ fn initialising_does_not_wait_for_the_service() {
 }
 
 #[test]
+fn the_first_attest_request_is_signed_before_the_challenge_is_solved() {
+    let mut world = World::started();
+    world.pass(100);
+    let before = world.host.signatures();
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+    assert_eq!(world.host.signatures(), before);
+    assert!(world.fetch(api("b")).is_ok());
+    assert_eq!(world.host.signatures(), before + 1);
+}
+
+#[test]
+fn a_proof_that_was_ready_too_late_is_not_used_with_the_next_nonce() {
+    let mut world = World::new(|request| (10, Ok(good(request))));
+    world.host.set_signing_takes(50);
+    world.initialize().unwrap();
+    // The nonce was there at 60, and its proof will be at 110.
+    world.pass(70);
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+    assert!(world.fetch(api("b")).is_ok());
+    let received = world.host.received();
+    assert_eq!(received.len(), 3);
+    assert_eq!(received[1].claims["nonce"], "nonce-50");
+    assert_eq!(received[2].claims["nonce"], format!("nonce-{}", received[1].at));
+}
+
+#[test]
 fn a_thousand_concurrent_calls_are_one_request() {
     let mut world = World::started();
     world.pass(100);
