@@ -43,7 +43,9 @@ export const post = answer => (request, count) => request.method === 'GET' ? gra
 const bytes = text => Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), c => c.charCodeAt(0))
 const json = text => JSON.parse(new TextDecoder().decode(bytes(text)))
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
-export async function decoded([input, signature]) {
+export async function decoded(proof) {
+  // A whole proof, or its two parts as getDPoPToken gives them.
+  const [input, signature] = Array.isArray(proof) ? proof : [proof, bytes(proof.split('.')[2])]
   const [header, claims] = input.split('.')
   const { jwk } = json(header)
   const valid = await verified(jwk, await signature, new TextEncoder().encode(`${header}.${claims}`))
