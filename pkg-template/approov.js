@@ -171,12 +171,18 @@ async function instantiate() {
           pending.delete(fail)
           reject(toError(failure))
         }
-        pending.add(fail)
+        const settle = value => {
+          // A proof that the browser is signing.
+          if (Array.isArray(value)) return value[1].then(signature => settle(`${value[0]}.${base64url(signature)}`), fail)
+          pending.delete(fail)
+          resolve(value)
+        }
         try {
-          glue[name](...args).then(value => {
-            pending.delete(fail)
-            resolve(value)
-          }, fail)
+          if (dead) throw broken
+          const answer = glue[name](...args)
+          if (!(answer instanceof Promise)) return settle(answer)
+          pending.add(fail)
+          answer.then(settle, fail)
         } catch (failure) {
           fail(failure)
         }
@@ -185,6 +191,13 @@ async function instantiate() {
   }
   glue.start({ exports: guarded })
   return made
+}
+
+/** The 64 bytes of a signature as base64url, without the padding. */
+function base64url(signature) {
+  const bytes = new Uint8Array(signature)
+  return bytes.toBase64?.({ alphabet: 'base64url', omitPadding: true })
+    ?? btoa(String.fromCharCode(...bytes)).slice(0, 86).replaceAll('+', '-').replaceAll('/', '_')
 }
 
 function toError(failure) {

@@ -100,13 +100,16 @@ pub struct Sdk<H: Host> {
 }
 
 /// A session with its key: one generation. Requests in flight hold on to theirs, so they cannot touch a newer one.
-struct Active<H: Host> {
+pub struct Active<H: Host> {
     host: H,
-    key: H::Key,
+    /// The session's key.
+    pub key: H::Key,
     header: ProofHeader,
     token_hash: RefCell<LastTokenHash>,
     session: RefCell<Session>,
     nonce_request: RefCell<Option<WeakShared<Outcome<H, ()>>>>,
+    /// The nonce and the proof of the first attest request, signed as soon as there is a nonce.
+    proof_ahead: Cell<Option<(Option<String>, String)>>,
     batches: RefCell<Vec<(BatchId, WeakTokens<H>)>>,
 }
 
@@ -154,7 +157,10 @@ impl<H: Host> Sdk<H> {
         let wanted = match step {
             Step::Cached(token) => return Ok(token.expose().to_owned()),
             Step::Ageing(token, wanted) => {
-                active.refresh_behind(wanted);
+                // If this fails, the next call finds the token older, and asks again.
+                if let Ok(refresh) = active.batch(wanted) {
+                    active.work_behind(refresh);
+                }
                 return Ok(token.expose().to_owned());
             }
             Step::Wait(wanted) => wanted,
@@ -176,35 +182,11 @@ impl<H: Host> Sdk<H> {
         }
     }
 
-    /// A DPoP proof by the session's key.
-    ///
-    /// # Errors
-    /// `not-initialized` without a session, or what the key store reports.
-    pub async fn proof(&self, claims: Claims) -> Outcome<H, String> {
-        self.active().await?.proof(&claims).await
-    }
-
-    /// Lends the session's key to `sign`.
-    ///
-    /// # Errors
-    /// `not-initialized` without a session, or what `sign` reports.
-    pub async fn with_key<T>(&self, sign: impl AsyncFnOnce(&H::Key) -> Outcome<H, T>) -> Outcome<H, T> {
-        let active = self.active().await?;
-        sign(&active.key).await
-    }
-
-    /// When the session and its check results end, in milliseconds by the local wall clock; empty before the first token.
+    /// The session, once the calls of `initializeSession` that came before have been carried out.
     ///
     /// # Errors
     /// `not-initialized` without a session.
-    pub async fn expiries(&self) -> Outcome<H, Vec<(String, UnixMillis)>> {
-        let active = self.active().await?;
-        let expiries = active.session.borrow().expiries(self.host.now());
-        Ok(expiries)
-    }
-
-    /// The session, once the calls of `initializeSession` that came before have been carried out.
-    async fn active(&self) -> Outcome<H, Rc<Active<H>>> {
+    pub async fn active(&self) -> Outcome<H, Rc<Active<H>>> {
         let starting = self.starting.borrow().clone();
         if let Some(starting) = starting {
             let _told_its_own_caller = starting.await;
@@ -230,33 +212,37 @@ impl<H: Host> Sdk<H> {
             token_hash: RefCell::default(),
             session: RefCell::new(Session::new(config)),
             nonce_request: RefCell::new(None),
+            proof_ahead: Cell::new(None),
             batches: RefCell::new(Vec::new()),
         });
         *self.active.borrow_mut() = Some(Rc::clone(&active));
-        self.host.spawn(async move {
-            // A failure here is not the caller's yet: the attest request asks again, and reports it.
-            let _unreported = active.warm_up().await;
-        });
+        // A failure here is not the caller's yet: the attest request asks again, and reports it.
+        active.work_behind(active.nonce());
         Ok(())
     }
 }
 
 impl<H: Host> Active<H> {
-    async fn proof(&self, claims: &Claims) -> Outcome<H, String> {
+    /// What a DPoP proof of these claims signs.
+    ///
+    /// # Errors
+    /// What the host's random numbers report.
+    pub fn signing_input(&self, claims: &Claims) -> Outcome<H, String> {
         let iat = self.session.borrow().issued_at(self.host.now());
         let jti = self.host.random()?;
-        let input = claims.signing_input(&self.header, &mut self.token_hash.borrow_mut(), jti, iat);
-        let signature = self.host.sign(&self.key, input.as_bytes()).await?;
-        Ok(jws::compact(&input, &signature))
+        Ok(claims.signing_input(&self.header, &mut self.token_hash.borrow_mut(), jti, iat))
     }
 
-    /// Gets the first nonce, within the usual time-out.
-    async fn warm_up(self: Rc<Self>) -> Outcome<H, ()> {
-        let time_out = Box::pin(self.host.sleep(DEFAULT_TIMEOUT));
-        match select(self.nonce(), time_out).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right(((), _)) => Ok(()),
-        }
+    /// When the session and its check results end, in milliseconds by the local wall clock; empty before the first token.
+    #[must_use]
+    pub fn expiries(&self) -> Vec<(String, UnixMillis)> {
+        self.session.borrow().expiries(self.host.now())
+    }
+
+    async fn proof(&self, claims: &Claims) -> Outcome<H, String> {
+        let input = self.signing_input(claims)?;
+        let signature = self.host.sign(&self.key, input.as_bytes()).await?;
+        Ok(jws::compact(&input, &signature))
     }
 
     /// A future that is over when there is a nonce, or none is to be had. All who need one share one request.
@@ -269,7 +255,15 @@ impl<H: Host> Active<H> {
         let active = Rc::clone(self);
         let request = Shared::new(async move {
             let (response, _, _) = active.exchange(Method::get(), None).await?;
-            if response.usable_nonce().is_some() { Ok(()) } else { Err(response.into_refusal().into()) }
+            if response.usable_nonce().is_none() {
+                return Err(response.into_refusal().into());
+            }
+            // The visitor still solves the challenge. If this fails, the attest request signs for itself, and reports it.
+            let claims = active.claims(Method::post());
+            if let Ok(proof) = active.proof(&claims).await {
+                active.proof_ahead.set(Some((claims.nonce, proof)));
+            }
+            Ok(())
         });
         *self.nonce_request.borrow_mut() = Some(request.downgrade());
         request
@@ -282,27 +276,32 @@ impl<H: Host> Active<H> {
         self.nonce().await
     }
 
+    /// What the proof of the next request to the service says.
+    fn claims(&self, method: Method) -> Claims {
+        let session = self.session.borrow();
+        let url = session.config().attest_url.clone();
+        Claims { method, url, nonce: session.nonce().map(string_literal), token: None, message_signature: None }
+    }
+
     /// Sends one request with a proof of its own, and learns from the answer.
     async fn exchange(&self, method: Method, form: Option<String>) -> Outcome<H, (Response, Reading, Reading)> {
-        let (url, nonce) = {
-            let session = self.session.borrow();
-            (session.config().attest_url.clone(), session.nonce().map(string_literal))
+        let claims = self.claims(method);
+        let proof = match self.proof_ahead.take() {
+            Some((nonce, proof)) if nonce == claims.nonce => proof,
+            _ => self.proof(&claims).await?,
         };
-        let claims = Claims { method, url: url.clone(), nonce, token: None, message_signature: None };
-        let proof = self.proof(&claims).await?;
         let sent = self.host.now();
-        let response = self.host.send(Request { url, proof, form }).await?;
+        let response = self.host.send(Request { url: claims.url, proof, form }).await?;
         let received = self.host.now();
         self.session.borrow_mut().learn(&response, sent, received);
         Ok((response, sent, received))
     }
 
-    fn refresh_behind(self: &Rc<Self>, wanted: Wanted) {
-        let Ok(refresh) = self.batch(wanted) else { return };
+    /// Lets work that nobody waits for go on, within the usual time-out.
+    fn work_behind<T: Clone + 'static>(&self, work: Shared<T>) {
         let time_out = self.host.clone();
         self.host.spawn(async move {
-            // Nobody waits for this: if it fails, the next call finds the token older, and asks again.
-            let _unreported = select(refresh, Box::pin(time_out.sleep(DEFAULT_TIMEOUT))).await;
+            let _unreported = select(work, Box::pin(time_out.sleep(DEFAULT_TIMEOUT))).await;
         });
     }
 

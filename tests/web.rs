@@ -44,9 +44,11 @@ const bytes = text => Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll(
 const json = text => JSON.parse(new TextDecoder().decode(bytes(text)))
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
 export async function decoded(proof) {
-  const [header, claims, signature] = proof.split('.')
+  // A whole proof, or its two parts as getDPoPToken gives them.
+  const [input, signature] = Array.isArray(proof) ? proof : [proof, bytes(proof.split('.')[2])]
+  const [header, claims] = input.split('.')
   const { jwk } = json(header)
-  const valid = await verified(jwk, bytes(signature), new TextEncoder().encode(`${header}.${claims}`))
+  const valid = await verified(jwk, await signature, new TextEncoder().encode(`${header}.${claims}`))
   return { header: json(header), claims: json(claims), valid }
 }
 export async function verified(jwk, signature, message) {
@@ -65,16 +67,16 @@ extern "C" {
     fn source(text: &str) -> JsValue;
 }
 
-async fn settled(promise: Promise) -> Result<JsValue, JsValue> {
-    JsFuture::from(promise).await
+async fn settled(answer: impl AsRef<JsValue>) -> Result<JsValue, JsValue> {
+    JsFuture::from(Promise::resolve(answer.as_ref())).await
 }
 
-async fn ok(promise: Promise) -> JsValue {
-    settled(promise).await.unwrap_or_else(|failure| panic!("{}", describe(&failure)))
+async fn ok(answer: impl AsRef<JsValue>) -> JsValue {
+    settled(answer).await.unwrap_or_else(|failure| panic!("{}", describe(&failure)))
 }
 
-async fn failure(promise: Promise) -> JsValue {
-    settled(promise).await.expect_err("a rejection")
+async fn failure(answer: impl AsRef<JsValue>) -> JsValue {
+    settled(answer).await.expect_err("a rejection")
 }
 
 fn describe(failure: &JsValue) -> String {
@@ -459,7 +461,7 @@ async fn a_signal_gives_a_call_up_with_its_reason() {
 #[wasm_bindgen_test]
 async fn a_thousand_calls_are_one_request() {
     begin("auto").await;
-    let calls: Array = (0..1000).map(|_| JsValue::from(fetch_token(&"api".into(), &result("r1")))).collect();
+    let calls: Array = (0..1000).map(|_| fetch_token(&"api".into(), &result("r1"))).collect();
     ok(Promise::all(&calls)).await;
     let posts = received().iter().filter(|request| text(request, "method") == "POST").count();
     assert_eq!(posts, 1);
@@ -468,8 +470,7 @@ async fn a_thousand_calls_are_one_request() {
 #[wasm_bindgen_test]
 async fn apis_of_one_turn_travel_together() {
     begin("auto").await;
-    let calls: Array =
-        ["a", "b", "c"].map(|api| JsValue::from(fetch_token(&api.into(), &result("r1")))).iter().collect();
+    let calls: Array = ["a", "b", "c"].map(|api| fetch_token(&api.into(), &result("r1"))).iter().collect();
     let tokens: Array = ok(Promise::all(&calls)).await.unchecked_into();
     assert_eq!(tokens.join(" "), "token.for.a token.for.b token.for.c");
     let requests = received();

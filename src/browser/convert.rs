@@ -1,5 +1,7 @@
 //! Between JavaScript values and the SDK's own types. All decoding of arguments is here.
 
+use std::cell::RefCell;
+
 use js_sys::{Array, ArrayBuffer, JSON, Object, Reflect, Uint8Array};
 use serde::{Serialize, Serializer};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -119,14 +121,28 @@ pub(super) fn claims(
     message_signature: &JsValue,
 ) -> Result<Claims, Failure> {
     let method = Method::parse(&text("method", method)?)?;
-    let uri = text("uri", uri)?;
-    let url = Url::new(&uri).ok().map(|url| url.href());
     Ok(Claims {
         method,
-        url: dpop::http_url(&uri, url)?,
+        url: http_url(text("uri", uri)?)?,
         nonce: if nonce.is_truthy() { Some(json_text("nonce", nonce)?) } else { None },
         token: truthy_text("token", token)?.map(Secret::from),
         message_signature: truthy_text("messageSignature", message_signature)?,
+    })
+}
+
+/// The `htu` of a URI. That of the last proof is kept: pages ask the same address again and again, and parsing one is a quarter
+/// of what a proof costs Firefox beside the signature.
+fn http_url(uri: String) -> Result<String, Error> {
+    thread_local! {
+        static LAST: RefCell<(String, String)> = const { RefCell::new((String::new(), String::new())) };
+    }
+    LAST.with_borrow_mut(|last| {
+        if last.0 != uri {
+            let href = Url::new(&uri).ok().map(|url| url.href());
+            let url = dpop::http_url(&uri, href)?;
+            *last = (uri, url);
+        }
+        Ok(last.1.clone())
     })
 }
 

@@ -1,7 +1,7 @@
 //! Session keys: a non-extractable WebCrypto key, or one in WebAssembly memory.
 
-use js_sys::{Array, Object, Reflect, Uint8Array};
-use wasm_bindgen::JsCast;
+use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
+use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{CryptoKey, CryptoKeyPair, SubtleCrypto};
 
@@ -59,27 +59,30 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 }
 
 impl Key {
-    /// Signs with ECDSA P-256 over SHA-256: r and s, 32 bytes each.
+    /// Signs with ECDSA P-256 over SHA-256. Gives the promise of an `ArrayBuffer`: r and s, 32 bytes each.
     ///
     /// # Errors
     /// `internal` with what WebCrypto threw as the cause.
-    pub(super) async fn sign(&self, message: &Uint8Array) -> Result<Uint8Array, Failure> {
-        match self {
-            Key::WebCrypto { subtle, private_key, algorithm } => {
-                let failed =
-                    |cause| Failure::caused_by(Error::new(Code::Internal, &["WebCrypto could not sign"]), cause);
-                let promise =
-                    subtle.sign_with_object_and_buffer_source(algorithm, private_key, message).map_err(failed)?;
-                let signature = JsFuture::from(promise).await.map_err(failed)?;
-                Ok(Uint8Array::new(&signature))
-            }
+    pub(super) fn sign(&self, message: &Uint8Array) -> Result<Promise, Failure> {
+        let signature: JsValue = match self {
+            Key::WebCrypto { subtle, private_key, algorithm } => subtle
+                .sign_with_object_and_buffer_source(algorithm, private_key, message)
+                .map_err(could_not_sign)?
+                .into(),
             #[cfg(feature = "wasm-key")]
             Key::Wasm(key) => {
                 let failed = || Error::new(Code::Internal, &["the session key could not sign"]);
-                Ok(Uint8Array::from(key.sign(&message.to_vec()).ok_or_else(failed)?.as_slice()))
+                Uint8Array::from(key.sign(&message.to_vec()).ok_or_else(failed)?.as_slice()).buffer().into()
             }
-        }
+        };
+        // WebCrypto may be somebody's wrapper: what it gives is not taken for a promise.
+        Ok(Promise::resolve(&signature))
     }
+}
+
+/// The failure of a signature.
+pub(super) fn could_not_sign(cause: JsValue) -> Failure {
+    Failure::caused_by(Error::new(Code::Internal, &["WebCrypto could not sign"]), cause)
 }
 
 async fn generate_in_webcrypto() -> Result<(Key, PublicKey), Failure> {

@@ -59,7 +59,6 @@ fn request_init(request: &Request, aborting: &AbortController) -> Object {
         ("method", &method.into()),
         ("headers", &headers),
         ("body", &body),
-        ("mode", &"cors".into()),
         ("credentials", &"omit".into()),
         ("redirect", &"error".into()),
         ("referrerPolicy", &"no-referrer".into()),

@@ -75,7 +75,8 @@ impl Host for Browser {
     }
 
     async fn sign(&self, key: &Key, message: &[u8]) -> Result<Vec<u8>, Failure> {
-        Ok(key.sign(&Uint8Array::from(message)).await?.to_vec())
+        let signature = JsFuture::from(key.sign(&Uint8Array::from(message))?).await.map_err(crypto::could_not_sign)?;
+        Ok(Uint8Array::new(&signature).to_vec())
     }
 
     async fn send(&self, request: Request) -> Result<Response, Failure> {

@@ -23,7 +23,7 @@ fn without_a_session_every_call_says_so() {
     let mut world = World::new(|request| (0, Ok(good(request))));
     assert_eq!(code(world.fetch(api("a"))), Code::NotInitialized);
     let sdk = Rc::clone(&world.sdk);
-    assert_eq!(code(world.run(async move { sdk.expiries().await })), Code::NotInitialized);
+    assert_eq!(code(world.run(async move { sdk.active().await.map(|_| ()) })), Code::NotInitialized);
     assert!(world.host.received().is_empty());
 }
 
@@ -47,7 +47,33 @@ fn initialising_does_not_wait_for_the_service() {
     let mut world = World::new(|_| (60_000, Err("gone")));
     world.initialize().unwrap();
     let sdk = Rc::clone(&world.sdk);
-    assert!(world.run(async move { sdk.expiries().await }).unwrap().is_empty());
+    assert!(world.run(async move { sdk.active().await }).unwrap().expiries().is_empty());
+}
+
+#[test]
+fn the_first_attest_request_is_signed_before_the_challenge_is_solved() {
+    let mut world = World::started();
+    world.pass(100);
+    let before = world.host.signatures();
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+    assert_eq!(world.host.signatures(), before);
+    assert!(world.fetch(api("b")).is_ok());
+    assert_eq!(world.host.signatures(), before + 1);
+}
+
+#[test]
+fn a_proof_that_was_ready_too_late_is_not_used_with_the_next_nonce() {
+    let mut world = World::new(|request| (10, Ok(good(request))));
+    world.host.set_signing_takes(50);
+    world.initialize().unwrap();
+    // The nonce was there at 60, and its proof will be at 110.
+    world.pass(70);
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+    assert!(world.fetch(api("b")).is_ok());
+    let received = world.host.received();
+    assert_eq!(received.len(), 3);
+    assert_eq!(received[1].claims["nonce"], "nonce-50");
+    assert_eq!(received[2].claims["nonce"], format!("nonce-{}", received[1].at));
 }
 
 #[test]
@@ -329,12 +355,12 @@ fn a_wrong_wall_clock_changes_nothing() {
             message_signature: None,
         };
         let sdk = Rc::clone(&world.sdk);
-        let proof = world.run(async move { sdk.proof(claims).await }).unwrap();
-        let claims = approov_web_sdk::jws::from_base64url(proof.split('.').nth(1).unwrap()).unwrap();
+        let session = world.run(async move { sdk.active().await }).unwrap();
+        let input = session.signing_input(&claims).unwrap();
+        let claims = approov_web_sdk::jws::from_base64url(input.split('.').nth(1).unwrap()).unwrap();
         let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
         assert_eq!(claims["iat"], (START + world.host.now_since_start()) / 1000);
-        let sdk = Rc::clone(&world.sdk);
-        let expiries = world.run(async move { sdk.expiries().await }).unwrap();
+        let expiries = session.expiries();
         let expected = START + 7_200_000 + hours * 3_600_000;
         assert!((expiries[0].1 - expected).abs() < 1_000, "{expiries:?}");
     }

@@ -49,6 +49,8 @@ struct Inner {
     randomness: Cell<u64>,
     broken_keys: Cell<bool>,
     keys: Cell<u8>,
+    signatures: Cell<usize>,
+    signing_takes: Cell<u32>,
     in_flight: RefCell<Vec<Received>>,
 }
 
@@ -72,6 +74,8 @@ impl World {
             randomness: Cell::new(0),
             broken_keys: Cell::new(false),
             keys: Cell::new(0),
+            signatures: Cell::new(0),
+            signing_takes: Cell::new(0),
             in_flight: RefCell::default(),
         }));
         World { pool, sdk: Rc::new(Sdk::new(host.clone())), host }
@@ -170,6 +174,15 @@ impl Simulation {
         self.0.wall_error.set(milliseconds);
     }
 
+    /// How often a key has signed.
+    pub fn signatures(&self) -> usize {
+        self.0.signatures.get()
+    }
+
+    pub fn set_signing_takes(&self, milliseconds: u32) {
+        self.0.signing_takes.set(milliseconds);
+    }
+
     pub fn break_keys(&self, broken: bool) {
         self.0.broken_keys.set(broken);
     }
@@ -230,6 +243,11 @@ impl Host for Simulation {
     }
 
     async fn sign(&self, (): &(), _: &[u8]) -> Result<Vec<u8>, Failure<&'static str>> {
+        self.0.signatures.set(self.0.signatures.get() + 1);
+        match self.0.signing_takes.get() {
+            0 => {}
+            time => self.sleep(time).await,
+        }
         Ok(vec![0; 64])
     }
 
@@ -240,6 +258,8 @@ impl Host for Simulation {
         };
         let x = part(0)["jwk"]["x"].as_str().and_then(from_base64url).expect("a key");
         let received = Received { at: self.0.now.get(), form: request.form, claims: part(1), key: x[0] };
+        let used = self.0.received.borrow().iter().any(|before| before.claims["jti"] == received.claims["jti"]);
+        assert!(!used, "a proof was used twice");
         self.0.received.borrow_mut().push(received.clone());
         self.0.in_flight.borrow_mut().push(received.clone());
         let _landed = Landing(Rc::clone(&self.0), received.claims["jti"].clone());

@@ -73,6 +73,18 @@ for (const engine of chosenEngines()) {
         assert.equal(new Set(proofs.map((proof) => jose.decodeJwt(proof).jti)).size, 100)
       })
 
+      test('proofs verify too where the browser has no toBase64', async () => {
+        const proofs = await world.run(async () => {
+          const { Approov } = await import('/approov.js')
+          const { toBase64 } = Uint8Array.prototype
+          delete Uint8Array.prototype.toBase64
+          const proofs = await Promise.all(Array.from({ length: 20 }, () => Approov.getDPoPToken('GET', 'https://api.example.com/')))
+          if (toBase64) Uint8Array.prototype.toBase64 = toBase64
+          return proofs
+        })
+        for (const proof of proofs) await jose.jwtVerify(proof, jose.EmbeddedJWK, { typ: 'dpop+jwt', algorithms: ['ES256'] })
+      })
+
       test('oauth4webapi accepts a request with a proof', async () => {
         const url = 'https://api.example.com/shapes'
         const { jwk } = jose.decodeProtectedHeader(await prove('GET', url))

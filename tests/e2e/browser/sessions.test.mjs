@@ -132,6 +132,26 @@ for (const engine of chosenEngines()) {
       assert.deepEqual(bad, [])
     })
 
+    test('what WebCrypto throws, or rejects with, is the cause of an ApproovError, and the next call signs', async () => {
+      const { failures, proof } = await world.run(async () => {
+        await Approov.initializeSession(options)
+        const { sign } = SubtleCrypto.prototype
+        const failures = []
+        for (const broken of [() => { throw new TypeError('thrown') }, () => Promise.reject(new TypeError('rejected'))]) {
+          SubtleCrypto.prototype.sign = broken
+          for (const call of [() => Approov.getDPoPToken('GET', 'https://a/'), () => Approov.messageSignature([1])]) {
+            const error = await rejection(call())
+            failures.push([error instanceof ApproovError, error.name, error.code, error.retryable, error.cause.message])
+          }
+        }
+        SubtleCrypto.prototype.sign = sign
+        return { failures, proof: await Approov.getDPoPToken('GET', 'https://a/') }
+      })
+      const failure = (cause) => [true, 'ApproovError', 'internal', false, cause]
+      assert.deepEqual(failures, ['thrown', 'thrown', 'rejected', 'rejected'].map(failure))
+      assert.match(proof, /^[\w-]+\.[\w-]+\.[\w-]{86}$/)
+    })
+
     test('all that is wrong with a call comes in one message', async () => {
       const message = await world.run(async () => {
         await Approov.initializeSession(options)
