@@ -209,8 +209,8 @@ export class ApproovSessionError extends ApproovError {
 /** Communication with the Approov service failed. */
 export class ApproovFetchError extends ApproovError {
   readonly code: 'network' | 'timeout' | 'aborted' | 'invalid-response'
-  /** The cause: what `fetch` threw, or the reason of the signal. */
-  readonly errors?: unknown
+  /** The cause: what `fetch` threw, the reason of the signal, or an `Error` that says what was wrong with the answer. */
+  readonly errors: unknown
 }
 
 /** The Approov service reported errors; the message is the answer's status text. */

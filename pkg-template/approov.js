@@ -202,6 +202,8 @@ function base64url(signature) {
 
 function toError(failure) {
   const ErrorClass = classes[failure?.class]
+  // Of an answer that makes no sense there is no cause but what was found wrong with it.
+  if (ErrorClass === ApproovFetchError) failure.errors ??= new Error(failure.message)
   if (ErrorClass) return new ErrorClass(failure.message, failure)
   return new ApproovError(`the Approov SDK failed: ${failure?.message ?? failure}`, { cause: failure })
 }

@@ -25,6 +25,9 @@ const BACKOFF: u32 = 250;
 /// How often a refresh is tried again.
 const REFRESH_RETRIES: u32 = 2;
 
+/// A proof signed ahead is used for this long, in milliseconds, so that its `iat` is one that any service takes for recent.
+const LONGEST_AHEAD: i64 = 60_000;
+
 /// What the driver needs from where it runs.
 #[allow(async_fn_in_trait)] // all runs on one thread
 pub trait Host: Clone + 'static {
@@ -108,8 +111,8 @@ pub struct Active<H: Host> {
     token_hash: RefCell<LastTokenHash>,
     session: RefCell<Session>,
     nonce_request: RefCell<Option<WeakShared<Outcome<H, ()>>>>,
-    /// The nonce and the proof of the first attest request, signed as soon as there is a nonce.
-    proof_ahead: Cell<Option<(Option<String>, String)>>,
+    /// The nonce, the proof and the moment (monotonic) of the first attest request, signed as soon as there is a nonce.
+    proof_ahead: Cell<Option<(Option<String>, String, i64)>>,
     batches: RefCell<Vec<(BatchId, WeakTokens<H>)>>,
 }
 
@@ -261,7 +264,7 @@ impl<H: Host> Active<H> {
             // The visitor still solves the challenge. If this fails, the attest request signs for itself, and reports it.
             let claims = active.claims(Method::post());
             if let Ok(proof) = active.proof(&claims).await {
-                active.proof_ahead.set(Some((claims.nonce, proof)));
+                active.proof_ahead.set(Some((claims.nonce, proof, active.host.now().monotonic)));
             }
             Ok(())
         });
@@ -287,7 +290,11 @@ impl<H: Host> Active<H> {
     async fn exchange(&self, method: Method, form: Option<String>) -> Outcome<H, (Response, Reading, Reading)> {
         let claims = self.claims(method);
         let proof = match self.proof_ahead.take() {
-            Some((nonce, proof)) if nonce == claims.nonce => proof,
+            Some((nonce, proof, signed))
+                if nonce == claims.nonce && self.host.now().monotonic.saturating_sub(signed) <= LONGEST_AHEAD =>
+            {
+                proof
+            }
             _ => self.proof(&claims).await?,
         };
         let sent = self.host.now();

@@ -62,6 +62,17 @@ fn the_first_attest_request_is_signed_before_the_challenge_is_solved() {
 }
 
 #[test]
+fn a_proof_signed_long_ago_is_not_used() {
+    for (solving, signed_anew) in [(60_000, 0), (60_101, 1)] {
+        let mut world = World::started();
+        world.pass(solving);
+        let before = world.host.signatures();
+        assert!(world.fetch(with_result("a", "r1")).is_ok());
+        assert_eq!(world.host.signatures() - before, signed_anew, "after {solving} ms");
+    }
+}
+
+#[test]
 fn a_proof_that_was_ready_too_late_is_not_used_with_the_next_nonce() {
     let mut world = World::new(|request| (10, Ok(good(request))));
     world.host.set_signing_takes(50);

@@ -2,14 +2,16 @@
 //!
 //! The standard library comes compiled, with machinery that formats a message and hands it to a hook. The facade shows none of it:
 //! it sees the trap, and replaces the instance. Here the bodies of those functions become `unreachable`, and wasm-opt then drops all
-//! that served them. Nothing else may have used that machinery: a call from a function that stays is an error of the build.
+//! that served them. Nothing else may have used that machinery: a call from a function that stays is an error of the build. The
+//! places in the source that panics would have named are blanked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use wasm_encoder::reencode::{self, Reencode};
 use wasm_encoder::{CodeSection, Function, Module};
-use wasmparser::{KnownCustom, Name, Operator, Parser, Payload, TypeRef};
+use wasmparser::{DataKind, KnownCustom, Name, Operator, Parser, Payload, TypeRef};
 
 /// Parts of the names of functions that begin or carry out a panic. They never return.
 const PANICS: &[&str] = &[
@@ -54,7 +56,73 @@ pub(crate) fn without_words(wasm: &[u8]) -> Result<Vec<u8>> {
     Trapping { bodies: &panics | &formatting, next: functions.imported }
         .parse_core_module(&mut module, Parser::new(0), wasm)
         .context("writing the WebAssembly")?;
-    Ok(module.finish())
+    let mut wasm = module.finish();
+    blank_locations(&mut wasm)?;
+    Ok(wasm)
+}
+
+/// Zeroes what `core::panic::Location` describes: the address and length of a file's name, line and column, and the name.
+fn blank_locations(wasm: &mut [u8]) -> Result<()> {
+    let segments = data_segments(wasm)?;
+    let place = |address: u32, length: u32| {
+        segments.iter().find_map(|(start, place)| {
+            let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
+            let begin = place.start.checked_add(offset)?;
+            let end = begin.checked_add(usize::try_from(length).ok()?)?;
+            (end <= place.end).then_some(begin..end)
+        })
+    };
+    let mut blank = Vec::new();
+    for (start, segment) in &segments {
+        let words = segment.clone().filter(|at| (at - segment.start + *start as usize).is_multiple_of(4));
+        for at in words {
+            let Some(location) = wasm.get(at..at + 16).filter(|_| at + 16 <= segment.end) else { break };
+            let word = |index: usize| {
+                location
+                    .get(4 * index..)
+                    .and_then(|bytes| bytes.first_chunk())
+                    .map_or(0, |word| u32::from_le_bytes(*word))
+            };
+            if !(5..200).contains(&word(1)) || !(1..100_000).contains(&word(2)) || !(1..1_000).contains(&word(3)) {
+                continue;
+            }
+            let Some(name) = place(word(0), word(1)) else { continue };
+            if wasm.get(name.clone()).is_some_and(is_source_file) {
+                blank.extend([at..at + 16, name]);
+            }
+        }
+    }
+    ensure!(!blank.is_empty(), "the WebAssembly names no place in its source: are locations told in another way now?");
+    for range in blank {
+        if let Some(bytes) = wasm.get_mut(range) {
+            bytes.fill(0);
+        }
+    }
+    Ok(())
+}
+
+/// The addresses of the data, and where it is in the file.
+fn data_segments(wasm: &[u8]) -> Result<Vec<(u32, Range<usize>)>> {
+    let mut segments = Vec::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        if let Payload::DataSection(section) = payload? {
+            for segment in section {
+                let segment = segment?;
+                if let DataKind::Active { offset_expr, .. } = segment.kind
+                    && let Some(Ok(Operator::I32Const { value })) =
+                        offset_expr.get_operators_reader().into_iter().next()
+                {
+                    let end = usize::try_from(segment.range.end)?;
+                    segments.push((value.cast_unsigned(), end - segment.data.len()..end));
+                }
+            }
+        }
+    }
+    Ok(segments)
+}
+
+fn is_source_file(name: &[u8]) -> bool {
+    name.ends_with(b".rs") && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(byte))
 }
 
 /// What a module says of its functions; the imported ones come first.
@@ -165,7 +233,10 @@ impl Reencode for Trapping {
 
 #[cfg(test)]
 mod tests {
-    use wasm_encoder::{ExportKind, ExportSection, FunctionSection, NameMap, NameSection, TypeSection};
+    use wasm_encoder::{
+        ConstExpr, DataSection, ExportKind, ExportSection, FunctionSection, MemorySection, MemoryType, NameMap,
+        NameSection, TypeSection,
+    };
 
     use super::*;
 
@@ -187,9 +258,18 @@ mod tests {
         }
         names.functions(&map);
         let mut module = Module::new();
-        module.section(&types).section(&section).section(&exports).section(&code).section(&names);
+        let mut memory = MemorySection::new();
+        memory.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
+        let mut data = DataSection::new();
+        data.active(0, &ConstExpr::i32_const(START), DATA.iter().copied());
+        module.section(&types).section(&section).section(&memory).section(&exports).section(&code).section(&data);
+        module.section(&names);
         module.finish()
     }
+
+    const START: i32 = 1024;
+    /// A text that is none of a panic's business, a location (the name's address and length, line 7, column 9), and the name.
+    const DATA: &[u8; 36] = b"main.rs.\x18\x04\0\0\x0a\0\0\0\x07\0\0\0\x09\0\0\0src/lib.rs:)";
 
     fn bodies(wasm: &[u8]) -> Vec<Vec<String>> {
         let code = Parser::new(0).parse_all(wasm).filter_map(|payload| match payload.unwrap() {
@@ -218,6 +298,15 @@ mod tests {
             trapping,
             [vec!["Call { function_index: 1 }", "End"], vec!["Unreachable", "End"], vec!["Unreachable", "End"]]
         );
+    }
+
+    #[test]
+    fn locations_are_blanked_and_all_other_data_stays() {
+        let mut wasm = module(&[("core::panicking::panic", &[])]);
+        blank_locations(&mut wasm).unwrap();
+        let [(start, place)] = data_segments(&wasm).unwrap().try_into().unwrap();
+        assert_eq!((start, &wasm[place]), (1024, [b"main.rs.".as_slice(), &[0; 26], b":)"].concat().as_slice()));
+        assert!(blank_locations(&mut wasm).is_err());
     }
 
     #[test]

@@ -142,6 +142,7 @@ for (const engine of chosenEngines()) {
         assert.equal(error.name, 'ApproovFetchError', `${what}: ${JSON.stringify(error)}`)
         assert.ok(['network', 'invalid-response'].includes(error.code), `${what}: ${error.code}`)
         assert.match(error.message, /Approov service/, what)
+        if (error.code === 'invalid-response') assert.equal(error.errors, `Error: ${error.message}`, what)
         if (error.code === 'network') assert.ok(error.cause && error.errors === error.cause, `${what}: ${JSON.stringify(error)}`)
         assert.equal(stub.forms().length, 1, `${what}: sent once`)
         stub.reply()
