@@ -254,8 +254,8 @@ fn service(programs: &Programs, options: &Options) -> Result<Value> {
         ("processor_micros_per_verification", "service processor time", "bare ES256 verification", "µs"),
         ("p50_ms", "service time", "half of the requests within", "ms"),
         ("p99_ms", "service time", "99 of 100 requests within", "ms"),
-        ("resident_mib_before", "service memory", "ours: before", "MiB"),
-        ("resident_mib_after", "service memory", "ours: after", "MiB"),
+        ("resident_mib_before", "service memory", "ours: first half", "MiB"),
+        ("resident_mib_after", "service memory", "ours: second half", "MiB"),
     ]
     .into_iter()
     .map(|(member, measure, subject, unit)| {

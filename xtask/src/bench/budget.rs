@@ -86,11 +86,11 @@ pub(crate) fn all() -> Vec<Budget> {
             rule: Rule::RatioAtMost(1.0 / 0.7),
         },
         Budget {
-            what: "service, resident memory after the load against after its first requests",
+            what: "service, resident memory in the second half of the load against the first",
             engine: "",
             measure: "service memory",
-            ours: "ours: after",
-            peer: Some("ours: before"),
+            ours: "ours: second half",
+            peer: Some("ours: first half"),
             rule: Rule::RatioAtMost(1.1),
         },
     ]);
