@@ -118,15 +118,13 @@ impl LastTokenHash {
 /// # Errors
 /// `invalid-argument` if the URL could not be parsed or is not of HTTP.
 pub fn http_url(uri: &str, href: Option<String>) -> Result<String, Error> {
-    let proven = href.and_then(|mut href| {
-        href.truncate(href.find(['?', '#']).unwrap_or(href.len()));
-        let authority = ["https://", "http://"].into_iter().find(|scheme| href.starts_with(scheme))?.len();
-        let path = authority.saturating_add(href.get(authority..)?.find('/')?);
+    let proven = href.and_then(|href| {
+        let scheme = ["https://", "http://"].into_iter().find(|scheme| href.starts_with(scheme))?;
+        let rest = href.get(scheme.len()..)?;
+        let rest = rest.get(..rest.find(['?', '#']).unwrap_or(rest.len()))?;
         // An @ in the user information would be percent-encoded, one in the path is behind the first slash.
-        if let Some(at) = href.get(authority..path)?.find('@') {
-            href.drain(authority..=authority.saturating_add(at));
-        }
-        Some(href)
+        let host = rest.get(..rest.find('/')?)?.find('@').map_or(0, |at| at.saturating_add(1));
+        Some([scheme, rest.get(host..)?].concat())
     });
     proven.ok_or_else(|| Error::invalid_argument(&["\"uri\" must be an absolute https URL, got \"", uri, "\""]))
 }

@@ -79,7 +79,7 @@ impl Batch {
     /// The APIs of the next request.
     fn next(&self) -> &[String] {
         match &self.divided {
-            Some(over) => self.apis.get(over.iter().count()..).and_then(|rest| rest.get(..1)).unwrap_or_default(),
+            Some(over) => self.apis.get(over.len()..).and_then(|rest| rest.get(..1)).unwrap_or_default(),
             None => &self.apis,
         }
     }
@@ -265,11 +265,11 @@ impl Session {
             // They have been accepted: the refresh token stands for them now.
             batch.fresh = Results::default();
         }
-        for api in batch.apis.iter().skip(over.iter().count()).take(if ends_here { batch.apis.len() } else { 1 }) {
+        for api in batch.apis.iter().skip(over.len()).take(if ends_here { batch.apis.len() } else { 1 }) {
             let token = outcome.as_ref().map_err(Error::clone).and_then(|tokens| tokens.get(api));
             over.insert(api.clone(), token);
         }
-        if over.iter().count() < batch.apis.len() {
+        if over.len() < batch.apis.len() {
             batch.divided = Some(over);
             self.batches.insert(position, batch);
             return Ok(None);

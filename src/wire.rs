@@ -192,7 +192,7 @@ impl Response {
         match self.body {
             Body::Json(Json::Object(members)) => Grant::parse(members).map(Granted::Session),
             Body::Text(text) if self.content_type == "text/plain" => {
-                let token = text.trim();
+                let token = text.trim_ascii();
                 if is_token(token) {
                     Ok(Granted::Bare(token.into()))
                 } else {
