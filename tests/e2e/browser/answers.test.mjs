@@ -1,11 +1,10 @@
 // Whatever the service, or something in its place, answers: the specified error, and a session that goes on.
 import assert from 'node:assert/strict'
 import { readdir, readFile } from 'node:fs/promises'
-import { after, before, beforeEach, afterEach, describe, test } from 'node:test'
+import { before, describe, test } from 'node:test'
 
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
-import { startWorld } from '../harness/world.mjs'
-import { answer, grant, startStub, stubOptions } from './stub-service.mjs'
+import { answer, grant, useStub } from './stub-service.mjs'
 
 /** Every error code of the specification's troubleshooting table, and those that the service adds. */
 const CODES = [
@@ -33,31 +32,15 @@ test('the codes of these tests are all that the service has', async () => {
 
 for (const engine of chosenEngines()) {
   describe(`answers of a service in ${ENGINES[engine].title}`, () => {
+    /** A page with a session that has not asked for a token yet. */
+    const suite = useStub(engine, async (options) => {
+      Object.assign(globalThis, await import('/approov.js'))
+      await Approov.initializeSession(options)
+    })
     let world
     let stub
-    before(async () => {
-      world = await startWorld(engine)
-      stub = await startStub()
-    })
-    after(async () => {
-      await stub?.stop()
-      await world?.stop()
-    })
-
-    /** A page with a session that has not asked for a token yet; it notes whatever is not caught. */
-    beforeEach(async () => {
-      stub.reply()
-      await world.freshPage()
-      await world.run(async (options) => {
-        globalThis.uncaught = []
-        addEventListener('unhandledrejection', (event) => uncaught.push(`rejection: ${event.reason}`))
-        addEventListener('error', (event) => uncaught.push(`error: ${event.message}`))
-        Object.assign(globalThis, await import('/approov.js'))
-        await Approov.initializeSession(options)
-      }, stubOptions(stub))
-    })
-    afterEach(async () => {
-      assert.deepEqual(await world.run(() => new Promise((resolve) => setTimeout(() => resolve(uncaught), 20))), [])
+    before(() => {
+      ;({ world, stub } = suite)
     })
 
     const fetchToken = (options, api = 'api.example.com') => world.run((api, options) => Approov.fetchToken(api, options), api, options)

@@ -2,42 +2,32 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
-import { after, before, beforeEach, describe, test } from 'node:test'
+import { before, describe, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
-import { startWorld, unpackTarball } from '../harness/world.mjs'
-import { startStub, stubOptions } from './stub-service.mjs'
+import { unpackTarball } from '../harness/world.mjs'
+import { startStub, stubOptions, useStub } from './stub-service.mjs'
 
 for (const engine of chosenEngines()) {
   describe(`a page open for long in ${ENGINES[engine].title}`, () => {
+    const suite = useStub(engine, async (options) => {
+      const { instantiate } = WebAssembly
+      WebAssembly.instantiate = async (...args) => {
+        const result = await instantiate.apply(WebAssembly, args)
+        const { exports } = result.instance ?? result
+        globalThis.memory = Object.values(exports).find((value) => value instanceof WebAssembly.Memory)
+        return result
+      }
+      Object.assign(globalThis, await import('/approov.js'))
+      await Approov.initializeSession(options)
+      await Approov.fetchToken('api', { recaptchaToken: 'r' })
+    })
     let world
     let stub
-    before(async () => {
-      world = await startWorld(engine)
-      stub = await startStub()
-    })
-    after(async () => {
-      await stub?.stop()
-      await world?.stop()
-    })
-
-    beforeEach(async () => {
-      stub.reply()
-      await world.freshPage()
-      await world.run(async (options) => {
-        const { instantiate } = WebAssembly
-        WebAssembly.instantiate = async (...args) => {
-          const result = await instantiate.apply(WebAssembly, args)
-          const { exports } = result.instance ?? result
-          globalThis.memory = Object.values(exports).find((value) => value instanceof WebAssembly.Memory)
-          return result
-        }
-        Object.assign(globalThis, await import('/approov.js'))
-        await Approov.initializeSession(options)
-        await Approov.fetchToken('api', { recaptchaToken: 'r' })
-      }, stubOptions(stub))
+    before(() => {
+      ;({ world, stub } = suite)
     })
 
     test('ten thousand cached calls with a signal leave no memory, no listener and no timer', async () => {

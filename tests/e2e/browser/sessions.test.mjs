@@ -1,43 +1,26 @@
 // Sessions over time and under concurrency: several callers, restarts, sleep, and initializeSession in the middle of anything.
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
+import { before, describe, test } from 'node:test'
 
 import { startService } from '../../../www-demo/stack.mjs'
 import { chosenEngines, ENGINES, freePort } from '../harness/engines.mjs'
-import { startWorld } from '../harness/world.mjs'
-import { answer, grant, startStub, stubOptions } from './stub-service.mjs'
+import { answer, grant, useStub } from './stub-service.mjs'
 
 const HOUR = 3_600_000
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/
 
 for (const engine of chosenEngines()) {
   describe(`sessions in ${ENGINES[engine].title}`, () => {
+    const suite = useStub(engine, async (options) => {
+      Object.assign(globalThis, await import('/approov.js'), await import('/flow.js'), { options })
+      /** The code of what a promise rejects with, or what it resolves to. */
+      globalThis.outcome = (promise) => promise.then((value) => value, (error) => `${error.name} ${error.code}`)
+    })
     let world
     let stub
-    before(async () => {
-      world = await startWorld(engine)
-      stub = await startStub()
-    })
-    after(async () => {
-      await stub?.stop()
-      await world?.stop()
-    })
-
-    beforeEach(async () => {
-      stub.reply()
-      await world.freshPage()
-      await world.run(async (options) => {
-        globalThis.uncaught = []
-        addEventListener('unhandledrejection', (event) => uncaught.push(`rejection: ${event.reason}`))
-        addEventListener('error', (event) => uncaught.push(`error: ${event.message}`))
-        Object.assign(globalThis, await import('/approov.js'), await import('/flow.js'), { options })
-        /** The code of what a promise rejects with, or what it resolves to. */
-        globalThis.outcome = (promise) => promise.then((value) => value, (error) => `${error.name} ${error.code}`)
-      }, stubOptions(stub))
-    })
-    afterEach(async () => {
-      assert.deepEqual(await world.run(() => new Promise((resolve) => setTimeout(() => resolve(uncaught), 20))), [])
+    before(() => {
+      ;({ world, stub } = suite)
     })
 
     test('the classes of errors are a hierarchy, with every property that is promised', async () => {

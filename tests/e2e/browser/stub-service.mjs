@@ -1,5 +1,9 @@
 // A stand-in for the web protection service that answers as a test says, well-formed or not.
+import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
+import { after, afterEach, before, beforeEach } from 'node:test'
+
+import { startWorld } from '../harness/world.mjs'
 
 const CORS = {
   'Access-Control-Allow-Origin': '*',
@@ -79,3 +83,35 @@ export async function startStub() {
 
 /** What a page with the stand-in as its service gives to `initializeSession`. */
 export const stubOptions = (stub) => ({ approovHost: stub.url, approovSiteKey: 'site', recaptchaSiteKey: 're' })
+
+/**
+ * The hooks of a suite against the stand-in: one browser and one stand-in for all tests, for each a fresh page on which `open` runs with the
+ * options of `initializeSession`, and at its end nothing uncaught.
+ *
+ * @returns `{ world, stub }`, filled in before the first test
+ */
+export function useStub(engine, open) {
+  const suite = {}
+  before(async () => {
+    suite.world = await startWorld(engine)
+    suite.stub = await startStub()
+  })
+  after(async () => {
+    await suite.stub?.stop()
+    await suite.world?.stop()
+  })
+  beforeEach(async () => {
+    suite.stub.reply()
+    await suite.world.freshPage()
+    await suite.world.run(() => {
+      globalThis.uncaught = []
+      addEventListener('unhandledrejection', (event) => uncaught.push(`rejection: ${event.reason}`))
+      addEventListener('error', (event) => uncaught.push(`error: ${event.message}`))
+    })
+    await suite.world.run(open, stubOptions(suite.stub))
+  })
+  afterEach(async () => {
+    assert.deepEqual(await suite.world.run(() => new Promise((resolve) => setTimeout(() => resolve(uncaught), 20))), [])
+  })
+  return suite
+}
