@@ -173,7 +173,7 @@ async function instantiate() {
         }
         const settle = value => {
           // A proof that the browser is signing.
-          if (Array.isArray(value)) return value[1].then(signature => settle(`${value[0]}.${base64url(signature)}`), fail)
+          if (Array.isArray(value)) return value[1].then(signature => settle(`${value[0]}.${base64url(signature)}`)).catch(fail)
           pending.delete(fail)
           resolve(value)
         }

@@ -14,6 +14,7 @@ use crate::dpop::{Claims, LastTokenHash, Method, ProofHeader};
 use crate::error::{Code, Error};
 use crate::json::{integer_literal, string_literal};
 use crate::jws::{self, PublicKey};
+use crate::secret::Secret;
 use crate::session::{BatchId, Sealed, Session, Step, Tokens, Wanted};
 use crate::shared::{Shared, WeakShared};
 use crate::time::{Reading, UnixMillis};
@@ -90,8 +91,31 @@ impl<C> From<Error> for Failure<C> {
 }
 
 type Outcome<H, T> = Result<T, Failure<<H as Host>::Cause>>;
-type SharedTokens<H> = Shared<Outcome<H, Rc<Tokens>>>;
-type WeakTokens<H> = WeakShared<Outcome<H, Rc<Tokens>>>;
+type SharedTokens<H> = Shared<Outcome<H, Rc<Settled<<H as Host>::Cause>>>>;
+type WeakTokens<H> = WeakShared<Outcome<H, Rc<Settled<<H as Host>::Cause>>>>;
+
+/// What came of a batch.
+struct Settled<C> {
+    tokens: Tokens,
+    /// What the host threw, if that ended a batch of which some APIs had got their tokens.
+    cause: Option<C>,
+}
+
+impl<C: Clone> Settled<C> {
+    fn get(&self, api: &str) -> Result<Secret, Failure<C>> {
+        self.tokens.get(api).map_err(|error| self.failure(error))
+    }
+
+    /// Why there is no token at all.
+    fn failed(&self) -> Option<Failure<C>> {
+        self.tokens.error().map(|error| self.failure(error.clone()))
+    }
+
+    fn failure(&self, error: Error) -> Failure<C> {
+        let cause = if error.is_about_apis() { None } else { self.cause.clone() };
+        Failure { error, cause }
+    }
+}
 
 /// The SDK: at most one session at a time.
 pub struct Sdk<H: Host> {
@@ -334,32 +358,36 @@ impl<H: Host> Active<H> {
         self: Rc<Self>,
         id: BatchId,
         after: Option<SharedTokens<H>>,
-    ) -> impl Future<Output = Outcome<H, Rc<Tokens>>> {
+    ) -> impl Future<Output = Outcome<H, Rc<Settled<H::Cause>>>> {
         let entry = Entry { active: self, id };
         async move {
             let active = &entry.active;
             active.host.turn().await;
             active.ensure_nonce().await?;
             let failed_before = match after {
-                Some(after) => after.await.err(),
+                Some(after) => after.await.map_or_else(Some, |settled| settled.failed()),
                 None => None,
             };
             loop {
                 let sealed = active.session.borrow_mut().seal(id);
-                let sealed = match (sealed, &failed_before) {
-                    (Ok(sealed), _) => sealed,
-                    // The results that this request relied on were not accepted; why, is what the caller needs to know.
-                    (Err(error), Some(failure)) if error.code() == Code::ResultsRequired => return Err(failure.clone()),
-                    (Err(error), _) => return Err(error.into()),
+                let (outcome, sent, received) = match sealed {
+                    Ok(sealed) => active.attest(&sealed).await?,
+                    Err(error) => {
+                        let failure = match &failed_before {
+                            // The results that this request relied on were not accepted; why, is what the caller needs to know.
+                            Some(failure) if error.code() == Code::ResultsRequired => failure.clone(),
+                            _ => error.into(),
+                        };
+                        (Err(failure), active.host.now(), active.host.now())
+                    }
                 };
-                let (outcome, sent, received) = active.attest(&sealed).await?;
                 let (outcome, cause) = match outcome {
                     Ok(granted) => (Ok(granted), None),
                     Err(Failure { error, cause }) => (Err(error), cause),
                 };
                 let completed = active.session.borrow_mut().complete(id, outcome, sent, received);
                 match completed {
-                    Ok(Some(tokens)) => return Ok(Rc::new(tokens)),
+                    Ok(Some(tokens)) => return Ok(Rc::new(Settled { tokens, cause })),
                     Ok(None) => {}
                     Err(error) => return Err(Failure { error, cause }),
                 }

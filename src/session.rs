@@ -254,7 +254,11 @@ impl Session {
             return Ok(None);
         }
         let outcome = self.take(&batch, outcome, sent, received);
+        let is_untouched = outcome.as_ref().is_err_and(Error::is_about_apis);
         let Some(mut over) = batch.divided.take() else {
+            if is_untouched {
+                self.hand_on(&batch.fresh);
+            }
             if outcome.is_err() {
                 self.rejoin();
             }
@@ -262,7 +266,7 @@ impl Session {
         };
         let ends_here = outcome.as_ref().is_err_and(|error| !error.is_about_apis());
         if outcome.is_ok() {
-            // They have been accepted: the refresh token stands for them now.
+            // They have been looked at, and must not be sent again.
             batch.fresh = Results::default();
         }
         for api in batch.apis.iter().skip(over.len()).take(if ends_here { batch.apis.len() } else { 1 }) {
@@ -274,10 +278,21 @@ impl Session {
             self.batches.insert(position, batch);
             return Ok(None);
         }
+        if is_untouched {
+            self.hand_on(&batch.fresh);
+        }
         if outcome.is_err() {
             self.rejoin();
         }
         Ok(Some(Tokens::Divided(over)))
+    }
+
+    /// Gives results that the service has not looked at to the next request that waits for them.
+    fn hand_on(&mut self, fresh: &Results) {
+        if let Some(next) = self.batches.iter_mut().find(|batch| batch.is_open) {
+            let newer = std::mem::replace(&mut next.fresh, fresh.clone());
+            next.fresh.update(&newer);
+        }
     }
 
     /// Changes the session as an outcome says.
@@ -458,10 +473,17 @@ pub enum Tokens {
 }
 
 impl Tokens {
+    /// Why there is none at all.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        let Tokens::Divided(outcomes) = self else { return None };
+        outcomes.iter().try_fold(None, |_, (_, outcome)| outcome.as_ref().err().map(Some)).flatten()
+    }
+
     /// The token of an API.
     ///
     /// # Errors
-    /// `token-unavailable` if the answer has none.
+    /// `token-unavailable` if the answer has none; what the service or the network said, where APIs were asked for one by one.
     pub fn get(&self, api: &str) -> Result<Secret, Error> {
         match self {
             Tokens::PerApi(tokens) => tokens.get(api).cloned(),

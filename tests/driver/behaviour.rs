@@ -11,7 +11,7 @@ use approov_web_sdk::dpop::{Claims, Method};
 use approov_web_sdk::driver::Failure;
 use approov_web_sdk::error::{Class, Code, Error};
 use approov_web_sdk::token_request::Arguments;
-use approov_web_sdk::wire::Response;
+use approov_web_sdk::wire::{Body, Response};
 use serde_json::json;
 
 fn code<T: std::fmt::Debug>(result: Result<T, Failure<&'static str>>) -> Code {
@@ -475,7 +475,62 @@ fn when_the_service_falls_silent_between_apis_the_tokens_that_came_are_given() {
     let [mut first, mut second] = ["a", "b"].map(|name| world.start_fetch(with_result(name, "r1")));
     world.pass(9_000);
     assert!(first.try_recv().unwrap().unwrap().is_ok());
-    assert_eq!(code(second.try_recv().unwrap().unwrap()), Code::Network);
+    let failure = second.try_recv().unwrap().unwrap().expect_err("an error");
+    assert_eq!((failure.error.code(), failure.cause), (Code::Network, Some("reset")));
+}
+
+#[test]
+fn who_waits_for_results_that_failed_with_every_api_is_told_why() {
+    let mut world = World::started();
+    world.pass(100);
+    let mut posts = 0;
+    world.host.serve(move |request| {
+        posts += u32::from(request.form.is_some());
+        (100, if posts < 2 { Ok(refusal(400, "aprv-api-not-found")) } else { Err("reset") })
+    });
+    let calls = ["a", "b"].map(|name| world.start_fetch(with_result(name, "r1")));
+    world.pass(10);
+    let mut later = world.start_fetch(with_result("c", "r1"));
+    world.pass(9_000);
+    for mut call in calls {
+        assert_eq!(code(call.try_recv().unwrap().unwrap()), Code::Network);
+    }
+    let failure = later.try_recv().unwrap().unwrap().expect_err("an error");
+    assert_eq!((failure.error.code(), failure.cause), (Code::Network, Some("reset")));
+}
+
+#[test]
+fn results_that_were_not_looked_at_go_to_the_next_turn() {
+    let mut world = World::started();
+    world.pass(100);
+    world.host.serve(only(&["a"]));
+    let mut bad = world.start_fetch(with_result("bad", "r1"));
+    world.pass(5);
+    let mut good = world.start_fetch(with_result("a", "r1"));
+    world.pass(1_000);
+    assert_eq!(code(bad.try_recv().unwrap().unwrap()), Code::Service);
+    assert!(good.try_recv().unwrap().unwrap().is_ok());
+    assert_eq!(world.host.posts().len(), 2);
+}
+
+#[test]
+fn a_bare_token_of_one_api_is_kept_when_the_next_cannot_be_asked_for() {
+    let mut world = World::started();
+    world.pass(100);
+    world.host.serve(|request| {
+        let Some(form) = &request.form else { return (10, Ok(good(request))) };
+        let bare = Response {
+            status: 200,
+            content_type: "text/plain".into(),
+            body: Body::Text("e30.e30.c2ln".into()),
+            ..Response::default()
+        };
+        (10, Ok(if parameter(form, "api").len() > 1 { refusal(400, "aprv-api-too-many-targets") } else { bare }))
+    });
+    let [mut first, mut second] = ["a", "b"].map(|name| world.start_fetch(with_result(name, "r1")));
+    world.pass(1_000);
+    assert_eq!(first.try_recv().unwrap().unwrap().unwrap(), "e30.e30.c2ln");
+    assert_eq!(code(second.try_recv().unwrap().unwrap()), Code::ResultsRequired);
 }
 
 #[test]
