@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Proofs that the service remembers.
-const REMEMBERED: usize = 10_000;
+const REMEMBERED: usize = 25_000;
 /// Requests whose proofs are signed at once.
 const ROUND: usize = 5_000;
 
@@ -262,7 +262,7 @@ async fn run(options: &Options) -> Outcome<()> {
         spent += begun.elapsed();
         done += requests.len();
         // Until the store is full, memory grows as it should.
-        if done > 2 * REMEMBERED || done >= options.requests {
+        if done > REMEMBERED || done >= options.requests {
             resident.push(service.resident()?);
         }
         nonce = ask_nonce(&mut connection, &key, &url, &address).await?;
