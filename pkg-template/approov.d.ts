@@ -89,7 +89,8 @@ export interface LocalOptions {
 }
 
 /** A URL (a string is relative to the page), an answer of `fetch`, bytes, or a compiled module. */
-export type WasmSource = string | URL | Response | ArrayBuffer | ArrayBufferView<ArrayBuffer> | (WebAssembly.Module & object)
+export type WasmSource =
+  string | URL | Response | ArrayBuffer | ArrayBufferView<ArrayBuffer> | (WebAssembly.Module & object)
 
 export interface SessionConfiguration {
   /**
@@ -136,8 +137,7 @@ export interface TokenOptions {
 }
 
 export type FingerprintIDResult =
-  | { fingerprintVisitorId: string; fingerprintRequestId: string }
-  | { visitorId: string; requestId: string }
+  { fingerprintVisitorId: string; fingerprintRequestId: string } | { visitorId: string; requestId: string }
 
 export interface HCaptchaToken {
   /** The token. */

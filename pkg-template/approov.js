@@ -60,13 +60,20 @@ let broken
 /** The options of the last session: a fresh instance has to be told what the one before knew. */
 let configuration
 
-const OPTIONS = ['approovHost', 'approovSiteKey', 'fingerprintPublicAPIKey', 'hcaptchaSiteKey', 'recaptchaSiteKey', 'keyStorage']
+const OPTIONS = [
+  'approovHost',
+  'approovSiteKey',
+  'fingerprintPublicAPIKey',
+  'hcaptchaSiteKey',
+  'recaptchaSiteKey',
+  'keyStorage',
+]
 
 async function initialize(on, options) {
   if (!on.configured && configuration && !options?.approovHost) await on.call('initializeSession', [configuration])
   await on.call('initializeSession', [options])
   on.configured = true
-  const given = Object.fromEntries(OPTIONS.map(name => [name, options?.[name]]).filter(([, value]) => value != null))
+  const given = Object.fromEntries(OPTIONS.map((name) => [name, options?.[name]]).filter(([, value]) => value != null))
   configuration = given.approovHost ? given : { ...configuration, ...given }
 }
 
@@ -89,12 +96,14 @@ async function callWhenLoaded(name, args) {
 
 /** Makes an instance once; what failed is tried again by the next call. */
 function load(options) {
-  loading ??= start(options).finally(() => { loading = undefined })
+  loading ??= start(options).finally(() => {
+    loading = undefined
+  })
   return loading
 }
 
 async function start(options) {
-  const missing = ['WebAssembly', 'fetch', 'crypto'].filter(name => !globalThis[name])
+  const missing = ['WebAssembly', 'fetch', 'crypto'].filter((name) => !globalThis[name])
   if (missing.length) {
     throw new ApproovError(`the Approov SDK needs ${missing.join(' and ')}, missing here`, { code: 'unsupported' })
   }
@@ -123,7 +132,9 @@ async function compile(wasm) {
   }
   if (isA(wasm, 'WebAssembly.Module')) return wasm
   if (ArrayBuffer.isView(wasm) || isA(wasm, 'ArrayBuffer')) return WebAssembly.compile(wasm)
-  throw new ApproovError('"wasm" must be a URL, a Response, bytes or a WebAssembly.Module', { code: 'invalid-argument' })
+  throw new ApproovError('"wasm" must be a URL, a Response, bytes or a WebAssembly.Module', {
+    code: 'invalid-argument',
+  })
 }
 
 /** Whether a value is of a built-in class, of whichever realm. */
@@ -142,15 +153,18 @@ async function instantiate() {
   let dead = false
   const guarded = {}
   for (const [name, value] of Object.entries(exports)) {
-    guarded[name] = typeof value !== 'function' ? value : (...args) => {
-      if (dead) return
-      try {
-        return value(...args)
-      } catch (failure) {
-        die(failure)
-        throw failure
-      }
-    }
+    guarded[name] =
+      typeof value !== 'function'
+        ? value
+        : (...args) => {
+            if (dead) return
+            try {
+              return value(...args)
+            } catch (failure) {
+              die(failure)
+              throw failure
+            }
+          }
   }
 
   function die(failure) {
@@ -159,7 +173,7 @@ async function instantiate() {
     if (instance === made) instance = undefined
     for (const reject of pending) reject(failure)
     // Not before the calls on the stack, of which some may be inside the instance, have ended.
-    const memory = Object.values(exports).find(value => isA(value, 'WebAssembly.Memory'))
+    const memory = Object.values(exports).find((value) => isA(value, 'WebAssembly.Memory'))
     queueMicrotask(() => new Uint8Array(memory.buffer).fill(0))
   }
 
@@ -167,13 +181,14 @@ async function instantiate() {
     /** Never throws: what goes wrong rejects. */
     call(name, args) {
       return new Promise((resolve, reject) => {
-        const fail = failure => {
+        const fail = (failure) => {
           pending.delete(fail)
           reject(toError(failure))
         }
-        const settle = value => {
+        const settle = (value) => {
           // A proof that the browser is signing.
-          if (Array.isArray(value)) return value[1].then(signature => settle(`${value[0]}.${base64url(signature)}`)).catch(fail)
+          if (Array.isArray(value))
+            return value[1].then((signature) => settle(`${value[0]}.${base64url(signature)}`)).catch(fail)
           pending.delete(fail)
           resolve(value)
         }
@@ -196,8 +211,13 @@ async function instantiate() {
 /** The 64 bytes of a signature as base64url, without the padding. */
 function base64url(signature) {
   const bytes = new Uint8Array(signature)
-  return bytes.toBase64?.({ alphabet: 'base64url', omitPadding: true })
-    ?? btoa(String.fromCharCode(...bytes)).slice(0, 86).replaceAll('+', '-').replaceAll('/', '_')
+  return (
+    bytes.toBase64?.({ alphabet: 'base64url', omitPadding: true }) ??
+    btoa(String.fromCharCode(...bytes))
+      .slice(0, 86)
+      .replaceAll('+', '-')
+      .replaceAll('/', '_')
+  )
 }
 
 function toError(failure) {

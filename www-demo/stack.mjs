@@ -22,7 +22,12 @@ process.on('exit', () => {
  *   `ready` returns something truthy for the line that says so, which becomes `ready` of the result; `onError` gets each
  *   line of standard error; `startTimeout` is in milliseconds
  */
-export async function startProgram(name, program, args, { ready, onError = () => {}, env = {}, startTimeout = 20_000 }) {
+export async function startProgram(
+  name,
+  program,
+  args,
+  { ready, onError = () => {}, env = {}, startTimeout = 20_000 },
+) {
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } })
   children.add(child)
   const ended = new Promise((resolve) => {
@@ -45,7 +50,10 @@ export async function startProgram(name, program, args, { ready, onError = () =>
         throw new Error(`${name} ended before it was ready (${how})\n${complaints.join('\n')}`)
       }),
       new Promise((_, reject) => {
-        timer = setTimeout(() => reject(new Error(`${name} was not ready within ${startTimeout} ms\n${complaints.join('\n')}`)), startTimeout)
+        timer = setTimeout(
+          () => reject(new Error(`${name} was not ready within ${startTimeout} ms\n${complaints.join('\n')}`)),
+          startTimeout,
+        )
       }),
     ])
     return { name, ready: answer, pid: child.pid, ended, stop: () => stop(child, ended) }
@@ -87,7 +95,14 @@ export async function startService({ args = [], onRequest = () => {} } = {}) {
   const program = await startProgram(
     'the web protection service',
     builtProgram('APPROOV_WEB_SERVICE'),
-    ['serve', '--dev', '--json', '--log-json', ...(args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0']), ...args],
+    [
+      'serve',
+      '--dev',
+      '--json',
+      '--log-json',
+      ...(args.includes('--listen') ? [] : ['--listen', '127.0.0.1:0']),
+      ...args,
+    ],
     {
       ready: (line) => (line.startsWith('{') ? JSON.parse(line) : undefined),
       onError(line) {
@@ -140,7 +155,8 @@ export async function serveSite({ mounts, routes = {}, headers = {}, port = 0 })
   const requests = []
   const server = createServer(async (request, response) => {
     requests.push(`${request.method} ${request.url}`)
-    const answer = (status, extra = {}) => response.writeHead(status, { 'Cache-Control': 'no-store', ...headers, ...extra })
+    const answer = (status, extra = {}) =>
+      response.writeHead(status, { 'Cache-Control': 'no-store', ...headers, ...extra })
     try {
       const path = decodeURIComponent(new URL(request.url, 'http://site').pathname)
       if (Object.hasOwn(routes, path)) {
@@ -155,7 +171,9 @@ export async function serveSite({ mounts, routes = {}, headers = {}, port = 0 })
         return
       }
       answer(200, { 'Content-Type': TYPES[extname(file)] ?? 'application/octet-stream' })
-      createReadStream(file).on('error', (error) => response.destroy(error)).pipe(response)
+      createReadStream(file)
+        .on('error', (error) => response.destroy(error))
+        .pipe(response)
     } catch (error) {
       if (response.headersSent) response.destroy(error)
       else answer(error instanceof URIError ? 400 : 500, { 'Content-Type': 'text/plain' }).end(`${error.message}\n`)

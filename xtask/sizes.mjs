@@ -5,14 +5,18 @@ import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
 
 const directory = process.argv[2]
 const brotli = (bytes) =>
-  brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length } })
+  brotliCompressSync(bytes, {
+    params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length },
+  })
 
 const rows = readdirSync(directory)
   .filter((name) => /\.(js|wasm)$/.test(name))
   .sort()
   .map((name) => {
     const bytes = readFileSync(join(directory, name))
-    return [name, bytes.length, gzipSync(bytes, { level: 9 }).length, brotli(bytes).length].map((cell) => cell.toLocaleString('en'))
+    return [name, bytes.length, gzipSync(bytes, { level: 9 }).length, brotli(bytes).length].map((cell) =>
+      cell.toLocaleString('en'),
+    )
   })
 
 for (const row of [['file', 'bytes', 'gzip', 'brotli'], ...rows]) {

@@ -1,27 +1,33 @@
 // Starts the service's binary for these tests, and makes configurations with its command line.
 
-import { execFileSync, spawn } from "node:child_process";
-import { fileURLToPath } from "node:url";
-import { createInterface } from "node:readline";
+import { execFileSync, spawn } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { createInterface } from 'node:readline'
 
-const binary = process.env.APPROOV_WEB_SERVICE
-  ?? fileURLToPath(new URL("../../target/debug/approov-web-service", import.meta.url));
+const binary =
+  process.env.APPROOV_WEB_SERVICE ?? fileURLToPath(new URL('../../target/debug/approov-web-service', import.meta.url))
 
 /** Runs a command of the configuration's command line; gives what it says. */
 export function configure(file, ...args) {
-  return execFileSync(binary, [...args, "-config", file], { encoding: "utf8" }).trim();
+  return execFileSync(binary, [...args, '-config', file], { encoding: 'utf8' }).trim()
 }
 
 /** Starts `serve` with these arguments; gives what it announces, and `stop`. */
 export async function start(...args) {
-  const child = spawn(binary, ["serve", "--json", "--quiet", "--listen", "127.0.0.1:0", ...args], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const ended = new Promise((resolve) => child.once("exit", resolve));
+  const child = spawn(binary, ['serve', '--json', '--quiet', '--listen', '127.0.0.1:0', ...args], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const ended = new Promise((resolve) => child.once('exit', resolve))
   const line = await Promise.race([
-    new Promise((resolve) => createInterface({ input: child.stdout }).once("line", resolve)),
+    new Promise((resolve) => createInterface({ input: child.stdout }).once('line', resolve)),
     ended.then((code) => Promise.reject(new Error(`the service ended with code ${code}`))),
-    new Promise((_, reject) => child.once("error", reject)),
-  ]);
-  return { ...JSON.parse(line), stop: () => { child.kill(); return ended; } };
+    new Promise((_, reject) => child.once('error', reject)),
+  ])
+  return {
+    ...JSON.parse(line),
+    stop: () => {
+      child.kill()
+      return ended
+    },
+  }
 }

@@ -1,130 +1,138 @@
 // jose (npm) plays the browser and the backend: it makes the proofs and reads every kind of token.
 // Where PYTHON names an interpreter with jwcrypto, that reads them too.
 
-import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { randomUUID } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import * as jose from "jose";
-import { configure, start } from "./service.mjs";
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import * as jose from 'jose'
+import { configure, start } from './service.mjs'
 
 const KIND = {
-  "hs.example": { alg: "HS256" },
-  "es.example": { alg: "ES256", kid: "es-1" },
-  "rs.example": { alg: "RS256", kid: "rs-1" },
-  "jwe.example": { alg: "HS256", encrypted: true },
-  "both.example": { alg: "ES256", kid: "es-1", encrypted: true },
-};
+  'hs.example': { alg: 'HS256' },
+  'es.example': { alg: 'ES256', kid: 'es-1' },
+  'rs.example': { alg: 'RS256', kid: 'rs-1' },
+  'jwe.example': { alg: 'HS256', encrypted: true },
+  'both.example': { alg: 'ES256', kid: 'es-1', encrypted: true },
+}
 
-let directory, simulators, service, account;
-const tokens = { pass: {}, fail: {} };
+let directory, simulators, service, account
+const tokens = { pass: {}, fail: {} }
 
 before(async () => {
-  directory = mkdtempSync(join(tmpdir(), "approov-interop-"));
-  simulators = await start("--dev");
-  const file = join(directory, "service.toml");
-  const run = (line) => configure(file, ...line.split(" "), ...(line.startsWith("account") ? [] : ["-y"]));
-  run("account -add interop");
-  run("keyset -add ES256 -kid es-1");
-  run("keyset -add RS256 -kid rs-1");
+  directory = mkdtempSync(join(tmpdir(), 'approov-interop-'))
+  simulators = await start('--dev')
+  const file = join(directory, 'service.toml')
+  const run = (line) => configure(file, ...line.split(' '), ...(line.startsWith('account') ? [] : ['-y']))
+  run('account -add interop')
+  run('keyset -add ES256 -kid es-1')
+  run('keyset -add RS256 -kid rs-1')
   for (const [domain, kind] of Object.entries(KIND)) {
-    run(`api -add ${domain} -allowWeb${kind.kid ? ` -keySetKID ${kind.kid}` : ""}${kind.encrypted ? " -jwe" : ""}`);
+    run(`api -add ${domain} -allowWeb${kind.kid ? ` -keySetKID ${kind.kid}` : ''}${kind.encrypted ? ' -jwe' : ''}`)
   }
-  run(`web -hcaptcha -add ${simulators.hcaptcha_site_key} -secret 0x${"0".repeat(40)} -embedResult`
-    + ` -verifyURL ${simulators.url}/sim/hcaptcha/siteverify`);
+  run(
+    `web -hcaptcha -add ${simulators.hcaptcha_site_key} -secret 0x${'0'.repeat(40)} -embedResult` +
+      ` -verifyURL ${simulators.url}/sim/hcaptcha/siteverify`,
+  )
   account = {
-    secret: Buffer.from(configure(file, "secret", "-get", "base64"), "base64"),
-    jweSecret: Buffer.from(configure(file, "secret", "-get", "base64url", "-jwe"), "base64url"),
-    publicKeys: { "es-1": configure(file, "keyset", "-getPublic", "es-1"), "rs-1": configure(file, "keyset", "-getPublic", "rs-1") },
-  };
-  service = await start("--config", file);
-});
+    secret: Buffer.from(configure(file, 'secret', '-get', 'base64'), 'base64'),
+    jweSecret: Buffer.from(configure(file, 'secret', '-get', 'base64url', '-jwe'), 'base64url'),
+    publicKeys: {
+      'es-1': configure(file, 'keyset', '-getPublic', 'es-1'),
+      'rs-1': configure(file, 'keyset', '-getPublic', 'rs-1'),
+    },
+  }
+  service = await start('--config', file)
+})
 
 after(async () => {
-  await service?.stop();
-  await simulators?.stop();
-  rmSync(directory, { recursive: true, force: true });
-});
+  await service?.stop()
+  await simulators?.stop()
+  rmSync(directory, { recursive: true, force: true })
+})
 
 /** A session whose key and proofs are jose's. */
 async function session() {
-  const { publicKey, privateKey } = await jose.generateKeyPair("ES256", { extractable: true });
-  const { kty, crv, x, y } = await jose.exportJWK(publicKey);
-  const jwk = { kty, crv, x, y };
-  const url = `${service.url}/attest`;
-  let nonce;
+  const { publicKey, privateKey } = await jose.generateKeyPair('ES256', { extractable: true })
+  const { kty, crv, x, y } = await jose.exportJWK(publicKey)
+  const jwk = { kty, crv, x, y }
+  const url = `${service.url}/attest`
+  let nonce
   const call = async (method, params) => {
     const proof = await new jose.SignJWT({ htm: method, htu: url, jti: randomUUID(), ...(nonce && { nonce }) })
-      .setProtectedHeader({ typ: "dpop+jwt", alg: "ES256", jwk })
+      .setProtectedHeader({ typ: 'dpop+jwt', alg: 'ES256', jwk })
       .setIssuedAt()
-      .sign(privateKey);
-    const response = await fetch(url, { method, headers: { DPoP: proof }, body: params && new URLSearchParams(params) });
-    nonce = response.headers.get("DPoP-Nonce");
-    return response;
-  };
-  assert.equal((await call("GET")).status, 204);
-  return { thumbprint: await jose.calculateJwkThumbprint(jwk), attest: (params) => call("POST", params) };
+      .sign(privateKey)
+    const response = await fetch(url, { method, headers: { DPoP: proof }, body: params && new URLSearchParams(params) })
+    nonce = response.headers.get('DPoP-Nonce')
+    return response
+  }
+  assert.equal((await call('GET')).status, 204)
+  return { thumbprint: await jose.calculateJwkThumbprint(jwk), attest: (params) => call('POST', params) }
 }
 
 /** What a backend reads from a token, or the error that refuses it. */
 async function read(token, kind) {
   if (kind.encrypted) {
     const { plaintext, protectedHeader } = await jose.compactDecrypt(token, account.jweSecret, {
-      keyManagementAlgorithms: ["A256GCMKW"],
-      contentEncryptionAlgorithms: ["A256GCM"],
-    });
-    assert.equal(protectedHeader.cty, "JWT");
-    token = new TextDecoder().decode(plaintext);
+      keyManagementAlgorithms: ['A256GCMKW'],
+      contentEncryptionAlgorithms: ['A256GCM'],
+    })
+    assert.equal(protectedHeader.cty, 'JWT')
+    token = new TextDecoder().decode(plaintext)
   }
-  const key = kind.kid ? await jose.importSPKI(account.publicKeys[kind.kid], kind.alg) : account.secret;
-  const { payload, protectedHeader } = await jose.jwtVerify(token, key, { algorithms: [kind.alg], typ: "JWT" });
-  assert.equal(protectedHeader.kid, kind.kid);
-  return payload;
+  const key = kind.kid ? await jose.importSPKI(account.publicKeys[kind.kid], kind.alg) : account.secret
+  const { payload, protectedHeader } = await jose.jwtVerify(token, key, { algorithms: [kind.alg], typ: 'JWT' })
+  assert.equal(protectedHeader.kid, kind.kid)
+  return payload
 }
 
-for (const outcome of ["pass", "fail"]) {
+for (const outcome of ['pass', 'fail']) {
   test(`jose reads tokens of a check that is to ${outcome}`, async () => {
-    const { attest, thumbprint } = await session();
+    const { attest, thumbprint } = await session()
     const response = await attest([
-      ["approov-site-key", "interop"],
-      ["hcaptcha-site-key", simulators.hcaptcha_site_key],
-      ["hcaptcha-token", `sim-${outcome}-${randomUUID()}`],
-      ...Object.keys(KIND).map((domain) => ["api", domain]),
-    ]);
-    const body = await response.json();
-    assert.equal(response.status, 200, JSON.stringify(body));
-    tokens[outcome] = body.tokens;
+      ['approov-site-key', 'interop'],
+      ['hcaptcha-site-key', simulators.hcaptcha_site_key],
+      ['hcaptcha-token', `sim-${outcome}-${randomUUID()}`],
+      ...Object.keys(KIND).map((domain) => ['api', domain]),
+    ])
+    const body = await response.json()
+    assert.equal(response.status, 200, JSON.stringify(body))
+    tokens[outcome] = body.tokens
     for (const [domain, kind] of Object.entries(KIND)) {
-      if (outcome === "fail") {
-        await assert.rejects(read(body.tokens[domain], kind), { code: "ERR_JWS_SIGNATURE_VERIFICATION_FAILED" }, domain);
-        continue;
+      if (outcome === 'fail') {
+        await assert.rejects(read(body.tokens[domain], kind), { code: 'ERR_JWS_SIGNATURE_VERIFICATION_FAILED' }, domain)
+        continue
       }
-      const claims = await read(body.tokens[domain], kind);
-      assert.equal(claims.cnf.jkt, thumbprint, domain);
-      assert.equal(claims.exp - claims.iat, 120);
-      assert.match(claims.arc, /^[A-Z2-7]{10}$/);
-      const embedded = claims.embed[`hcap:${simulators.hcaptcha_site_key}`];
+      const claims = await read(body.tokens[domain], kind)
+      assert.equal(claims.cnf.jkt, thumbprint, domain)
+      assert.equal(claims.exp - claims.iat, 120)
+      assert.match(claims.arc, /^[A-Z2-7]{10}$/)
+      const embedded = claims.embed[`hcap:${simulators.hcaptcha_site_key}`]
       // Full results only where the token is encrypted.
-      assert.deepEqual("success" in embedded, Boolean(kind.encrypted), domain);
-      assert.ok(embedded.challenge_ts && embedded.hostname);
+      assert.deepEqual('success' in embedded, Boolean(kind.encrypted), domain)
+      assert.ok(embedded.challenge_ts && embedded.hostname)
     }
-  });
+  })
 }
 
-test("a Python library reads the same tokens", { skip: process.env.PYTHON ? false : "PYTHON is not set" }, () => {
-  const file = join(directory, "tokens.json");
-  writeFileSync(file, JSON.stringify({
-    kinds: KIND,
-    tokens,
-    secret: account.secret.toString("base64"),
-    jwe_secret: account.jweSecret.toString("base64"),
-    public_keys: account.publicKeys,
-  }));
-  const script = fileURLToPath(new URL("tokens.py", import.meta.url));
-  const said = execFileSync(process.env.PYTHON, [script, file], { encoding: "utf8" });
-  assert.match(said, /^10 tokens read as they should$/m);
-});
+test('a Python library reads the same tokens', { skip: process.env.PYTHON ? false : 'PYTHON is not set' }, () => {
+  const file = join(directory, 'tokens.json')
+  writeFileSync(
+    file,
+    JSON.stringify({
+      kinds: KIND,
+      tokens,
+      secret: account.secret.toString('base64'),
+      jwe_secret: account.jweSecret.toString('base64'),
+      public_keys: account.publicKeys,
+    }),
+  )
+  const script = fileURLToPath(new URL('tokens.py', import.meta.url))
+  const said = execFileSync(process.env.PYTHON, [script, file], { encoding: 'utf8' })
+  assert.match(said, /^10 tokens read as they should$/m)
+})

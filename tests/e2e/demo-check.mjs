@@ -16,7 +16,9 @@ try {
   await browser.close()
   await demo.stop()
 }
-console.log(failures === 0 ? '\nThe demo works.' : `\n${failures} of ${2 * CHECKS.length} runs did not end as they must.`)
+console.log(
+  failures === 0 ? '\nThe demo works.' : `\n${failures} of ${2 * CHECKS.length} runs did not end as they must.`,
+)
 process.exitCode = failures === 0 ? 0 : 1
 
 /** Both runs with one check service. */

@@ -11,7 +11,15 @@ const outcome = document.getElementById('outcome')
 const settings = await fetch('settings.json').then((answer) => answer.json())
 
 /** What a person may give instead of the demo's own settings: in the address or in the form. */
-const OWN = ['approovHost', 'approovSiteKey', 'hcaptchaSiteKey', 'recaptchaSiteKey', 'fingerprintPublicAPIKey', 'api', 'apiUrl']
+const OWN = [
+  'approovHost',
+  'approovSiteKey',
+  'hcaptchaSiteKey',
+  'recaptchaSiteKey',
+  'fingerprintPublicAPIKey',
+  'api',
+  'apiUrl',
+]
 
 const query = new URLSearchParams(location.search)
 for (const name of OWN) {

@@ -146,18 +146,34 @@ async function steady(world) {
   await openPage(world)
   await browser.run(async (subjects) => (await import('/measure.js')).prepare(subjects), subjects)
   const able = await browser.run(() =>
-    Object.fromEntries(['proof', 'sign', 'key'].map((measure) => [measure, Object.keys(prepared).filter((name) => prepared[name][measure])])),
+    Object.fromEntries(
+      ['proof', 'sign', 'key'].map((measure) => [
+        measure,
+        Object.keys(prepared).filter((name) => prepared[name][measure]),
+      ]),
+    ),
   )
   for (const measure of ['proof', 'sign']) {
     for (let round = 0; round < ROUNDS; round++) {
       const names = rotated(able[measure], round)
-      const rates = await browser.run(async (...args) => (await import('/measure.js')).round(...args), measure, names, TURNS)
+      const rates = await browser.run(
+        async (...args) => (await import('/measure.js')).round(...args),
+        measure,
+        names,
+        TURNS,
+      )
       for (const name of able[measure]) record(engine, measure, name, 'per second', rates[name])
     }
   }
   for (let round = 0; round < ROUNDS; round++) {
     for (const name of rotated(able.key, round)) {
-      record(engine, 'key', name, 'ms', await browser.run(async (name) => (await import('/measure.js')).keys(name), name))
+      record(
+        engine,
+        'key',
+        name,
+        'ms',
+        await browser.run(async (name) => (await import('/measure.js')).keys(name), name),
+      )
       // The nonce requests of the sessions just made are not the next subject's.
       await pause(100)
     }
@@ -173,7 +189,12 @@ async function steady(world) {
     freshResult(),
   )
   for (let round = 0; round <= ROUNDS; round++) {
-    const value = await browser.run(async (...args) => (await import('/measure.js')).cached(...args), 'ours (auto)', API, CACHED_CALLS)
+    const value = await browser.run(
+      async (...args) => (await import('/measure.js')).cached(...args),
+      'ours (auto)',
+      API,
+      CACHED_CALLS,
+    )
     // The first round is the warm-up.
     if (round > 0) record(engine, 'cached fetchToken', 'ours (auto)', 'µs', value)
   }
@@ -211,7 +232,8 @@ async function concurrent(world) {
       freshResult(),
       CONCURRENT,
     )
-    if (tokens.distinct !== 1 || tokens.count !== CONCURRENT) throw new Error(`expected one token ${CONCURRENT} times, got ${JSON.stringify(tokens)}`)
+    if (tokens.distinct !== 1 || tokens.count !== CONCURRENT)
+      throw new Error(`expected one token ${CONCURRENT} times, got ${JSON.stringify(tokens)}`)
     await pause(150)
     const posts = near.log.slice(before).filter((entry) => entry.path === '/attest' && entry.method === 'POST')
     record(engine, 'concurrent fetchToken', 'ours (auto)', 'requests', posts.length)

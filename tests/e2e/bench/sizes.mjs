@@ -53,19 +53,31 @@ async function bundled(source) {
 function measure(subject, files) {
   const total = (size) => files.reduce((sum, bytes) => sum + size(bytes), 0)
   const brotli = (bytes) =>
-    brotliCompressSync(bytes, { params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length } }).length
+    brotliCompressSync(bytes, {
+      params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length },
+    }).length
   const sizes = {
     minified: total((bytes) => bytes.length),
     gzip: total((bytes) => gzipSync(bytes, { level: 9 }).length),
     brotli: total(brotli),
   }
-  return Object.entries(sizes).map(([measure, size]) => ({ engine: '', measure, subject, unit: 'bytes', rounds: [size] }))
+  return Object.entries(sizes).map(([measure, size]) => ({
+    engine: '',
+    measure,
+    subject,
+    unit: 'bytes',
+    rounds: [size],
+  }))
 }
 
-const exists = (path) => stat(path).then(() => true, (error) => {
-  if (error.code === 'ENOENT') return false
-  throw error
-})
+const exists = (path) =>
+  stat(path).then(
+    () => true,
+    (error) => {
+      if (error.code === 'ENOENT') return false
+      throw error
+    },
+  )
 
 const series = []
 for (const { name, files } of ENTRIES) {

@@ -8,18 +8,51 @@ import { answer, grant, useStub } from './stub-service.mjs'
 
 /** Every error code of the specification's troubleshooting table, and those that the service adds. */
 const CODES = [
-  'rqst-body-read-fail', 'rqst-params-in-body-and-path', 'rqst-body-too-large', 'rqst-body-parse', 'rqst-illegal-params',
-  'aprv-no-site-key', 'aprv-no-web-protect-params', 'aprv-no-matching-account', 'aprv-no-web-protect-def',
-  'aprv-payload-param-invalid-size', 'aprv-payload-not-b64url', 'aprv-api-no-targets', 'aprv-api-empty-target',
-  'aprv-api-duplicate-target', 'aprv-api-too-many-targets', 'aprv-api-not-found', 'aprv-api-not-web-enabled',
-  'aprv-invalid-nonce', 'aprv-invalid-dpop-token', 'aprv-invalid-refresh-token',
-  'fp-config-not-found', 'fp-missing-required-params', 'fp-param-mismatch', 'fp-empty-browser-tok', 'fp-empty-vis-id',
-  'fp-empty-rqst-id', 'fp-browser-tok-not-found', 'fp-tok-check',
-  'hcap-config-not-found', 'hcap-missing-required-params', 'hcap-param-mismatch', 'hcap-empty-site-key', 'hcap-empty-token',
-  'hcap-site-key-not-found', 'hcap-token-check',
-  'recap-config-not-found', 'recap-missing-required-params', 'recap-param-mismatch', 'recap-empty-site-key',
-  'recap-empty-token', 'recap-site-key-not-found', 'recap-token-check',
-  'aprv-origin-not-allowed', 'aprv-rate-limit', 'aprv-unavailable',
+  'rqst-body-read-fail',
+  'rqst-params-in-body-and-path',
+  'rqst-body-too-large',
+  'rqst-body-parse',
+  'rqst-illegal-params',
+  'aprv-no-site-key',
+  'aprv-no-web-protect-params',
+  'aprv-no-matching-account',
+  'aprv-no-web-protect-def',
+  'aprv-payload-param-invalid-size',
+  'aprv-payload-not-b64url',
+  'aprv-api-no-targets',
+  'aprv-api-empty-target',
+  'aprv-api-duplicate-target',
+  'aprv-api-too-many-targets',
+  'aprv-api-not-found',
+  'aprv-api-not-web-enabled',
+  'aprv-invalid-nonce',
+  'aprv-invalid-dpop-token',
+  'aprv-invalid-refresh-token',
+  'fp-config-not-found',
+  'fp-missing-required-params',
+  'fp-param-mismatch',
+  'fp-empty-browser-tok',
+  'fp-empty-vis-id',
+  'fp-empty-rqst-id',
+  'fp-browser-tok-not-found',
+  'fp-tok-check',
+  'hcap-config-not-found',
+  'hcap-missing-required-params',
+  'hcap-param-mismatch',
+  'hcap-empty-site-key',
+  'hcap-empty-token',
+  'hcap-site-key-not-found',
+  'hcap-token-check',
+  'recap-config-not-found',
+  'recap-missing-required-params',
+  'recap-param-mismatch',
+  'recap-empty-site-key',
+  'recap-empty-token',
+  'recap-site-key-not-found',
+  'recap-token-check',
+  'aprv-origin-not-allowed',
+  'aprv-rate-limit',
+  'aprv-unavailable',
 ]
 
 test('the codes of these tests are all that the service has', async () => {
@@ -43,7 +76,8 @@ for (const engine of chosenEngines()) {
       ;({ world, stub } = suite)
     })
 
-    const fetchToken = (options, api = 'api.example.com') => world.run((api, options) => Approov.fetchToken(api, options), api, options)
+    const fetchToken = (options, api = 'api.example.com') =>
+      world.run((api, options) => Approov.fetchToken(api, options), api, options)
     /** What the call rejects with, as data. */
     const errorOf = (options, api = 'api.example.com') =>
       world.run(
@@ -62,14 +96,21 @@ for (const engine of chosenEngines()) {
 
     test('every error code arrives unchanged, alone, under "errors" and all at once', async () => {
       const detail = 'détails: "ä", 1 of 2'
-      const maps = [...CODES.map((code) => ({ [code]: '' })), ...CODES.map((code) => ({ [code]: detail })), Object.fromEntries(CODES.map((code) => [code, code]))]
+      const maps = [
+        ...CODES.map((code) => ({ [code]: '' })),
+        ...CODES.map((code) => ({ [code]: detail })),
+        Object.fromEntries(CODES.map((code) => [code, code])),
+      ]
       const bodies = [...maps, { errors: maps.at(-1) }]
       let next = 0
       stub.reply((response) => answer(response, 400, bodies[next], { phrase: 'A Phrase Of Its Own' }))
       for (const [index, body] of bodies.entries()) {
         next = index
         const { name, code, message, errors } = await errorOf({ recaptchaToken: `r${index}` })
-        assert.deepEqual({ name, code, message, errors }, { name: 'ApproovServiceError', code: 'service', message: 'A Phrase Of Its Own', errors: body.errors ?? body })
+        assert.deepEqual(
+          { name, code, message, errors },
+          { name: 'ApproovServiceError', code: 'service', message: 'A Phrase Of Its Own', errors: body.errors ?? body },
+        )
       }
     })
 
@@ -77,7 +118,10 @@ for (const engine of chosenEngines()) {
       await fetchToken({ recaptchaToken: 'r' })
       stub.reply((response) => answer(response, 401, { 'aprv-invalid-refresh-token': 'expired' }))
       const { name, code, errors } = await errorOf({}, 'other.example.com')
-      assert.deepEqual({ name, code, errors }, { name: 'ApproovSessionError', code: 'session-expired', errors: { 'aprv-invalid-refresh-token': 'expired' } })
+      assert.deepEqual(
+        { name, code, errors },
+        { name: 'ApproovSessionError', code: 'session-expired', errors: { 'aprv-invalid-refresh-token': 'expired' } },
+      )
       stub.reply()
       assert.equal((await errorOf({})).code, 'session-expired')
       assert.equal((await errorOf({ recaptchaToken: 'another' })).code, 'session-expired')
@@ -89,13 +133,19 @@ for (const engine of chosenEngines()) {
       'a redirect': (response) => answer(response, 302, '', { headers: { Location: '/elsewhere' } }),
       'an empty body': (response) => answer(response, 200, ''),
       'no content': (response) => answer(response, 204, ''),
-      'an HTML page': (response) => answer(response, 200, '<!doctype html><title>Login</title>', { headers: { 'Content-Type': 'text/html' } }),
+      'an HTML page': (response) =>
+        answer(response, 200, '<!doctype html><title>Login</title>', { headers: { 'Content-Type': 'text/html' } }),
       'JSON that breaks off': (response) => answer(response, 200, '{"tokens": {"api'),
       'an answer that is cut in the middle': (response) => {
-        response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': '1000', 'Access-Control-Allow-Origin': '*' })
+        response.writeHead(200, {
+          'Content-Type': 'application/json',
+          'Content-Length': '1000',
+          'Access-Control-Allow-Origin': '*',
+        })
         response.write('{"tokens": {', () => setTimeout(() => response.destroy(), 50))
       },
-      'what claims to be gzip': (response) => answer(response, 200, 'no gzip', { headers: { 'Content-Encoding': 'gzip' } }),
+      'what claims to be gzip': (response) =>
+        answer(response, 200, 'no gzip', { headers: { 'Content-Encoding': 'gzip' } }),
       'an endless body': (response) => {
         response.writeHead(200, { 'Content-Type': 'application/json', 'Access-Control-Allow-Origin': '*' })
         let isOpen = true
@@ -105,11 +155,18 @@ for (const engine of chosenEngines()) {
       },
       'a null': (response) => answer(response, 200, 'null'),
       'nesting without end': (response) => answer(response, 200, '['.repeat(100_000)),
-      'an answer without the origin allowed': (response, form) => answer(response, 200, grant(form), { headers: { 'Access-Control-Allow-Origin': 'https://elsewhere.example.com' } }),
-      'a lifetime that is no number': (response, form) => answer(response, 200, { ...grant(form), 'token-lifetime': '120' }),
-      'a session expiry beyond all time': (response, form) => answer(response, 200, { ...grant(form), expiries: { session: 1e300 } }),
-      'tokens that are no text': (response, form) => answer(response, 200, { ...grant(form), tokens: { 'api.example.com': { a: 1 } } }),
-      'a token with a line break': (response, form) => answer(response, 200, { ...grant(form), tokens: { 'api.example.com': 'a\r\nb' } }),
+      'an answer without the origin allowed': (response, form) =>
+        answer(response, 200, grant(form), {
+          headers: { 'Access-Control-Allow-Origin': 'https://elsewhere.example.com' },
+        }),
+      'a lifetime that is no number': (response, form) =>
+        answer(response, 200, { ...grant(form), 'token-lifetime': '120' }),
+      'a session expiry beyond all time': (response, form) =>
+        answer(response, 200, { ...grant(form), expiries: { session: 1e300 } }),
+      'tokens that are no text': (response, form) =>
+        answer(response, 200, { ...grant(form), tokens: { 'api.example.com': { a: 1 } } }),
+      'a token with a line break': (response, form) =>
+        answer(response, 200, { ...grant(form), tokens: { 'api.example.com': 'a\r\nb' } }),
       'no refresh token': (response, form) => answer(response, 200, { ...grant(form), 'refresh-token': undefined }),
       'an error map that is a list': (response) => answer(response, 400, ['aprv-no-site-key']),
       'an error map of numbers': (response) => answer(response, 400, { 'aprv-no-site-key': 1 }),
@@ -126,16 +183,23 @@ for (const engine of chosenEngines()) {
         assert.ok(['network', 'invalid-response'].includes(error.code), `${what}: ${error.code}`)
         assert.match(error.message, /Approov service/, what)
         if (error.code === 'invalid-response') assert.equal(error.errors, `Error: ${error.message}`, what)
-        if (error.code === 'network') assert.ok(error.cause && error.errors === error.cause, `${what}: ${JSON.stringify(error)}`)
+        if (error.code === 'network')
+          assert.ok(error.cause && error.errors === error.cause, `${what}: ${JSON.stringify(error)}`)
         assert.equal(stub.forms().length, 1, `${what}: sent once`)
         stub.reply()
         assert.notEqual(await fetchToken({}), first)
-        assert.equal(new URLSearchParams(stub.forms()[0]).get('recaptcha-token'), null, `${what}: goes on with the first result`)
+        assert.equal(
+          new URLSearchParams(stub.forms()[0]).get('recaptcha-token'),
+          null,
+          `${what}: goes on with the first result`,
+        )
       }
     })
 
     test('an answer without the token that was asked for is an ApproovServiceError that names the API', async () => {
-      stub.reply((response, form) => answer(response, 200, { ...grant(form), tokens: { 'other.example.com': 'a.b.c' } }))
+      stub.reply((response, form) =>
+        answer(response, 200, { ...grant(form), tokens: { 'other.example.com': 'a.b.c' } }),
+      )
       const { name, code, message, errors } = await errorOf({ recaptchaToken: 'r' })
       assert.deepEqual({ name, code, errors }, { name: 'ApproovServiceError', code: 'token-unavailable', errors: {} })
       assert.match(message, /api\.example\.com/)
@@ -149,7 +213,15 @@ for (const engine of chosenEngines()) {
         answer(response, 503, { 'recap-token-check': 'down' })
       })
       const { name, retryable, errors, message } = await errorOf({}, 'other.example.com')
-      assert.deepEqual({ name, retryable, errors, message }, { name: 'ApproovServiceError', retryable: true, errors: { 'recap-token-check': 'down' }, message: 'Service Unavailable' })
+      assert.deepEqual(
+        { name, retryable, errors, message },
+        {
+          name: 'ApproovServiceError',
+          retryable: true,
+          errors: { 'recap-token-check': 'down' },
+          message: 'Service Unavailable',
+        },
+      )
       assert.equal(times.length, 3)
       assert.ok(times[1] - times[0] >= 120 && times[2] - times[1] >= 245, `${times}`)
     })
@@ -161,7 +233,9 @@ for (const engine of chosenEngines()) {
     })
 
     test('a refused nonce is answered once with the fresh one, even with a fresh result', async () => {
-      stub.reply((response, form, count) => (count === 1 ? answer(response, 401, { 'aprv-invalid-nonce': '' }) : answer(response, 200, grant(form))))
+      stub.reply((response, form, count) =>
+        count === 1 ? answer(response, 401, { 'aprv-invalid-nonce': '' }) : answer(response, 200, grant(form)),
+      )
       await fetchToken({ recaptchaToken: 'r' })
       assert.equal(stub.forms().length, 2)
       stub.reply((response) => answer(response, 401, { 'aprv-invalid-nonce': 'again' }))
@@ -172,10 +246,15 @@ for (const engine of chosenEngines()) {
 
     test('a pause longer than the time-out is not begun: the reason arrives at once', async () => {
       await fetchToken({ recaptchaToken: 'r' })
-      stub.reply((response) => answer(response, 429, { 'aprv-rate-limit': 'try later' }, { headers: { 'Retry-After': '60' } }))
+      stub.reply((response) =>
+        answer(response, 429, { 'aprv-rate-limit': 'try later' }, { headers: { 'Retry-After': '60' } }),
+      )
       const begin = Date.now()
       const { name, errors, retryable } = await errorOf({ timeout: 4000 }, 'other.example.com')
-      assert.deepEqual({ name, errors, retryable }, { name: 'ApproovServiceError', errors: { 'aprv-rate-limit': 'try later' }, retryable: true })
+      assert.deepEqual(
+        { name, errors, retryable },
+        { name: 'ApproovServiceError', errors: { 'aprv-rate-limit': 'try later' }, retryable: true },
+      )
       assert.ok(Date.now() - begin < 2000)
       assert.equal(stub.forms().length, 1)
     })

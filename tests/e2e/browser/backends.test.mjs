@@ -54,7 +54,14 @@ for (const engine of chosenEngines()) {
         check(backend, {
           secret: world.service.account.secret,
           options: { proof: 'required' },
-          request: { method, url: to, headers: [['Approov-Token', token], ['Dpop', proof]] },
+          request: {
+            method,
+            url: to,
+            headers: [
+              ['Approov-Token', token],
+              ['Dpop', proof],
+            ],
+          },
         })
 
       test(`${backend} accepts token and proof, and reads the claims`, async () => {

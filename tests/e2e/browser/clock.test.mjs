@@ -17,10 +17,15 @@ for (const engine of chosenEngines()) {
     })
     after(() => world?.stop())
 
-    for (const [how, offset] of [['six hours fast', 6 * HOUR], ['six hours slow', -6 * HOUR], ['ten days slow', -240 * HOUR]]) {
+    for (const [how, offset] of [
+      ['six hours fast', 6 * HOUR],
+      ['six hours slow', -6 * HOUR],
+      ['ten days slow', -240 * HOUR],
+    ]) {
       test(`${how}: token, proof and cache work, and expiries fit the local clock`, async () => {
         await world.freshPage()
-        const posts = () => world.service.log.filter((entry) => entry.method === 'POST' && entry.path === '/attest').length
+        const posts = () =>
+          world.service.log.filter((entry) => entry.method === 'POST' && entry.path === '/attest').length
         const begin = posts()
         const result = await world.run(
           async (settings, offset) => {

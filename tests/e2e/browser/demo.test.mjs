@@ -26,9 +26,16 @@ for (const engine of chosenEngines()) {
       await browser.webdriver.wait(until.elementLocated(By.css('input[name=approovHost][placeholder^=http]')), 10_000)
     }
     const ended = () =>
-      browser.webdriver.wait(until.elementLocated(By.css('#outcome[data-state=done], #outcome[data-state=failed]')), 30_000)
+      browser.webdriver.wait(
+        until.elementLocated(By.css('#outcome[data-state=done], #outcome[data-state=failed]')),
+        30_000,
+      )
     const states = () =>
-      browser.run(() => Object.fromEntries(Array.from(document.querySelectorAll('[data-step]'), (item) => [item.dataset.step, item.dataset.state])))
+      browser.run(() =>
+        Object.fromEntries(
+          Array.from(document.querySelectorAll('[data-step]'), (item) => [item.dataset.step, item.dataset.state]),
+        ),
+      )
     const shown = (step) => browser.run((step) => document.querySelector(`[data-step=${step}] pre`).textContent, step)
     const runWith = async (check, outcome) => {
       await open(`?check=${check}&outcome=${outcome}`)
@@ -67,14 +74,22 @@ for (const engine of chosenEngines()) {
       await runWith('recaptcha', 'pass')
       const begin = demo.service.log.length
       await browser.webdriver.findElement(By.id('again')).click()
-      await browser.webdriver.wait(async () => (await states()).api === 'done' && (await browser.run(() => !document.getElementById('run').disabled)), 10_000)
+      await browser.webdriver.wait(
+        async () =>
+          (await states()).api === 'done' && (await browser.run(() => !document.getElementById('run').disabled)),
+        10_000,
+      )
       assert.deepEqual(await states(), allDone)
       assert.equal(demo.service.log.length, begin)
     })
 
     test('works by keyboard alone', async () => {
       await open()
-      const press = (...keys) => browser.webdriver.actions().sendKeys(...keys).perform()
+      const press = (...keys) =>
+        browser.webdriver
+          .actions()
+          .sendKeys(...keys)
+          .perform()
       await press(Key.TAB, Key.ARROW_DOWN)
       assert.equal(await browser.run(() => document.querySelector('input[name=check]:checked').value), 'recaptcha')
       await press(Key.TAB, Key.TAB, Key.TAB)
@@ -120,9 +135,14 @@ for (const engine of chosenEngines()) {
 
     test('fetches nothing from any other host', async () => {
       await runWith('hcaptcha', 'pass')
-      const origins = await browser.run(() => [...new Set(performance.getEntriesByType('resource').map((entry) => new URL(entry.name).origin))])
+      const origins = await browser.run(() => [
+        ...new Set(performance.getEntriesByType('resource').map((entry) => new URL(entry.name).origin)),
+      ])
       const own = [demo.site.url, demo.service.url, demo.api.url]
-      assert.deepEqual(origins.filter((origin) => !own.includes(origin)), [])
+      assert.deepEqual(
+        origins.filter((origin) => !own.includes(origin)),
+        [],
+      )
     })
   })
 }

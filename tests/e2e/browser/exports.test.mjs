@@ -17,12 +17,26 @@ for (const engine of chosenEngines()) {
       test(`${entry} exports exactly what the specification names`, async () => {
         await world.freshPage()
         const exported = await world.run(async (entry) => Object.keys(await import(entry)), entry)
-        assert.deepEqual(exported.sort(), ['Approov', 'ApproovError', 'ApproovFetchError', 'ApproovServiceError', 'ApproovSessionError'])
+        assert.deepEqual(exported.sort(), [
+          'Approov',
+          'ApproovError',
+          'ApproovFetchError',
+          'ApproovServiceError',
+          'ApproovSessionError',
+        ])
         const functions = await world.run(async (entry) => {
           const { Approov } = await import(entry)
-          return Object.getOwnPropertyNames(Approov).filter((name) => typeof Approov[name] === 'function' && name !== 'prototype')
+          return Object.getOwnPropertyNames(Approov).filter(
+            (name) => typeof Approov[name] === 'function' && name !== 'prototype',
+          )
         }, entry)
-        assert.deepEqual(functions.sort(), ['fetchToken', 'getDPoPToken', 'getExpiries', 'initializeSession', 'messageSignature'])
+        assert.deepEqual(functions.sort(), [
+          'fetchToken',
+          'getDPoPToken',
+          'getExpiries',
+          'initializeSession',
+          'messageSignature',
+        ])
       })
 
       test(`nothing reachable from ${entry} is the WebAssembly memory, an instance or a key`, async () => {
@@ -54,7 +68,8 @@ for (const engine of chosenEngines()) {
               const seen = new Set()
               const bad = []
               const walk = (value, path) => {
-                if ((typeof value !== 'object' && typeof value !== 'function') || value === null || seen.has(value)) return
+                if ((typeof value !== 'object' && typeof value !== 'function') || value === null || seen.has(value))
+                  return
                 if (value === globalThis || value === document) return
                 seen.add(value)
                 if (forbidden.some((type) => value instanceof type)) bad.push(`${path}: ${value.constructor.name}`)
@@ -107,7 +122,9 @@ for (const engine of chosenEngines()) {
       const error = await world.run(async (settings) => {
         const { Approov, ApproovError } = await import('/package/lite.js')
         const { rejection, sessionOptions } = await import('/flow.js')
-        const error = await rejection(Approov.initializeSession(sessionOptions(settings, 'hcaptcha', { keyStorage: 'wasm' })))
+        const error = await rejection(
+          Approov.initializeSession(sessionOptions(settings, 'hcaptcha', { keyStorage: 'wasm' })),
+        )
         return { isOurs: error instanceof ApproovError, message: error.message }
       }, world.settings)
       assert.equal(error.isOurs, true)
@@ -118,7 +135,8 @@ for (const engine of chosenEngines()) {
       await world.freshPage()
       const written = await world.run(async (settings) => {
         const written = []
-        for (const name of ['log', 'info', 'warn', 'error', 'debug', 'trace']) console[name] = (...args) => written.push([name, ...args.map(String)])
+        for (const name of ['log', 'info', 'warn', 'error', 'debug', 'trace'])
+          console[name] = (...args) => written.push([name, ...args.map(String)])
         const { Approov } = await import('/approov.js')
         const { firstToken, rejection } = await import('/flow.js')
         const token = await firstToken(settings, 'fingerprint')

@@ -24,7 +24,13 @@ for (const engine of chosenEngines()) {
           const sdk = await import('/approov.js')
           const flow = await import('/flow.js')
           const error = await flow.rejection(new Function(`return ${work}`)()({ ...sdk, ...flow, settings }, ...args))
-          const classes = [sdk.ApproovSessionError, sdk.ApproovFetchError, sdk.ApproovServiceError, sdk.ApproovError, Error]
+          const classes = [
+            sdk.ApproovSessionError,
+            sdk.ApproovFetchError,
+            sdk.ApproovServiceError,
+            sdk.ApproovError,
+            Error,
+          ]
             .filter((type) => error instanceof type)
             .map((type) => type.name)
           const { name, message, code, retryable, errors } = error
@@ -38,7 +44,11 @@ for (const engine of chosenEngines()) {
     }
 
     const isExactly = (error, name) => {
-      assert.deepEqual(error.classes, name === 'ApproovError' ? ['ApproovError', 'Error'] : [name, 'ApproovError', 'Error'], JSON.stringify(error))
+      assert.deepEqual(
+        error.classes,
+        name === 'ApproovError' ? ['ApproovError', 'Error'] : [name, 'ApproovError', 'Error'],
+        JSON.stringify(error),
+      )
       assert.equal(error.name, name)
       assert.equal(typeof error.code, 'string')
       assert.ok(error.message.length > 0)
@@ -46,7 +56,10 @@ for (const engine of chosenEngines()) {
 
     test('fetchToken before initializeSession is an ApproovSessionError, without a request', async () => {
       const before = world.service.log.length
-      isExactly(await errorOf(({ Approov, settings }) => Approov.fetchToken(settings.api, { recaptchaToken: 'x' })), 'ApproovSessionError')
+      isExactly(
+        await errorOf(({ Approov, settings }) => Approov.fetchToken(settings.api, { recaptchaToken: 'x' })),
+        'ApproovSessionError',
+      )
       assert.equal(world.service.log.length, before)
     })
 
@@ -62,15 +75,30 @@ for (const engine of chosenEngines()) {
     for (const [what, options, named] of [
       ['no approovHost', { ...good, approovHost: undefined }, ['approovHost']],
       ['an approovHost with a path', { ...good, approovHost: 'https://web-1.example.com/path' }, ['approovHost']],
-      ['plain http to a host that is not this machine', { ...good, approovHost: 'http://web-1.example.com' }, ['approovHost']],
+      [
+        'plain http to a host that is not this machine',
+        { ...good, approovHost: 'http://web-1.example.com' },
+        ['approovHost'],
+      ],
       ['an approovHost that is a number', { ...good, approovHost: 5 }, ['approovHost']],
       ['no approovSiteKey', { ...good, approovSiteKey: undefined }, ['approovSiteKey']],
       ['an empty approovSiteKey', { ...good, approovSiteKey: '' }, ['approovSiteKey']],
-      ['no check service', { ...good, recaptchaSiteKey: undefined }, ['recaptchaSiteKey', 'hcaptchaSiteKey', 'fingerprintPublicAPIKey']],
-      ['several problems at once', { approovHost: '', recaptchaSiteKey: 7 }, ['approovHost', 'approovSiteKey', 'recaptchaSiteKey']],
+      [
+        'no check service',
+        { ...good, recaptchaSiteKey: undefined },
+        ['recaptchaSiteKey', 'hcaptchaSiteKey', 'fingerprintPublicAPIKey'],
+      ],
+      [
+        'several problems at once',
+        { approovHost: '', recaptchaSiteKey: 7 },
+        ['approovHost', 'approovSiteKey', 'recaptchaSiteKey'],
+      ],
     ]) {
       test(`initializeSession with ${what} is an ApproovError that names it`, async () => {
-        const error = await errorOf(({ Approov }, options) => Approov.initializeSession(options), JSON.parse(JSON.stringify(options)))
+        const error = await errorOf(
+          ({ Approov }, options) => Approov.initializeSession(options),
+          JSON.parse(JSON.stringify(options)),
+        )
         isExactly(error, 'ApproovError')
         for (const name of named) assert.match(error.message, new RegExp(name))
       })
@@ -127,7 +155,11 @@ for (const engine of chosenEngines()) {
       assert.deepEqual(Object.keys(error.errors), ['aprv-api-not-found'])
     })
 
-    for (const [check, code] of [['hcaptcha', 'hcap-token-check'], ['recaptcha', 'recap-token-check'], ['fingerprint', 'fp-tok-check']]) {
+    for (const [check, code] of [
+      ['hcaptcha', 'hcap-token-check'],
+      ['recaptcha', 'recap-token-check'],
+      ['fingerprint', 'fp-tok-check'],
+    ]) {
       test(`an error of ${check} itself is ${code}, not a failed check`, async () => {
         const error = await errorOf(({ firstToken, settings }, check) => firstToken(settings, check, 'error'), check)
         isExactly(error, 'ApproovServiceError')
@@ -138,7 +170,10 @@ for (const engine of chosenEngines()) {
     test('a request that no service answers in time is an ApproovFetchError that says so', async () => {
       const error = await errorOf(async ({ Approov, settings, sessionOptions, passCheck }) => {
         await Approov.initializeSession(sessionOptions(settings, 'recaptcha'))
-        return Approov.fetchToken(settings.api, { ...(await passCheck(settings, 'recaptcha', 'slow2000')), timeout: 300 })
+        return Approov.fetchToken(settings.api, {
+          ...(await passCheck(settings, 'recaptcha', 'slow2000')),
+          timeout: 300,
+        })
       })
       isExactly(error, 'ApproovFetchError')
       assert.match(`${error.cause?.name}`, /TimeoutError|AbortError/)

@@ -39,7 +39,10 @@ for (const engine of chosenEngines()) {
         assert.ok(claims.exp > Date.now() / 1000 && claims.exp < Date.now() / 1000 + 3600, `exp ${claims.exp}`)
         assert.match(claims.cnf.jkt, /^[\w-]{43}$/)
         const [prefix] = { hcaptcha: ['hcap:'], recaptcha: ['recap:'], fingerprint: ['fp:'] }[check]
-        assert.deepEqual(Object.keys(claims.embed).map((key) => key.startsWith(prefix)), [true])
+        assert.deepEqual(
+          Object.keys(claims.embed).map((key) => key.startsWith(prefix)),
+          [true],
+        )
       })
 
       test(`a failed ${check} check gives a token that the API refuses`, async () => {
@@ -52,7 +55,10 @@ for (const engine of chosenEngines()) {
         const { expiries } = await visit('pass')
         const now = Date.now()
         const prefix = { hcaptcha: 'hcap:', recaptcha: 'recap:', fingerprint: 'fp:' }[check]
-        assert.ok(Object.keys(expiries).some((key) => key.startsWith(prefix)), JSON.stringify(expiries))
+        assert.ok(
+          Object.keys(expiries).some((key) => key.startsWith(prefix)),
+          JSON.stringify(expiries),
+        )
         for (const [key, at] of Object.entries(expiries)) assert.ok(at > now && at < now + 86_400_000, `${key}: ${at}`)
         assert.ok(expiries.session)
       })
@@ -84,7 +90,10 @@ for (const engine of chosenEngines()) {
         })
       }, world.settings)
       // The value is a vector of the vendor's own backend samples.
-      assert.equal(JSON.parse(Buffer.from(token.split('.')[1], 'base64url')).pay, '71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU=')
+      assert.equal(
+        JSON.parse(Buffer.from(token.split('.')[1], 'base64url')).pay,
+        '71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU=',
+      )
     })
   })
 }

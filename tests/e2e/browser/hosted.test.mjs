@@ -32,10 +32,23 @@ for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
       await command('web', '-recaptcha', '-add', recaptchaSiteKey, '-secret', secret, '-verifyURL', check, '-y')
       await command('web', '-allowOrigin', world.site.url, '-y')
 
-      await run('openssl', [
-        ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1'],
-        ...['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost', '-keyout', 'key.pem', '-out', 'cert.pem'],
-      ], { cwd: directory })
+      await run(
+        'openssl',
+        [
+          ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '1'],
+          ...[
+            '-subj',
+            '/CN=localhost',
+            '-addext',
+            'subjectAltName=DNS:localhost',
+            '-keyout',
+            'key.pem',
+            '-out',
+            'cert.pem',
+          ],
+        ],
+        { cwd: directory },
+      )
       const port = await freePort()
       const head = `listen = "127.0.0.1:${port}"\ntls_cert = "${directory}/cert.pem"\ntls_key = "${directory}/key.pem"\n`
       const file = join(directory, 'service.toml')
@@ -47,7 +60,12 @@ for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
       context.after(hosted.stop)
 
       await world.freshPage()
-      const settings = { ...world.settings, approovHost: `localhost:${port}`, approovSiteKey: siteKey, api: 'localhost' }
+      const settings = {
+        ...world.settings,
+        approovHost: `localhost:${port}`,
+        approovSiteKey: siteKey,
+        api: 'localhost',
+      }
       const token = await world.run(async (settings) => {
         const { firstToken } = await import('/flow.js')
         return firstToken(settings, 'recaptcha')

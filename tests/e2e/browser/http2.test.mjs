@@ -17,7 +17,12 @@ for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
       await world.freshPage()
       const { account } = service
       assert.match(account.url, /^https:/)
-      const settings = { ...world.settings, approovHost: new URL(account.url).host, approovSiteKey: account.site_key, keys: { recaptcha: { recaptchaSiteKey: account.recaptcha_site_key } } }
+      const settings = {
+        ...world.settings,
+        approovHost: new URL(account.url).host,
+        approovSiteKey: account.site_key,
+        keys: { recaptcha: { recaptchaSiteKey: account.recaptcha_site_key } },
+      }
       const { token, error, protocols } = await world.run(async (settings) => {
         const { Approov } = await import('/approov.js')
         const { passCheck, rejection, sessionOptions } = await import('/flow.js')
@@ -25,7 +30,11 @@ for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
         const token = await Approov.fetchToken(settings.api, await passCheck(settings, 'recaptcha'))
         const { name, message, errors } = await rejection(Approov.fetchToken('unknown.example.org'))
         const attest = performance.getEntriesByType('resource').filter((entry) => entry.name.endsWith('/attest'))
-        return { token, error: { name, message, errors: Object.keys(errors) }, protocols: [...new Set(attest.map((entry) => entry.nextHopProtocol))] }
+        return {
+          token,
+          error: { name, message, errors: Object.keys(errors) },
+          protocols: [...new Set(attest.map((entry) => entry.nextHopProtocol))],
+        }
       }, settings)
       assert.match(token, /^[\w-]+\.[\w-]+\.[\w-]+$/)
       assert.deepEqual(protocols, ['h2'])

@@ -32,22 +32,41 @@ for (const engine of chosenEngines()) {
       after(() => world?.stop())
 
       /** A proof, made in the page. */
-      const prove = (...args) => world.run(async (...args) => (await import('/approov.js')).Approov.getDPoPToken(...args), ...args)
+      const prove = (...args) =>
+        world.run(async (...args) => (await import('/approov.js')).Approov.getDPoPToken(...args), ...args)
 
       test('jose verifies a proof, and its claims are the ones asked for', async () => {
         const nonce = { of: ['any', 'kind'], é: 1 }
-        const proof = await prove('PATCH', 'https://api.example.com:443/a%20b?query#fragment', nonce, 'a token', 'a signature')
-        const { payload, protectedHeader } = await jose.jwtVerify(proof, jose.EmbeddedJWK, { typ: 'dpop+jwt', algorithms: ['ES256'] })
+        const proof = await prove(
+          'PATCH',
+          'https://api.example.com:443/a%20b?query#fragment',
+          nonce,
+          'a token',
+          'a signature',
+        )
+        const { payload, protectedHeader } = await jose.jwtVerify(proof, jose.EmbeddedJWK, {
+          typ: 'dpop+jwt',
+          algorithms: ['ES256'],
+        })
         assert.deepEqual(Object.keys(protectedHeader).sort(), ['alg', 'jwk', 'typ'])
         assert.deepEqual(Object.keys(protectedHeader.jwk).sort(), ['crv', 'kty', 'x', 'y'])
         const { iat, jti, ...claims } = payload
-        assert.deepEqual(claims, { htm: 'PATCH', htu: 'https://api.example.com/a%20b', nonce, ath: sha256('a token'), msgs: 'a signature' })
+        assert.deepEqual(claims, {
+          htm: 'PATCH',
+          htu: 'https://api.example.com/a%20b',
+          nonce,
+          ath: sha256('a token'),
+          msgs: 'a signature',
+        })
         assert.ok(Number.isInteger(iat) && Math.abs(iat - Date.now() / 1000) < 30, `iat ${iat}`)
         assert.ok(Buffer.from(jti, 'base64url').length >= 16, `jti ${jti}`)
       })
 
       test('falsy arguments leave their claims out', async () => {
-        const { payload } = await jose.jwtVerify(await prove('GET', 'https://api.example.com/', '', null, undefined), jose.EmbeddedJWK)
+        const { payload } = await jose.jwtVerify(
+          await prove('GET', 'https://api.example.com/', '', null, undefined),
+          jose.EmbeddedJWK,
+        )
         assert.deepEqual(Object.keys(payload).sort(), ['htm', 'htu', 'iat', 'jti'])
       })
 
@@ -78,11 +97,14 @@ for (const engine of chosenEngines()) {
           const { Approov } = await import('/approov.js')
           const { toBase64 } = Uint8Array.prototype
           delete Uint8Array.prototype.toBase64
-          const proofs = await Promise.all(Array.from({ length: 20 }, () => Approov.getDPoPToken('GET', 'https://api.example.com/')))
+          const proofs = await Promise.all(
+            Array.from({ length: 20 }, () => Approov.getDPoPToken('GET', 'https://api.example.com/')),
+          )
           if (toBase64) Uint8Array.prototype.toBase64 = toBase64
           return proofs
         })
-        for (const proof of proofs) await jose.jwtVerify(proof, jose.EmbeddedJWK, { typ: 'dpop+jwt', algorithms: ['ES256'] })
+        for (const proof of proofs)
+          await jose.jwtVerify(proof, jose.EmbeddedJWK, { typ: 'dpop+jwt', algorithms: ['ES256'] })
       })
 
       test('oauth4webapi accepts a request with a proof', async () => {
@@ -91,7 +113,10 @@ for (const engine of chosenEngines()) {
         // An access token of the kind oauth4webapi knows, bound to the session's key; its proof is the SDK's.
         const issuer = 'https://issuer.example.com'
         const { publicKey, privateKey } = await jose.generateKeyPair('ES256')
-        const accessToken = await new jose.SignJWT({ client_id: 'web', cnf: { jkt: await jose.calculateJwkThumbprint(jwk) } })
+        const accessToken = await new jose.SignJWT({
+          client_id: 'web',
+          cnf: { jkt: await jose.calculateJwkThumbprint(jwk) },
+        })
           .setProtectedHeader({ alg: 'ES256', typ: 'at+jwt', kid: 'k' })
           .setIssuer(issuer)
           .setAudience('api')
@@ -101,7 +126,8 @@ for (const engine of chosenEngines()) {
           .setExpirationTime('1 minute')
           .sign(privateKey)
         const keys = { keys: [{ ...(await jose.exportJWK(publicKey)), kid: 'k', alg: 'ES256', use: 'sig' }] }
-        const request = async (proof) => new Request(url, { headers: { authorization: `DPoP ${accessToken}`, dpop: proof } })
+        const request = async (proof) =>
+          new Request(url, { headers: { authorization: `DPoP ${accessToken}`, dpop: proof } })
         const accept = async (proof) =>
           oauth.validateJwtAccessToken({ issuer, jwks_uri: `${issuer}/keys` }, await request(proof), 'api', {
             requireDPoP: true,

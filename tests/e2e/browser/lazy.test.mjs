@@ -30,12 +30,17 @@ for (const engine of chosenEngines()) {
       context.after(browser.close)
 
       const { url, site_key: approovSiteKey, recaptcha_site_key: recaptchaSiteKey } = service.account
-      await browser.webdriver.get(`${site.url}/?${new URLSearchParams({ approovHost: url, approovSiteKey, recaptchaSiteKey })}`)
+      await browser.webdriver.get(
+        `${site.url}/?${new URLSearchParams({ approovHost: url, approovSiteKey, recaptchaSiteKey })}`,
+      )
       const shown = await browser.webdriver.findElement(By.id('token'))
       await browser.webdriver.wait(until.elementTextMatches(shown, /\S/), 20_000)
       const token = await shown.getText()
       assert.match(token, /^[\w-]+\.[\w-]+\.[\w-]+$/)
-      assert.deepEqual(site.requests.map((request) => request.split('?')[0]), ['GET /', 'GET /approov.js'])
+      assert.deepEqual(
+        site.requests.map((request) => request.split('?')[0]),
+        ['GET /', 'GET /approov.js'],
+      )
     })
   })
 }

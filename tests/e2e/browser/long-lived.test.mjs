@@ -35,8 +35,14 @@ for (const engine of chosenEngines()) {
         const controller = new AbortController()
         const { signal } = controller
         let listeners = 0
-        signal.addEventListener = (...args) => ((listeners += 1), EventTarget.prototype.addEventListener.apply(signal, args))
-        signal.removeEventListener = (...args) => ((listeners -= 1), EventTarget.prototype.removeEventListener.apply(signal, args))
+        signal.addEventListener = (...args) => (
+          (listeners += 1),
+          EventTarget.prototype.addEventListener.apply(signal, args)
+        )
+        signal.removeEventListener = (...args) => (
+          (listeners -= 1),
+          EventTarget.prototype.removeEventListener.apply(signal, args)
+        )
         const { setTimeout, clearTimeout } = globalThis
         const running = new Set()
         globalThis.setTimeout = (work, ...rest) => {
@@ -46,7 +52,8 @@ for (const engine of chosenEngines()) {
         }
         globalThis.clearTimeout = (id) => (running.delete(id), clearTimeout(id))
         const calls = async (count) => {
-          for (let i = 0; i < count; i++) await Approov.fetchToken('api', { recaptchaToken: 'r', payload: undefined, signal })
+          for (let i = 0; i < count; i++)
+            await Approov.fetchToken('api', { recaptchaToken: 'r', payload: undefined, signal })
         }
         await calls(500)
         const before = memory.buffer.byteLength
@@ -62,8 +69,14 @@ for (const engine of chosenEngines()) {
       const { grown, listeners } = await world.run(async () => {
         const { signal } = new AbortController()
         let listeners = 0
-        signal.addEventListener = (...args) => ((listeners += 1), EventTarget.prototype.addEventListener.apply(signal, args))
-        signal.removeEventListener = (...args) => ((listeners -= 1), EventTarget.prototype.removeEventListener.apply(signal, args))
+        signal.addEventListener = (...args) => (
+          (listeners += 1),
+          EventTarget.prototype.addEventListener.apply(signal, args)
+        )
+        signal.removeEventListener = (...args) => (
+          (listeners -= 1),
+          EventTarget.prototype.removeEventListener.apply(signal, args)
+        )
         let api = 0
         const calls = async (rounds) => {
           for (let round = 0; round < rounds; round++) {
@@ -82,20 +95,23 @@ for (const engine of chosenEngines()) {
     })
 
     test('failures, time-outs and new sessions leave no memory either', async () => {
-      const grown = await world.run(async (options) => {
-        const round = async () => {
-          await Approov.initializeSession(options)
-          await Approov.fetchToken('api', { recaptchaToken: 'r', timeout: 1 }).catch(() => {})
-          await Approov.fetchToken('api', { recaptchaToken: 'r', signal: AbortSignal.abort() }).catch(() => {})
-          await Approov.fetchToken('', {}).catch(() => {})
-          await Approov.getDPoPToken('GET', 'https://a/', 'n', 't', 's')
-          await Approov.messageSignature(new Uint8Array(1000))
-        }
-        for (let i = 0; i < 20; i++) await round()
-        const before = memory.buffer.byteLength
-        for (let i = 0; i < 100; i++) await round()
-        return memory.buffer.byteLength - before
-      }, { ...stubOptions(stub), keyStorage: 'wasm' })
+      const grown = await world.run(
+        async (options) => {
+          const round = async () => {
+            await Approov.initializeSession(options)
+            await Approov.fetchToken('api', { recaptchaToken: 'r', timeout: 1 }).catch(() => {})
+            await Approov.fetchToken('api', { recaptchaToken: 'r', signal: AbortSignal.abort() }).catch(() => {})
+            await Approov.fetchToken('', {}).catch(() => {})
+            await Approov.getDPoPToken('GET', 'https://a/', 'n', 't', 's')
+            await Approov.messageSignature(new Uint8Array(1000))
+          }
+          for (let i = 0; i < 20; i++) await round()
+          const before = memory.buffer.byteLength
+          for (let i = 0; i < 100; i++) await round()
+          return memory.buffer.byteLength - before
+        },
+        { ...stubOptions(stub), keyStorage: 'wasm' },
+      )
       assert.ok(grown <= 65_536, `grew by ${grown} bytes`)
     })
   })
@@ -114,11 +130,18 @@ describe('a program in Node', () => {
         await Approov.fetchToken('other', { timeout: 3600000, signal })
         console.log(token.startsWith('token.'), performance.now())`
       const begin = Date.now()
-      const { stdout, stderr } = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', program], { timeout: 30_000 })
+      const { stdout, stderr } = await promisify(execFile)(
+        process.execPath,
+        ['--input-type=module', '--eval', program],
+        { timeout: 30_000 },
+      )
       assert.match(stdout, /^true /)
       assert.equal(stderr, '')
       const [, busy] = stdout.split(' ').map(Number)
-      assert.ok(Date.now() - begin - busy < 8000, 'connections that are kept open end within seconds, time-outs at once')
+      assert.ok(
+        Date.now() - begin - busy < 8000,
+        'connections that are kept open end within seconds, time-outs at once',
+      )
     } finally {
       await stub.stop()
       await unpacked.remove()

@@ -24,7 +24,8 @@ for (const engine of chosenEngines()) {
           const { callApi, firstToken } = await import('/flow.js')
           const token = await firstToken(settings, 'recaptcha')
           const call = async (request) => (await callApi(settings, { token, ...request })).status
-          const prove = (method = 'GET', url = settings.apiUrl, of = token) => Approov.getDPoPToken(method, url, crypto.randomUUID(), of)
+          const prove = (method = 'GET', url = settings.apiUrl, of = token) =>
+            Approov.getDPoPToken(method, url, crypto.randomUUID(), of)
           return new Function(`return ${attack}`)()({ Approov, settings, token, call, prove, firstToken })
         },
         world.settings,
@@ -47,7 +48,10 @@ for (const engine of chosenEngines()) {
     })
 
     test('a proof without a token is refused', async () => {
-      assert.deepEqual(await statuses(async ({ call, prove }) => [await call({ token: '', proof: await prove() })]), [401])
+      assert.deepEqual(
+        await statuses(async ({ call, prove }) => [await call({ token: '', proof: await prove() })]),
+        [401],
+      )
     })
 
     test('a proof for another method is refused', async () => {
@@ -95,17 +99,25 @@ for (const engine of chosenEngines()) {
       assert.deepEqual(
         await statuses(async ({ call, prove }) => {
           const [header, claims, signature] = (await prove()).split('.')
-          const encode = (value) => btoa(JSON.stringify(value)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+          const encode = (value) =>
+            btoa(JSON.stringify(value)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
           const decode = (part) => JSON.parse(atob(part.replaceAll('-', '+').replaceAll('_', '/')))
           const changed = encode({ ...decode(claims), jti: 'another' })
           const unsigned = encode({ ...decode(header), alg: 'none' })
-          const { publicKey, privateKey } = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign'])
+          const { publicKey, privateKey } = await crypto.subtle.generateKey(
+            { name: 'ECDSA', namedCurve: 'P-256' },
+            true,
+            ['sign'],
+          )
           const { kty, crv, x, y } = await crypto.subtle.exportKey('jwk', publicKey)
           const input = `${encode({ ...decode(header), jwk: { kty, crv, x, y } })}.${claims}`
           const bytes = new Uint8Array(
             await crypto.subtle.sign({ name: 'ECDSA', hash: 'SHA-256' }, privateKey, new TextEncoder().encode(input)),
           )
-          const ownSignature = btoa(String.fromCharCode(...bytes)).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+          const ownSignature = btoa(String.fromCharCode(...bytes))
+            .replaceAll('+', '-')
+            .replaceAll('/', '_')
+            .replaceAll('=', '')
           return [
             await call({ proof: `${header}.${changed}.${signature}` }),
             await call({ proof: `${unsigned}.${claims}.` }),

@@ -17,7 +17,9 @@ for (const engine of chosenEngines()) {
     const posts = () => world.service.log.filter((entry) => entry.method === 'POST' && entry.path === '/attest').length
     /** The service's next requests to the attest address meet this fault. */
     const fault = async (mode, count = 1) => {
-      const answer = await fetch(`${world.service.url}/sim/fault?${new URLSearchParams({ mode, count })}`, { method: 'PUT' })
+      const answer = await fetch(`${world.service.url}/sim/fault?${new URLSearchParams({ mode, count })}`, {
+        method: 'PUT',
+      })
       assert.ok(answer.ok, `setting the fault: ${answer.status}`)
     }
     const calm = () => new Promise((resolve) => setTimeout(resolve, 150))
@@ -32,7 +34,10 @@ for (const engine of chosenEngines()) {
     }
     /** The next token needs a request that carries no fresh result: it is for another API. */
     const refresh = (options = {}) =>
-      world.run(async (options) => (await import('/approov.js')).Approov.fetchToken('api.example.com', options), options)
+      world.run(
+        async (options) => (await import('/approov.js')).Approov.fetchToken('api.example.com', options),
+        options,
+      )
 
     test('a thousand concurrent calls are one request', async () => {
       await world.freshPage()
@@ -42,7 +47,9 @@ for (const engine of chosenEngines()) {
         const { passCheck, sessionOptions } = await import('/flow.js')
         await Approov.initializeSession(sessionOptions(settings, 'hcaptcha'))
         const result = await passCheck(settings, 'hcaptcha')
-        return [...new Set(await Promise.all(Array.from({ length: 1000 }, () => Approov.fetchToken(settings.api, result))))]
+        return [
+          ...new Set(await Promise.all(Array.from({ length: 1000 }, () => Approov.fetchToken(settings.api, result)))),
+        ]
       }, world.settings)
       await calm()
       assert.equal(tokens.length, 1)
@@ -77,7 +84,10 @@ for (const engine of chosenEngines()) {
           await firstToken(settings, 'recaptcha')
         }, settings)
         await service.stop()
-        await assert.rejects(refresh({ timeout: 3000 }), (error) => error.original.name === 'ApproovFetchError' && error.original.retryable)
+        await assert.rejects(
+          refresh({ timeout: 3000 }),
+          (error) => error.original.name === 'ApproovFetchError' && error.original.retryable,
+        )
         service = await start()
         assert.match(await refresh(), /^[\w-]+\.[\w-]+\.[\w-]+$/)
       } finally {
@@ -104,7 +114,10 @@ for (const engine of chosenEngines()) {
       const begin = lookups()
       await fault('lose')
       await assert.rejects(
-        world.run(async (settings) => (await import('/approov.js')).Approov.fetchToken(settings.api, globalThis.result), world.settings),
+        world.run(
+          async (settings) => (await import('/approov.js')).Approov.fetchToken(settings.api, globalThis.result),
+          world.settings,
+        ),
         (error) => {
           // Chromium by itself repeats a request whose connection closed: the service knows the proof and refuses it.
           const { name, errors } = error.original

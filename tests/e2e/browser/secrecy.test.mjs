@@ -21,7 +21,8 @@ for (const engine of chosenEngines()) {
         const calls = []
         const keys = []
         const describe = (value) => {
-          if (!(value instanceof CryptoKey)) return value instanceof ArrayBuffer || ArrayBuffer.isView(value) ? 'bytes' : value
+          if (!(value instanceof CryptoKey))
+            return value instanceof ArrayBuffer || ArrayBuffer.isView(value) ? 'bytes' : value
           keys.push(value)
           return `${value.type} key`
         }
@@ -42,19 +43,41 @@ for (const engine of chosenEngines()) {
         await Approov.messageSignature(new Uint8Array([1]))
         const privateKeys = [...new Set(keys)].filter((key) => key.type === 'private')
         const refusals = await Promise.all(
-          privateKeys.flatMap((key) => ['jwk', 'pkcs8'].map((format) => crypto.subtle.exportKey(format, key).then(() => 'exported', (error) => error.name))),
+          privateKeys.flatMap((key) =>
+            ['jwk', 'pkcs8'].map((format) =>
+              crypto.subtle.exportKey(format, key).then(
+                () => 'exported',
+                (error) => error.name,
+              ),
+            ),
+          ),
         )
-        return { calls, privateKeys: privateKeys.map(({ extractable, usages, algorithm }) => ({ extractable, usages, algorithm })), refusals }
+        return {
+          calls,
+          privateKeys: privateKeys.map(({ extractable, usages, algorithm }) => ({ extractable, usages, algorithm })),
+          refusals,
+        }
       }, world.settings)
       assert.deepEqual(
-        seen.privateKeys.map(({ extractable, usages, algorithm: { name, namedCurve } }) => ({ extractable, usages, name, namedCurve })),
+        seen.privateKeys.map(({ extractable, usages, algorithm: { name, namedCurve } }) => ({
+          extractable,
+          usages,
+          name,
+          namedCurve,
+        })),
         [{ extractable: false, usages: ['sign'], name: 'ECDSA', namedCurve: 'P-256' }],
       )
       assert.deepEqual(seen.refusals, ['InvalidAccessError', 'InvalidAccessError'])
       const made = seen.calls.filter(({ name }) => name === 'generateKey')
-      assert.deepEqual(made.map(({ args }) => args), [[{ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign']]])
+      assert.deepEqual(
+        made.map(({ args }) => args),
+        [[{ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign']]],
+      )
       const exported = seen.calls.filter(({ name }) => /export|wrap/i.test(name))
-      assert.deepEqual(exported.slice(0, 1).map(({ name, args }) => [name, args[1]]), [['exportKey', 'public key']])
+      assert.deepEqual(
+        exported.slice(0, 1).map(({ name, args }) => [name, args[1]]),
+        [['exportKey', 'public key']],
+      )
       assert.equal(exported.filter(({ args }) => args[1] === 'public key').length, 1)
       assert.ok(seen.calls.filter(({ name }) => name === 'sign').length >= 4)
       for (const { name } of seen.calls) assert.ok(['generateKey', 'exportKey', 'sign'].includes(name), name)
@@ -68,7 +91,8 @@ for (const engine of chosenEngines()) {
           async (settings, keyStorage) => {
             const written = []
             for (const name of Object.keys(console)) {
-              if (typeof console[name] === 'function') console[name] = (...args) => written.push(`console.${name}: ${args.map(String)}`)
+              if (typeof console[name] === 'function')
+                console[name] = (...args) => written.push(`console.${name}: ${args.map(String)}`)
             }
             addEventListener('unhandledrejection', (event) => written.push(`unhandled: ${event.reason}`))
             addEventListener('error', (event) => written.push(`error: ${event.message}`))
@@ -101,7 +125,9 @@ for (const engine of chosenEngines()) {
             // Errors too must not tell.
             const errors = [
               await flow.rejection(Approov.fetchToken('unknown.example.org')),
-              await flow.rejection(Approov.fetchToken(`${secrets[0]}/`, { hcaptchaToken: { response: 'very private', key: 5 } })),
+              await flow.rejection(
+                Approov.fetchToken(`${secrets[0]}/`, { hcaptchaToken: { response: 'very private', key: 5 } }),
+              ),
               await flow.rejection(Approov.fetchToken('a', { recaptchaToken: 'very private' })),
             ]
             await Approov.initializeSession()
@@ -117,7 +143,11 @@ for (const engine of chosenEngines()) {
               location: location.href,
             }
             return {
-              written, secrets, urls, credentials, stored,
+              written,
+              secrets,
+              urls,
+              credentials,
+              stored,
               errors: errors.map((error) => error.message),
               isSameMarkup: document.documentElement.outerHTML === markup,
               newGlobals: globals().filter((name) => !before.includes(name)),
@@ -145,9 +175,13 @@ for (const engine of chosenEngines()) {
           left.errors[0],
           left.errors[2],
         ].join('\n')
-        for (const secret of [...left.secrets, 'very private']) assert.ok(!visible.includes(secret), 'a secret in a URL or message')
+        for (const secret of [...left.secrets, 'very private'])
+          assert.ok(!visible.includes(secret), 'a secret in a URL or message')
         assert.ok(!left.errors.join().includes('very private'))
-        assert.ok(left.entries.every((entry) => !entry.includes('?') || entry.includes('/sim/')), left.entries.join())
+        assert.ok(
+          left.entries.every((entry) => !entry.includes('?') || entry.includes('/sim/')),
+          left.entries.join(),
+        )
         if (engine === 'chromium') {
           const logged = await world.webdriver.manage().logs().get('browser')
           // The browser itself notes answers of 400: the unknown API's, without what was sent.
@@ -166,7 +200,8 @@ for (const engine of chosenEngines()) {
             const { sessionOptions } = await import('/flow.js')
             await Approov.initializeSession(sessionOptions(settings, 'hcaptcha', { keyStorage }))
             const signatures = []
-            for (const input of inputs) signatures.push([...new Uint8Array(await Approov.messageSignature(new TextEncoder().encode(input)))])
+            for (const input of inputs)
+              signatures.push([...new Uint8Array(await Approov.messageSignature(new TextEncoder().encode(input)))])
             return { proof: await Approov.getDPoPToken('POST', 'https://api.example.com/'), signatures }
           },
           world.settings,
@@ -176,7 +211,11 @@ for (const engine of chosenEngines()) {
         const { jwk } = jose.decodeProtectedHeader(proof)
         const key = await jose.importJWK(jwk, 'ES256')
         for (const [index, message] of messages.entries()) {
-          const parts = [header, jose.base64url.encode(message), jose.base64url.encode(new Uint8Array(signatures[index]))]
+          const parts = [
+            header,
+            jose.base64url.encode(message),
+            jose.base64url.encode(new Uint8Array(signatures[index])),
+          ]
           const { payload } = await jose.compactVerify(parts.join('.'), key, { algorithms: ['ES256'] })
           assert.equal(new TextDecoder().decode(payload), message)
           parts[1] = jose.base64url.encode(`${message} `)

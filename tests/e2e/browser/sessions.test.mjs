@@ -15,7 +15,11 @@ for (const engine of chosenEngines()) {
     const suite = useStub(engine, async (options) => {
       Object.assign(globalThis, await import('/approov.js'), await import('/flow.js'), { options })
       /** The code of what a promise rejects with, or what it resolves to. */
-      globalThis.outcome = (promise) => promise.then((value) => value, (error) => `${error.name} ${error.code}`)
+      globalThis.outcome = (promise) =>
+        promise.then(
+          (value) => value,
+          (error) => `${error.name} ${error.code}`,
+        )
     })
     let world
     let stub
@@ -25,57 +29,145 @@ for (const engine of chosenEngines()) {
 
     test('the classes of errors are a hierarchy, with every property that is promised', async () => {
       stub.reply((response) => answer(response, 400, { 'aprv-no-site-key': '' }))
-      const errors = await world.run(async (unreachable) => {
-        const thrown = {
-          session: await rejection(Approov.getExpiries()),
-          argument: await rejection(Approov.initializeSession({ approovHost: 5 })),
-        }
-        await Approov.initializeSession(options)
-        thrown.service = await rejection(Approov.fetchToken('api', { recaptchaToken: 'r' }))
-        thrown.aborted = await rejection(Approov.fetchToken('api', { recaptchaToken: 'r', signal: AbortSignal.abort() }))
-        await Approov.initializeSession({ ...options, approovHost: unreachable })
-        thrown.network = await rejection(Approov.fetchToken('api', { recaptchaToken: 'r' }))
-        const classes = { ApproovError, ApproovFetchError, ApproovServiceError, ApproovSessionError, Error }
-        return Object.fromEntries(
-          Object.entries(thrown).map(([what, error]) => [
-            what,
-            {
-              is: Object.keys(classes).filter((name) => error instanceof classes[name]),
-              own: Object.keys(error).sort(),
-              name: error.name,
-              className: error.constructor.name,
-              text: `${error}`.startsWith(`${error.name}: ${error.message}`),
-              message: error.message.length > 0,
-              stack: typeof error.stack,
-              code: error.code,
-              retryable: error.retryable,
-              cause: 'cause' in error,
-              causeIsErrors: error.cause === error.errors,
-              causeIsEnumerable: Object.prototype.propertyIsEnumerable.call(error, 'cause'),
-            },
-          ]),
-        )
-      }, `http://127.0.0.1:${await freePort()}`)
+      const errors = await world.run(
+        async (unreachable) => {
+          const thrown = {
+            session: await rejection(Approov.getExpiries()),
+            argument: await rejection(Approov.initializeSession({ approovHost: 5 })),
+          }
+          await Approov.initializeSession(options)
+          thrown.service = await rejection(Approov.fetchToken('api', { recaptchaToken: 'r' }))
+          thrown.aborted = await rejection(
+            Approov.fetchToken('api', { recaptchaToken: 'r', signal: AbortSignal.abort() }),
+          )
+          await Approov.initializeSession({ ...options, approovHost: unreachable })
+          thrown.network = await rejection(Approov.fetchToken('api', { recaptchaToken: 'r' }))
+          const classes = { ApproovError, ApproovFetchError, ApproovServiceError, ApproovSessionError, Error }
+          return Object.fromEntries(
+            Object.entries(thrown).map(([what, error]) => [
+              what,
+              {
+                is: Object.keys(classes).filter((name) => error instanceof classes[name]),
+                own: Object.keys(error).sort(),
+                name: error.name,
+                className: error.constructor.name,
+                text: `${error}`.startsWith(`${error.name}: ${error.message}`),
+                message: error.message.length > 0,
+                stack: typeof error.stack,
+                code: error.code,
+                retryable: error.retryable,
+                cause: 'cause' in error,
+                causeIsErrors: error.cause === error.errors,
+                causeIsEnumerable: Object.prototype.propertyIsEnumerable.call(error, 'cause'),
+              },
+            ]),
+          )
+        },
+        `http://127.0.0.1:${await freePort()}`,
+      )
       const every = { text: true, message: true, stack: 'string', causeIsEnumerable: false }
-      const kind = (name) => ({ is: [...new Set(['ApproovError', name])].sort().concat('Error'), name, className: name })
+      const kind = (name) => ({
+        is: [...new Set(['ApproovError', name])].sort().concat('Error'),
+        name,
+        className: name,
+      })
       assert.deepEqual(errors, {
-        session: { ...every, ...kind('ApproovSessionError'), own: ['code', 'retryable'], code: 'not-initialized', retryable: false, cause: false, causeIsErrors: true },
-        argument: { ...every, ...kind('ApproovError'), own: ['code', 'retryable'], code: 'invalid-argument', retryable: false, cause: false, causeIsErrors: true },
-        service: { ...every, ...kind('ApproovServiceError'), own: ['code', 'errors', 'retryable'], code: 'service', retryable: false, cause: false, causeIsErrors: false },
-        aborted: { ...every, ...kind('ApproovFetchError'), own: ['code', 'errors', 'retryable'], code: 'aborted', retryable: false, cause: true, causeIsErrors: true },
-        network: { ...every, ...kind('ApproovFetchError'), own: ['code', 'errors', 'retryable'], code: 'network', retryable: true, cause: true, causeIsErrors: true },
+        session: {
+          ...every,
+          ...kind('ApproovSessionError'),
+          own: ['code', 'retryable'],
+          code: 'not-initialized',
+          retryable: false,
+          cause: false,
+          causeIsErrors: true,
+        },
+        argument: {
+          ...every,
+          ...kind('ApproovError'),
+          own: ['code', 'retryable'],
+          code: 'invalid-argument',
+          retryable: false,
+          cause: false,
+          causeIsErrors: true,
+        },
+        service: {
+          ...every,
+          ...kind('ApproovServiceError'),
+          own: ['code', 'errors', 'retryable'],
+          code: 'service',
+          retryable: false,
+          cause: false,
+          causeIsErrors: false,
+        },
+        aborted: {
+          ...every,
+          ...kind('ApproovFetchError'),
+          own: ['code', 'errors', 'retryable'],
+          code: 'aborted',
+          retryable: false,
+          cause: true,
+          causeIsErrors: true,
+        },
+        network: {
+          ...every,
+          ...kind('ApproovFetchError'),
+          own: ['code', 'errors', 'retryable'],
+          code: 'network',
+          retryable: true,
+          cause: true,
+          causeIsErrors: true,
+        },
       })
     })
 
     test('no call throws synchronously, whatever it is given; each rejects with an ApproovError', async () => {
       const bad = await world.run(async () => {
         await Approov.initializeSession(options)
-        const hostile = new Proxy({}, { get() { throw new Error('get') }, ownKeys() { throw new Error('ownKeys') }, has() { throw new Error('has') } })
+        const hostile = new Proxy(
+          {},
+          {
+            get() {
+              throw new Error('get')
+            },
+            ownKeys() {
+              throw new Error('ownKeys')
+            },
+            has() {
+              throw new Error('has')
+            },
+          },
+        )
         const { proxy, revoke } = Proxy.revocable({}, {})
         revoke()
         const revokedFunction = Proxy.revocable(() => {}, {})
         revokedFunction.revoke()
-        const values = [5, -0, NaN, true, 'text', '', 7n, Symbol('s'), () => {}, [], [[]], new Map(), new Date(NaN), /x/, Object.create(null), new Uint8Array(), new DataView(new ArrayBuffer(2)), hostile, proxy, revokedFunction.proxy, Promise.resolve(1), new Proxy([], {}), class {}, globalThis, document]
+        const values = [
+          5,
+          -0,
+          NaN,
+          true,
+          'text',
+          '',
+          7n,
+          Symbol('s'),
+          () => {},
+          [],
+          [[]],
+          new Map(),
+          new Date(NaN),
+          /x/,
+          Object.create(null),
+          new Uint8Array(),
+          new DataView(new ArrayBuffer(2)),
+          hostile,
+          proxy,
+          revokedFunction.proxy,
+          Promise.resolve(1),
+          new Proxy([], {}),
+          class {},
+          globalThis,
+          document,
+        ]
         const bad = []
         const rejects = async (what, call, mayResolve = false) => {
           let promise
@@ -88,28 +180,45 @@ for (const engine of chosenEngines()) {
           if (!(promise instanceof Promise)) bad.push(`${what} is no promise`)
           await promise.then(
             () => mayResolve || bad.push(`${what} resolved`),
-            (error) => (error instanceof ApproovError && error.code === 'invalid-argument') || bad.push(`${what}: ${error} ${error?.code}`),
+            (error) =>
+              (error instanceof ApproovError && error.code === 'invalid-argument') ||
+              bad.push(`${what}: ${error} ${error?.code}`),
           )
         }
         for (const [index, value] of values.entries()) {
           const what = `value ${index} (${Object.prototype.toString.call(typeof value === 'object' || typeof value === 'function' ? null : value)})`
-          const asOption = (name, more = {}) => [`fetchToken ${name} ${what}`, () => Approov.fetchToken('api', { ...more, [name]: value, timeout: 500 })]
-          if (typeof value !== 'string' || !value) await rejects(`api ${what}`, () => Approov.fetchToken(value, { recaptchaToken: 'r', timeout: 500 }))
+          const asOption = (name, more = {}) => [
+            `fetchToken ${name} ${what}`,
+            () => Approov.fetchToken('api', { ...more, [name]: value, timeout: 500 }),
+          ]
+          if (typeof value !== 'string' || !value)
+            await rejects(`api ${what}`, () => Approov.fetchToken(value, { recaptchaToken: 'r', timeout: 500 }))
           await rejects(...asOption('fingerprintIDResult'))
           await rejects(...asOption('hcaptchaToken'))
-          await rejects(`recaptchaToken ${what}`, () => Approov.fetchToken('api', { recaptchaToken: value === 'text' ? '' : value }))
+          await rejects(`recaptchaToken ${what}`, () =>
+            Approov.fetchToken('api', { recaptchaToken: value === 'text' ? '' : value }),
+          )
           await rejects(`signal ${what}`, () => Approov.fetchToken('api', { recaptchaToken: 'r', signal: value }))
-          if (typeof value !== 'number' || !(value >= 1)) await rejects(`timeout ${what}`, () => Approov.fetchToken('api', { recaptchaToken: 'r', timeout: value }))
-          await rejects(`initializeSession ${what}`, () => Approov.initializeSession({ ...options, approovSiteKey: value === 'text' ? '' : value }))
+          if (typeof value !== 'number' || !(value >= 1))
+            await rejects(`timeout ${what}`, () => Approov.fetchToken('api', { recaptchaToken: 'r', timeout: value }))
+          await rejects(`initializeSession ${what}`, () =>
+            Approov.initializeSession({ ...options, approovSiteKey: value === 'text' ? '' : value }),
+          )
           await rejects(`keyStorage ${what}`, () => Approov.initializeSession({ ...options, keyStorage: value }))
-          await rejects(`options ${what}`, () => Approov.initializeSession(value), typeof value === 'object' || typeof value === 'function')
+          await rejects(
+            `options ${what}`,
+            () => Approov.initializeSession(value),
+            typeof value === 'object' || typeof value === 'function',
+          )
           await rejects(`method ${what}`, () => Approov.getDPoPToken(value === 'text' ? '' : value, 'https://a/'))
           await rejects(`uri ${what}`, () => Approov.getDPoPToken('GET', value))
           await rejects(`nonce ${what}`, () => Approov.getDPoPToken('GET', 'https://a/', value), true)
-          if (value && typeof value !== 'string') await rejects(`token ${what}`, () => Approov.getDPoPToken('GET', 'https://a/', 0, value))
+          if (value && typeof value !== 'string')
+            await rejects(`token ${what}`, () => Approov.getDPoPToken('GET', 'https://a/', 0, value))
           await rejects(`messageSignature ${what}`, () => Approov.messageSignature(value), typeof value === 'object')
         }
-        for (const name of Object.keys(Approov)) await rejects(`${name} of nothing`, () => Approov[name](), /initializeSession|getExpiries/.test(name))
+        for (const name of Object.keys(Approov))
+          await rejects(`${name} of nothing`, () => Approov[name](), /initializeSession|getExpiries/.test(name))
         return bad
       })
       assert.deepEqual(bad, [])
@@ -120,7 +229,12 @@ for (const engine of chosenEngines()) {
         await Approov.initializeSession(options)
         const { sign } = SubtleCrypto.prototype
         const failures = []
-        for (const broken of [() => { throw new TypeError('thrown') }, () => Promise.reject(new TypeError('rejected'))]) {
+        for (const broken of [
+          () => {
+            throw new TypeError('thrown')
+          },
+          () => Promise.reject(new TypeError('rejected')),
+        ]) {
           SubtleCrypto.prototype.sign = broken
           for (const call of [() => Approov.getDPoPToken('GET', 'https://a/'), () => Approov.messageSignature([1])]) {
             const error = await rejection(call())
@@ -138,10 +252,26 @@ for (const engine of chosenEngines()) {
     test('all that is wrong with a call comes in one message', async () => {
       const message = await world.run(async () => {
         await Approov.initializeSession(options)
-        const wrong = { payload: 5, fingerprintIDResult: 'x', hcaptchaToken: '', recaptchaToken: [], timeout: 'soon', signal: {} }
+        const wrong = {
+          payload: 5,
+          fingerprintIDResult: 'x',
+          hcaptchaToken: '',
+          recaptchaToken: [],
+          timeout: 'soon',
+          signal: {},
+        }
         return (await rejection(Approov.fetchToken('', wrong))).message
       })
-      for (const name of ['api', 'payload', 'fingerprintIDResult', 'hcaptchaToken', 'recaptchaToken', 'timeout', 'signal']) assert.match(message, new RegExp(`"${name}"`))
+      for (const name of [
+        'api',
+        'payload',
+        'fingerprintIDResult',
+        'hcaptchaToken',
+        'recaptchaToken',
+        'timeout',
+        'signal',
+      ])
+        assert.match(message, new RegExp(`"${name}"`))
     })
 
     test('two lazy callers at once both end with a token', async () => {
@@ -185,7 +315,10 @@ for (const engine of chosenEngines()) {
       assert.deepEqual(between, { isNewKey: true, expiries: {}, token: 'ApproovSessionError results-required' })
       waiting[0]()
       assert.match(await world.run(() => old), /^token\./)
-      assert.deepEqual(await world.run(async () => [await Approov.getExpiries(), await outcome(Approov.fetchToken('api'))]), [{}, 'ApproovSessionError results-required'])
+      assert.deepEqual(
+        await world.run(async () => [await Approov.getExpiries(), await outcome(Approov.fetchToken('api'))]),
+        [{}, 'ApproovSessionError results-required'],
+      )
     })
 
     test('getExpiries tells of every stage: no session, no token yet, a session, its end, a new one', async () => {
@@ -200,12 +333,26 @@ for (const engine of chosenEngines()) {
         const running = await Approov.getExpiries()
         stages.push(Object.keys(running).sort(), running.session > Date.now())
         await new Promise((resolve) => setTimeout(resolve, 600))
-        stages.push((await Approov.getExpiries()).session <= Date.now(), await outcome(Approov.fetchToken('api')), (await Approov.getExpiries()).session <= Date.now())
+        stages.push(
+          (await Approov.getExpiries()).session <= Date.now(),
+          await outcome(Approov.fetchToken('api')),
+          (await Approov.getExpiries()).session <= Date.now(),
+        )
         await Approov.initializeSession({})
         stages.push(await Approov.getExpiries())
         return stages
       })
-      assert.deepEqual(stages, ['ApproovSessionError not-initialized', {}, {}, ['recap:re', 'session'], true, true, 'ApproovSessionError session-expired', true, {}])
+      assert.deepEqual(stages, [
+        'ApproovSessionError not-initialized',
+        {},
+        {},
+        ['recap:re', 'session'],
+        true,
+        true,
+        'ApproovSessionError session-expired',
+        true,
+        {},
+      ])
       assert.equal(stub.forms().length, 1, 'the end of a session costs no request')
     })
 
@@ -215,7 +362,9 @@ for (const engine of chosenEngines()) {
         await Approov.initializeSession(options)
         const controller = new AbortController()
         const reason = new Error('enough')
-        const calls = [{ signal: controller.signal }, {}, { timeout: 50 }].map((more) => outcome(Approov.fetchToken('api', { recaptchaToken: 'r', ...more })))
+        const calls = [{ signal: controller.signal }, {}, { timeout: 50 }].map((more) =>
+          outcome(Approov.fetchToken('api', { recaptchaToken: 'r', ...more })),
+        )
         setTimeout(() => controller.abort(reason), 20)
         return Promise.all(calls)
       })
@@ -268,7 +417,10 @@ for (const engine of chosenEngines()) {
       assert.equal(stub.forms().length, 3)
     })
 
-    for (const [what, sleeps] of [['both clocks went on', true], ['performance.now stood still', false]]) {
+    for (const [what, sleeps] of [
+      ['both clocks went on', true],
+      ['performance.now stood still', false],
+    ]) {
       test(`after hours asleep while ${what}, a hundred calls are one request or the end of the session`, async () => {
         await world.run(async () => {
           globalThis.asleep = 0
@@ -283,7 +435,9 @@ for (const engine of chosenEngines()) {
           world.run(
             async (asleep, sleeps) => {
               Object.assign(globalThis, { asleep, ticked: sleeps ? asleep : 0 })
-              return [...new Set(await Promise.all(Array.from({ length: 100 }, () => outcome(Approov.fetchToken('api')))))]
+              return [
+                ...new Set(await Promise.all(Array.from({ length: 100 }, () => outcome(Approov.fetchToken('api'))))),
+              ]
             },
             hours * HOUR,
             sleeps,
@@ -302,7 +456,8 @@ for (const engine of chosenEngines()) {
 
     test('a service restarted with another secret ends the session, and the lazy pattern recovers', async () => {
       const port = await freePort()
-      const start = (byte) => startService({ args: ['--listen', `127.0.0.1:${port}`, '--secret', Buffer.alloc(64, byte).toString('base64')] })
+      const start = (byte) =>
+        startService({ args: ['--listen', `127.0.0.1:${port}`, '--secret', Buffer.alloc(64, byte).toString('base64')] })
       let service = await start(1)
       try {
         const settingsOf = ({ account, url }) => ({
@@ -320,7 +475,11 @@ for (const engine of chosenEngines()) {
           const error = await rejection(Approov.fetchToken(api))
           if (!(error instanceof ApproovSessionError)) throw error
           await Approov.initializeSession(sessionOptions(settings, 'recaptcha'))
-          return { code: error.code, errors: error.errors, token: await Approov.fetchToken(api, await passCheck(settings, 'recaptcha')) }
+          return {
+            code: error.code,
+            errors: error.errors,
+            token: await Approov.fetchToken(api, await passCheck(settings, 'recaptcha')),
+          }
         }, settingsOf(service))
         assert.equal(recovered.code, 'session-expired')
         assert.deepEqual(Object.keys(recovered.errors), ['aprv-invalid-refresh-token'])
@@ -338,14 +497,22 @@ for (const engine of chosenEngines()) {
     test('the case in which a domain is written makes no difference, even for calls of one turn', async () => {
       const tokens = await world.run(async (settings) => {
         await firstToken(settings, 'recaptcha')
-        return Promise.all(['API.Example.com', 'api.example.com', 'Api.example.COM'].map((api) => Approov.fetchToken(api)))
+        return Promise.all(
+          ['API.Example.com', 'api.example.com', 'Api.example.COM'].map((api) => Approov.fetchToken(api)),
+        )
       }, world.settings)
       for (const token of tokens) assert.match(token, TOKEN)
     })
 
     test('calls right behind the first initializeSession wait for it', async () => {
       const outcomes = await world.run(async () => {
-        const calls = [Approov.initializeSession(options), Approov.fetchToken('api', { recaptchaToken: 'r' }), Approov.getDPoPToken('GET', 'https://a/'), Approov.messageSignature([1]), Approov.getExpiries()]
+        const calls = [
+          Approov.initializeSession(options),
+          Approov.fetchToken('api', { recaptchaToken: 'r' }),
+          Approov.getDPoPToken('GET', 'https://a/'),
+          Approov.messageSignature([1]),
+          Approov.getExpiries(),
+        ]
         return Promise.all(calls.map(outcome))
       })
       assert.match(outcomes[1], /^token\./)
@@ -374,18 +541,43 @@ for (const engine of chosenEngines()) {
         return Object.fromEntries(new URLSearchParams(stub.forms().at(-1)))
       }
       const always = { api: 'api', 'approov-site-key': 'site' }
-      const fingerprint = { 'fingerprintjs-token': 'fp', 'fingerprintjs-visitor-id': 'v', 'fingerprintjs-request-id': 'q' }
-      assert.deepEqual(await sent({ fingerprintIDResult: { fingerprintVisitorId: 'v', fingerprintRequestId: 'q' } }), { ...always, ...fingerprint })
-      assert.deepEqual(await sent({ fingerprintIDResult: { visitorId: 'v', requestId: 'q', confidence: {} } }), { ...always, ...fingerprint })
-      assert.deepEqual(await sent({ hcaptchaToken: 'h' }), { ...always, 'hcaptcha-site-key': 'hc', 'hcaptcha-token': 'h' })
+      const fingerprint = {
+        'fingerprintjs-token': 'fp',
+        'fingerprintjs-visitor-id': 'v',
+        'fingerprintjs-request-id': 'q',
+      }
+      assert.deepEqual(await sent({ fingerprintIDResult: { fingerprintVisitorId: 'v', fingerprintRequestId: 'q' } }), {
+        ...always,
+        ...fingerprint,
+      })
+      assert.deepEqual(await sent({ fingerprintIDResult: { visitorId: 'v', requestId: 'q', confidence: {} } }), {
+        ...always,
+        ...fingerprint,
+      })
+      assert.deepEqual(await sent({ hcaptchaToken: 'h' }), {
+        ...always,
+        'hcaptcha-site-key': 'hc',
+        'hcaptcha-token': 'h',
+      })
       const whole = { response: 'h&=+ é', key: 'k', host: 'example.com' }
-      const hcaptcha = { 'hcaptcha-site-key': 'hc', 'hcaptcha-token': 'h&=+ é', 'hcaptcha-key': 'k', 'hcaptcha-host': 'example.com' }
+      const hcaptcha = {
+        'hcaptcha-site-key': 'hc',
+        'hcaptcha-token': 'h&=+ é',
+        'hcaptcha-key': 'k',
+        'hcaptcha-host': 'example.com',
+      }
       assert.deepEqual(await sent({ hcaptchaToken: whole }), { ...always, ...hcaptcha })
       const recaptcha = { 'recaptcha-site-key': 're', 'recaptcha-token': 'r' }
       const all = { fingerprintIDResult: { visitorId: 'v', requestId: 'q' }, hcaptchaToken: whole, recaptchaToken: 'r' }
       const payload = createHash('sha256').update('Bearer é').digest('base64url')
       for (const bound of [{ payload: 'Bearer é' }, { bytes: [...Buffer.from('Bearer é')] }]) {
-        assert.deepEqual(await sent({ ...all, ...bound }), { ...always, payload, ...fingerprint, ...hcaptcha, ...recaptcha })
+        assert.deepEqual(await sent({ ...all, ...bound }), {
+          ...always,
+          payload,
+          ...fingerprint,
+          ...hcaptcha,
+          ...recaptcha,
+        })
       }
     })
   })

@@ -13,7 +13,10 @@ for (const engine of chosenEngines()) {
     })
     after(() => world?.stop())
 
-    for (const [kind, scope] of [['worker', 'DedicatedWorkerGlobalScope'], ['service worker', 'ServiceWorkerGlobalScope']]) {
+    for (const [kind, scope] of [
+      ['worker', 'DedicatedWorkerGlobalScope'],
+      ['service worker', 'ServiceWorkerGlobalScope'],
+    ]) {
       for (const keyStorage of ['webcrypto', 'wasm']) {
         test(`a ${kind} gets a token and calls the API, ${keyStorage} key`, async () => {
           await world.freshPage()

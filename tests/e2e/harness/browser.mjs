@@ -50,7 +50,10 @@ async function startDriver(engine, port, env) {
   const program = findProgram(engine.driver)
   if (!program) throw new Error(`${engine.driver} is not on PATH`)
   if (engine.listens) {
-    return startProgram(engine.driver, program, engine.driverArguments(port), { env, ready: (line) => engine.listens.test(line) })
+    return startProgram(engine.driver, program, engine.driverArguments(port), {
+      env,
+      ready: (line) => engine.listens.test(line),
+    })
   }
   const child = spawn(program, engine.driverArguments(port), { env: { ...process.env, ...env }, stdio: 'ignore' })
   const ended = new Promise((resolve) => child.once('exit', resolve))
@@ -67,7 +70,7 @@ async function startDriver(engine, port, env) {
 }
 
 async function untilItAnswers(url) {
-  for (const deadline = Date.now() + 20_000; ; ) {
+  for (const deadline = Date.now() + 20_000; ;) {
     try {
       if ((await fetch(url)).ok) return
     } catch (error) {
@@ -81,14 +84,22 @@ async function untilItAnswers(url) {
 async function startDisplay() {
   const program = findProgram('Xvfb')
   if (!program) throw new Error('Xvfb is not on PATH')
-  const display = await startProgram('Xvfb', program, ['-displayfd', '1', '-screen', '0', '1280x900x24', '-nolisten', 'tcp'], {
-    ready: (line) => /^\d+$/.test(line) && line,
-  })
+  const display = await startProgram(
+    'Xvfb',
+    program,
+    ['-displayfd', '1', '-screen', '0', '1280x900x24', '-nolisten', 'tcp'],
+    {
+      ready: (line) => /^\d+$/.test(line) && line,
+    },
+  )
   return { name: `:${display.ready}`, stop: display.stop }
 }
 
 function findProgram(name) {
-  return (process.env.PATH ?? '').split(delimiter).map((directory) => join(directory, name)).find((path) => existsSync(path))
+  return (process.env.PATH ?? '')
+    .split(delimiter)
+    .map((directory) => join(directory, name))
+    .find((path) => existsSync(path))
 }
 
 /** WebKitGTK's small browser, which Debian keeps outside PATH. */
@@ -119,7 +130,15 @@ function inPage(work) {
     if (!(error instanceof Error)) return { name: typeof error, message: String(error) }
     const { name, message, code, retryable } = error
     const nested = (value) => (depth < 2 && value instanceof Error ? describe(value, depth + 1) : value)
-    return { name, message, code, retryable, stack: String(error.stack), errors: nested(error.errors), cause: nested(error.cause) }
+    return {
+      name,
+      message,
+      code,
+      retryable,
+      stack: String(error.stack),
+      errors: nested(error.errors),
+      cause: nested(error.cause),
+    }
   }
   return async (...args) => {
     try {

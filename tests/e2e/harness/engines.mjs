@@ -68,7 +68,8 @@ export const ENGINES = {
 export function chosenEngines() {
   const names = (process.env.APPROOV_ENGINES ?? 'chromium').split(',').map((name) => name.trim())
   for (const name of names) {
-    if (!Object.hasOwn(ENGINES, name)) throw new Error(`APPROOV_ENGINES names ${name}; known are ${Object.keys(ENGINES).join(', ')}`)
+    if (!Object.hasOwn(ENGINES, name))
+      throw new Error(`APPROOV_ENGINES names ${name}; known are ${Object.keys(ENGINES).join(', ')}`)
   }
   return names
 }

@@ -36,7 +36,11 @@ describe('in a project of', () => {
     await world.webdriver.get(page)
     await world.webdriver.wait(() => world.webdriver.executeScript('return Boolean(globalThis.entries)'), 20_000)
     const { approovHost, approovSiteKey, keys, api } = world.settings
-    const settings = { api, session: { approovHost, approovSiteKey, ...keys.hcaptcha }, result: { hcaptchaToken: PASSED } }
+    const settings = {
+      api,
+      session: { approovHost, approovSiteKey, ...keys.hcaptcha },
+      result: { hcaptchaToken: PASSED },
+    }
     return world.run((entry, settings) => globalThis.entries[entry](settings), entry, settings)
   }
 
@@ -57,24 +61,40 @@ describe('in a project of', () => {
         assert.equal(modules.length, entry.endsWith('approov.js') ? 0 : 1, `${entry}: ${modules}`)
       }
       const files = await readdir(built, { recursive: true })
-      assert.equal(files.filter((file) => file.endsWith('.wasm')).length, 2, `${files.filter((file) => file.endsWith('.wasm'))}`)
+      assert.equal(
+        files.filter((file) => file.endsWith('.wasm')).length,
+        2,
+        `${files.filter((file) => file.endsWith('.wasm'))}`,
+      )
 
-      if (name === 'vite') await context.test("and Vite's development server does too", () => onDevelopmentServer(fixture, entries))
+      if (name === 'vite')
+        await context.test("and Vite's development server does too", () => onDevelopmentServer(fixture, entries))
     })
   }
 
   async function onDevelopmentServer(fixture, entries) {
     const port = await freePort()
     const { NODE_TEST_CONTEXT, ...env } = process.env
-    const server = spawn(process.execPath, ['node_modules/vite/bin/vite.js', '--host', '127.0.0.1', '--port', `${port}`, '--strictPort'], {
-      cwd: fixture.path,
-      env,
-      stdio: 'ignore',
-    })
+    const server = spawn(
+      process.execPath,
+      ['node_modules/vite/bin/vite.js', '--host', '127.0.0.1', '--port', `${port}`, '--strictPort'],
+      {
+        cwd: fixture.path,
+        env,
+        stdio: 'ignore',
+      },
+    )
     const ended = new Promise((resolve) => server.once('exit', resolve))
     try {
       const page = `http://127.0.0.1:${port}/`
-      await world.webdriver.wait(() => fetch(page).then(({ ok }) => ok, () => false), 20_000)
+      await world.webdriver.wait(
+        () =>
+          fetch(page).then(
+            ({ ok }) => ok,
+            () => false,
+          ),
+        20_000,
+      )
       for (const entry of entries) assert.match(await tokenOf(page, entry), /^[\w-]+\.[\w-]+\.[\w-]+$/, entry)
     } finally {
       server.kill()

@@ -87,10 +87,19 @@ describe('the npm package', () => {
   })
 
   test('has its whole code in approov.js: no other file, no other address', async () => {
-    lacks('approov.js', await read('approov.js'), [/import\.meta/, /["'`][^"'`\s]*\.wasm["'`]/, /\bimport\(/, /(^|[;}\s])import\s*["'{*]/, /\bhttps?:\/\//])
+    lacks('approov.js', await read('approov.js'), [
+      /import\.meta/,
+      /["'`][^"'`\s]*\.wasm["'`]/,
+      /\bimport\(/,
+      /(^|[;}\s])import\s*["'{*]/,
+      /\bhttps?:\/\//,
+    ])
   })
 
-  for (const [file, wasm] of [['index.js', 'approov_bg.wasm'], ['lite.js', 'approov_lite_bg.wasm']]) {
+  for (const [file, wasm] of [
+    ['index.js', 'approov_bg.wasm'],
+    ['lite.js', 'approov_lite_bg.wasm'],
+  ]) {
     test(`${file} refers to its WebAssembly by the form that bundlers recognise`, async () => {
       assert.match(await read(file), new RegExp(`new URL\\(["']\\./${wasm}["'],\\s*import\\.meta\\.url\\)`))
       assert.ok(await WebAssembly.compile(await readFile(join(unpacked.path, wasm))))
@@ -99,9 +108,20 @@ describe('the npm package', () => {
 
   test('says the integrity hash of each script and each WebAssembly file', async () => {
     const hashes = JSON.parse(await read('integrity.json'))
-    assert.deepEqual(Object.keys(hashes), ['approov.js', 'approov_bg.wasm', 'approov_lite_bg.wasm', 'index.js', 'lite.js'])
+    assert.deepEqual(Object.keys(hashes), [
+      'approov.js',
+      'approov_bg.wasm',
+      'approov_lite_bg.wasm',
+      'index.js',
+      'lite.js',
+    ])
     for (const [name, said] of Object.entries(hashes)) {
-      assert.equal(said, `sha384-${createHash('sha384').update(await readFile(join(unpacked.path, name))).digest('base64')}`)
+      assert.equal(
+        said,
+        `sha384-${createHash('sha384')
+          .update(await readFile(join(unpacked.path, name)))
+          .digest('base64')}`,
+      )
     }
   })
 
@@ -111,7 +131,10 @@ describe('the npm package', () => {
       const map = JSON.parse(await read(`${file}.map`))
       const facade = map.sources.findIndex((name) => name.endsWith('src/approov.js'))
       assert.match(map.sourcesContent[facade], /Approov/)
-      assert.ok(map.sources.every((name) => !name.startsWith('/')), `${map.sources}`)
+      assert.ok(
+        map.sources.every((name) => !name.startsWith('/')),
+        `${map.sources}`,
+      )
       assert.ok(JSON.stringify(map.sourcesContent).length < 200_000)
     }
   })
@@ -125,7 +148,9 @@ describe('the npm package', () => {
         const sdk = await import(${JSON.stringify(pathToFileURL(join(unpacked.path, file)).href)})
         const added = Reflect.ownKeys(globalThis).filter((key) => !before.has(key))
         console.log(JSON.stringify({ exported: Object.keys(sdk).sort(), added, active: process.getActiveResourcesInfo().filter((kind) => !/Pipe|TTY|FSReq|CloseReq/.test(kind)) }))`
-      const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], { timeout: 10_000 })
+      const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], {
+        timeout: 10_000,
+      })
       assert.deepEqual(JSON.parse(stdout), {
         exported: ['Approov', 'ApproovError', 'ApproovFetchError', 'ApproovServiceError', 'ApproovSessionError'],
         added: [],
@@ -136,7 +161,9 @@ describe('the npm package', () => {
 
   test('would be published as it is', async () => {
     const { stderr } = await promisify(execFile)('npm', ['publish', '--dry-run', '--offline'], { cwd: unpacked.path })
-    const complaints = stderr.split('\n').filter((line) => /npm (error|warn publish)/.test(line) && !line.includes('to be logged in'))
+    const complaints = stderr
+      .split('\n')
+      .filter((line) => /npm (error|warn publish)/.test(line) && !line.includes('to be logged in'))
     assert.deepEqual(complaints, [])
   })
 })

@@ -12,7 +12,8 @@ import { startWorld } from '../harness/world.mjs'
 async function documentedPolicy() {
   const readme = await readFile(new URL('../../../pkg-template/README.md', import.meta.url), 'utf8')
   const [, policy] = /^Content-Security-Policy: (.+)$/m.exec(readme)
-  for (const part of ["script-src 'self' 'wasm-unsafe-eval';", "require-trusted-types-for 'script'"]) assert.ok(policy.includes(part), policy)
+  for (const part of ["script-src 'self' 'wasm-unsafe-eval';", "require-trusted-types-for 'script'"])
+    assert.ok(policy.includes(part), policy)
   return policy
 }
 
@@ -33,9 +34,13 @@ for (const engine of chosenEngines()) {
         'report-uri /reports',
       ].join('; ')
       site = await serveSite({
-        mounts: { '/csp.js': fileURLToPath(new URL('../pages/csp.js', import.meta.url)), '/package': world.packagePath },
+        mounts: {
+          '/csp.js': fileURLToPath(new URL('../pages/csp.js', import.meta.url)),
+          '/package': world.packagePath,
+        },
         routes: {
-          '/': () => '<!doctype html><html lang="en"><title>waiting</title><script type="module" src="/csp.js"></script></html>',
+          '/': () =>
+            '<!doctype html><html lang="en"><title>waiting</title><script type="module" src="/csp.js"></script></html>',
           '/favicon.ico': () => ({}),
           async '/reports'(request) {
             let body = ''

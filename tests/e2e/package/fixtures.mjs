@@ -27,7 +27,10 @@ export async function installFixture(name) {
       filter: (source) => !/node_modules|[/\\](dist|out|\.next)$/.test(source),
     })
     // Not `npm ci`: that wants the packages of all platforms to be in the lock file, and registry mirrors lack some of them.
-    await run('npm', ['install', '--no-save', '--prefer-offline', process.env.APPROOV_TARBALL], { cwd: path, env: environment() })
+    await run('npm', ['install', '--no-save', '--prefer-offline', process.env.APPROOV_TARBALL], {
+      cwd: path,
+      env: environment(),
+    })
     const build = () => run('npm', ['run', 'build'], { cwd: path, env: environment() })
     return { path, build, remove }
   } catch (error) {

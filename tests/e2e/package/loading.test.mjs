@@ -74,7 +74,9 @@ for (const engine of chosenEngines()) {
         }
         const worker = registration.installing ?? registration.waiting ?? registration.active
         const { port1, port2 } = new MessageChannel()
-        const answer = new Promise((resolve) => { port1.onmessage = ({ data }) => resolve(data) })
+        const answer = new Promise((resolve) => {
+          port1.onmessage = ({ data }) => resolve(data)
+        })
         worker.postMessage({ visit }, [port2])
         try {
           return await answer
@@ -99,7 +101,10 @@ for (const engine of chosenEngines()) {
         ['an answer of fetch', () => fetch('/package/approov_bg.wasm')],
         ['bytes', async () => (await fetch('/package/approov_bg.wasm')).arrayBuffer()],
         ['a view of bytes', async () => new Uint8Array(await (await fetch('/package/approov_bg.wasm')).arrayBuffer())],
-        ['a compiled module', async () => WebAssembly.compile(await (await fetch('/package/approov_bg.wasm')).arrayBuffer())],
+        [
+          'a compiled module',
+          async () => WebAssembly.compile(await (await fetch('/package/approov_bg.wasm')).arrayBuffer()),
+        ],
         ['a file that the server calls something else', () => '/untyped.bin'],
       ]) {
         test(`takes ${what}`, async () => {
@@ -108,7 +113,8 @@ for (const engine of chosenEngines()) {
           const { token, written } = await world.run(
             async (visit, make) => {
               const written = []
-              for (const name of ['log', 'info', 'warn', 'error']) console[name] = (...args) => written.push(args.map(String))
+              for (const name of ['log', 'info', 'warn', 'error'])
+                console[name] = (...args) => written.push(args.map(String))
               const { Approov } = await import('/package/index.js')
               await Approov.initializeSession({ ...visit.session, wasm: window.eval(`(${make})()`) })
               return { token: await Approov.fetchToken(visit.api, visit.result), written }
@@ -136,10 +142,18 @@ for (const engine of chosenEngines()) {
             async (visit, make) => {
               const { Approov, ApproovError } = await import('/package/index.js')
               const { rejection } = await import('/flow.js')
-              const error = await rejection(Approov.initializeSession({ ...visit.session, wasm: window.eval(`(${make})()`) }))
+              const error = await rejection(
+                Approov.initializeSession({ ...visit.session, wasm: window.eval(`(${make})()`) }),
+              )
               await Approov.initializeSession(visit.session)
               const token = await Approov.fetchToken(visit.api, visit.result)
-              return { isOurs: error instanceof ApproovError, code: error.code, retryable: error.retryable, message: error.message, token }
+              return {
+                isOurs: error instanceof ApproovError,
+                code: error.code,
+                retryable: error.retryable,
+                message: error.message,
+                token,
+              }
             },
             visit,
             String(make),
@@ -160,7 +174,11 @@ for (const engine of chosenEngines()) {
           const { rejection } = await import('/flow.js')
           const error = await rejection(Approov.fetchToken(visit.api))
           await Approov.initializeSession({ ...visit.session, wasm: '/untyped.bin' })
-          return { isSession: error instanceof ApproovSessionError, code: error.code, token: await Approov.fetchToken(visit.api, visit.result) }
+          return {
+            isSession: error instanceof ApproovSessionError,
+            code: error.code,
+            token: await Approov.fetchToken(visit.api, visit.result),
+          }
         }, visit)
         assert.deepEqual([outcome.isSession, outcome.code], [true, 'not-initialized'])
         assert.match(outcome.token, TOKEN)
@@ -177,12 +195,22 @@ for (const engine of chosenEngines()) {
             const { Approov, ApproovError } = await import('/approov.js')
             const { rejection } = await import('/flow.js')
             const error = await rejection(Approov.initializeSession(visit.session))
-            return { isOurs: error instanceof ApproovError, code: error.code, message: error.message, retryable: error.retryable }
+            return {
+              isOurs: error instanceof ApproovError,
+              code: error.code,
+              message: error.message,
+              retryable: error.retryable,
+            }
           },
           visit,
           name,
         )
-        assert.deepEqual(error, { isOurs: true, code: 'unsupported', message: `the Approov SDK needs ${name}, missing here`, retryable: false })
+        assert.deepEqual(error, {
+          isOurs: true,
+          code: 'unsupported',
+          message: `the Approov SDK needs ${name}, missing here`,
+          retryable: false,
+        })
       })
     }
 
@@ -202,7 +230,10 @@ for (const engine of chosenEngines()) {
       // The page's WebAssembly.instantiate hands out instances in which every function can be made to trap, really: each ends in
       // the `unreachable` of a tiny module when `trapNow` says so.
       const withTraps = async () => {
-        const bytes = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 7, 8, 1, 4, 116, 114, 97, 112, 0, 0, 10, 5, 1, 3, 0, 0, 11])
+        const bytes = new Uint8Array([
+          0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 7, 8, 1, 4, 116, 114, 97, 112, 0, 0, 10, 5, 1, 3,
+          0, 0, 11,
+        ])
         const instantiate = WebAssembly.instantiate
         const { trap } = (await instantiate(bytes)).instance.exports
         globalThis.instances = []
@@ -220,7 +251,16 @@ for (const engine of chosenEngines()) {
 
       for (const [when, trapNow] of [
         ['in the call itself', () => () => true],
-        ['later, while it waits for the answer', () => { let armed = false; setTimeout(() => { armed = true }); return () => armed }],
+        [
+          'later, while it waits for the answer',
+          () => {
+            let armed = false
+            setTimeout(() => {
+              armed = true
+            })
+            return () => armed
+          },
+        ],
       ]) {
         test(`${when}, the call rejects, and the next session has a fresh instance`, async () => {
           await world.freshPage()
@@ -231,7 +271,10 @@ for (const engine of chosenEngines()) {
               const { rejection } = await import('/flow.js')
               await Approov.initializeSession(visit.session)
               globalThis.trapNow = window.eval(`(${trapNow})()`)
-              const calls = [Approov.fetchToken(visit.api, visit.result), Approov.fetchToken('api.example.com', visit.result)]
+              const calls = [
+                Approov.fetchToken(visit.api, visit.result),
+                Approov.fetchToken('api.example.com', visit.result),
+              ]
               const errors = await Promise.all(calls.map(rejection))
               globalThis.trapNow = undefined
               const after = await rejection(Approov.fetchToken(visit.api, visit.result))
@@ -241,8 +284,16 @@ for (const engine of chosenEngines()) {
               await Approov.initializeSession({})
               const token = await Approov.fetchToken(visit.api, visit.result)
               return {
-                errors: errors.map((error) => [error instanceof ApproovError, error.code, error.cause?.constructor.name ?? error.message]),
-                after: [after instanceof ApproovSessionError, after.code, after.cause instanceof WebAssembly.RuntimeError],
+                errors: errors.map((error) => [
+                  error instanceof ApproovError,
+                  error.code,
+                  error.cause?.constructor.name ?? error.message,
+                ]),
+                after: [
+                  after instanceof ApproovSessionError,
+                  after.code,
+                  after.cause instanceof WebAssembly.RuntimeError,
+                ],
                 wiped,
                 instances: globalThis.instances.length,
                 token,

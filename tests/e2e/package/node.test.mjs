@@ -24,7 +24,10 @@ describe('in Node', () => {
 
   /** Runs a module in the project and returns what it prints as JSON. */
   async function printed(script) {
-    const { stdout, stderr } = await run(process.execPath, ['--input-type=module', '--eval', script], { cwd: directory, timeout: 20_000 })
+    const { stdout, stderr } = await run(process.execPath, ['--input-type=module', '--eval', script], {
+      cwd: directory,
+      timeout: 20_000,
+    })
     assert.equal(stderr, '')
     return JSON.parse(stdout)
   }

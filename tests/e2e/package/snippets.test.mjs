@@ -34,11 +34,20 @@ const MODULES = {
       const responses = await Promise.all([module.callApi(apiUrl), module.callApi(apiUrl)])
       return Promise.all(responses.map(async (response) => [response.status, (await response.json()).proof.accepted]))
     },
-    check: (answers) => assert.deepEqual(answers, [[200, true], [200, true]]),
+    check: (answers) =>
+      assert.deepEqual(answers, [
+        [200, true],
+        [200, true],
+      ]),
   },
   'order.js': {
-    use: async ({ written }) => written.map(([status, answer]) => [status, answer.proof.accepted, Boolean(answer.proof.msgs)]),
-    check: (answers) => assert.deepEqual(answers, [[200, true, false], [200, true, true]]),
+    use: async ({ written }) =>
+      written.map(([status, answer]) => [status, answer.proof.accepted, Boolean(answer.proof.msgs)]),
+    check: (answers) =>
+      assert.deepEqual(answers, [
+        [200, true, false],
+        [200, true, true],
+      ]),
   },
   'signed.js': {
     use: async ({ module, apiUrl }) => {
@@ -48,7 +57,10 @@ const MODULES = {
     check: (answer) => assert.deepEqual(answer, [200, true]),
   },
   'account.js': {
-    use: async ({ module }) => JSON.parse(atob((await module.boundToken('Bearer secret')).split('.')[1].replaceAll('-', '+').replaceAll('_', '/'))).pay,
+    use: async ({ module }) =>
+      JSON.parse(
+        atob((await module.boundToken('Bearer secret')).split('.')[1].replaceAll('-', '+').replaceAll('_', '/')),
+      ).pay,
     // printf 'Bearer secret' | openssl dgst -sha256 -binary | base64
     check: (pay) => assert.equal(pay, BEARER_SECRET_HASH),
   },
@@ -69,7 +81,15 @@ const MODULES = {
   'renew.js': {
     use: async ({ module, Approov, api }) => {
       await api.approovToken()
-      const proofKey = async () => JSON.parse(atob((await Approov.getDPoPToken('GET', 'https://a.example/')).split('.')[0].replaceAll('-', '+').replaceAll('_', '/'))).jwk.x
+      const proofKey = async () =>
+        JSON.parse(
+          atob(
+            (await Approov.getDPoPToken('GET', 'https://a.example/'))
+              .split('.')[0]
+              .replaceAll('-', '+')
+              .replaceAll('_', '/'),
+          ),
+        ).jwk.x
       const first = await proofKey()
       await module.renewIfEnding()
       const kept = await proofKey()
@@ -184,9 +204,15 @@ for (const engine of chosenEngines()) {
     test('a copied file that was changed is not run where its integrity is asked for', async () => {
       const html = await readFile(join(directory, 'integrity.html'), 'utf8')
       await writeFile(join(directory, 'changed.html'), html.replaceAll('./approov.js', './changed.js'))
-      await writeFile(join(directory, 'changed.js'), `${await readFile(join(world.packagePath, 'approov.js'), 'utf8')}\n// changed`)
+      await writeFile(
+        join(directory, 'changed.js'),
+        `${await readFile(join(world.packagePath, 'approov.js'), 'utf8')}\n// changed`,
+      )
       await world.webdriver.get(`${site.url}/changed.html`)
-      await world.webdriver.wait(() => world.webdriver.executeScript('return document.readyState === "complete"'), 20_000)
+      await world.webdriver.wait(
+        () => world.webdriver.executeScript('return document.readyState === "complete"'),
+        20_000,
+      )
       assert.equal(await world.webdriver.executeScript('return document.querySelector("output").value'), '')
     })
 

@@ -18,7 +18,9 @@ try {
   outcome.error = `${error.name}: ${error.message}`
 }
 // Violations are told of in tasks of their own.
-setTimeout(() => { document.title = JSON.stringify(outcome) }, 200)
+setTimeout(() => {
+  document.title = JSON.stringify(outcome)
+}, 200)
 
 function tryEval() {
   try {

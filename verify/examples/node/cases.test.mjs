@@ -7,7 +7,15 @@ import { createVerifier, Refusal } from './verify.mjs'
 const file = JSON.parse(readFileSync(new URL('../../tests/data/cases.json', import.meta.url), 'utf8'))
 const mine = file.cases.filter(({ runs }) => runs.includes('node'))
 
-function verifierFor({ channel, proof, message, nonce, accepted_nonce: accepted, require_binding: requireBinding, ...other }) {
+function verifierFor({
+  channel,
+  proof,
+  message,
+  nonce,
+  accepted_nonce: accepted,
+  require_binding: requireBinding,
+  ...other
+}) {
   assert.deepEqual(other, {}, 'an option that this example does not have')
   const acceptNonce = accepted === undefined ? undefined : (given) => given === accepted
   return createVerifier({ secret: file.secret, channel, proof, message, nonce, acceptNonce, requireBinding })

@@ -17,11 +17,14 @@ async function read(request) {
 }
 
 createServer(async (request, response) => {
-  const answer = (status, value, headers = {}) => response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(value))
+  const answer = (status, value, headers = {}) =>
+    response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(value))
   try {
     const body = await read(request)
     if (body === null) return answer(413, { detail: 'the body is too long' })
-    const headers = Object.entries(request.headersDistinct).flatMap(([name, values]) => values.map((value) => [name, value]))
+    const headers = Object.entries(request.headersDistinct).flatMap(([name, values]) =>
+      values.map((value) => [name, value]),
+    )
     // The public origin is configured: a Host header could name another server, for which a proof was stolen.
     const { claims, proof } = await verify({ method: request.method, url: PUBLIC_URL + request.url, headers, body })
     answer(200, { claims, proof })

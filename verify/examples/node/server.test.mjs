@@ -26,14 +26,21 @@ async function session() {
   const { publicKey, privateKey } = await generateKeyPair('ES256')
   const jwk = await exportJWK(publicKey)
   const cnf = { jkt: await calculateJwkThumbprint(jwk) }
-  const token = await new SignJWT({ embed: {}, cnf }).setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).setExpirationTime('2m').sign(secret)
+  const token = await new SignJWT({ embed: {}, cnf })
+    .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
+    .setExpirationTime('2m')
+    .sign(secret)
   const hash = (data) => createHash('sha256').update(data).digest('base64url')
-  const proof = (htu, body) => new SignJWT({ jti: randomUUID(), htm: 'POST', htu, ath: hash(token), msgs: hash(body) })
-    .setProtectedHeader({ alg: 'ES256', typ: 'dpop+jwt', jwk }).setIssuedAt().sign(privateKey)
+  const proof = (htu, body) =>
+    new SignJWT({ jti: randomUUID(), htm: 'POST', htu, ath: hash(token), msgs: hash(body) })
+      .setProtectedHeader({ alg: 'ES256', typ: 'dpop+jwt', jwk })
+      .setIssuedAt()
+      .sign(privateKey)
   return { token, proof }
 }
 
-const post = (token, proof, body) => fetch(`${address}/order?x=1`, { method: 'POST', headers: { 'Approov-Token': token, DPoP: proof }, body })
+const post = (token, proof, body) =>
+  fetch(`${address}/order?x=1`, { method: 'POST', headers: { 'Approov-Token': token, DPoP: proof }, body })
 
 test('a good request is answered with its claims, and its proof is good once', async () => {
   const { token, proof } = await session()

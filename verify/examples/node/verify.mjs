@@ -43,9 +43,20 @@ const MAX_PROOF = 8192
  * @param {(key: string, untilMs: number, nowMs: number) => Promise<boolean> | boolean} [options.firstUse] remembers
  *   keys and tells whether this use is the first; several servers behind one URL must share what it remembers
  */
-export function createVerifier({ secret, proof: proofPolicy = 'when-bound', channel, requireBinding = false,
-  message = 'when-present', nonce: noncePolicy = 'unique', acceptNonce, leeway = 5, proofAge = 60, proofFuture = 15,
-  nonceMemory = 600, firstUse = memory() }) {
+export function createVerifier({
+  secret,
+  proof: proofPolicy = 'when-bound',
+  channel,
+  requireBinding = false,
+  message = 'when-present',
+  nonce: noncePolicy = 'unique',
+  acceptNonce,
+  leeway = 5,
+  proofAge = 60,
+  proofFuture = 15,
+  nonceMemory = 600,
+  firstUse = memory(),
+}) {
   const key = Buffer.from(secret, 'base64') // reads base64url too
   if (key.length < 32) throw new TypeError('the secret must be base64 of at least 32 bytes')
 
@@ -69,7 +80,8 @@ export function createVerifier({ secret, proof: proofPolicy = 'when-bound', chan
     const bound = claims.cnf !== undefined
     if (proofPolicy === 'required' && !bound) throw new Refusal('invalid_token', 'the token is not bound to a key')
     if (proof === undefined) {
-      if (proofPolicy === 'required' || (proofPolicy === 'when-bound' && bound)) throw new Refusal('invalid_dpop_proof', 'the request has no proof')
+      if (proofPolicy === 'required' || (proofPolicy === 'when-bound' && bound))
+        throw new Refusal('invalid_dpop_proof', 'the request has no proof')
       return { claims, proof: null }
     }
     if (!bound) throw new Refusal('invalid_token', 'the token is not bound to a key')
@@ -83,9 +95,15 @@ export function createVerifier({ secret, proof: proofPolicy = 'when-bound', chan
     demand(thumbprint === claims.cnf.jkt, 'the token is bound to another key')
     if (message !== 'ignored') await checkMessage(payload.msgs, body, jwk)
 
-    demand(await firstUse(`jti ${thumbprint} ${payload.jti}`, (payload.iat + proofAge) * 1000, now), 'the proof was used before')
+    demand(
+      await firstUse(`jti ${thumbprint} ${payload.jti}`, (payload.iat + proofAge) * 1000, now),
+      'the proof was used before',
+    )
     if (payload.nonce !== undefined && noncePolicy !== 'ignored') {
-      demand(await firstUse(`nonce ${thumbprint} ${JSON.stringify(payload.nonce)}`, now + nonceMemory * 1000, now), 'the nonce was used before')
+      demand(
+        await firstUse(`nonce ${thumbprint} ${JSON.stringify(payload.nonce)}`, now + nonceMemory * 1000, now),
+        'the nonce was used before',
+      )
     }
     return { claims, proof: payload }
   }
@@ -95,8 +113,11 @@ export function createVerifier({ secret, proof: proofPolicy = 'when-bound', chan
     if (token.length > MAX_TOKEN) throw refuse('the token is too long')
     let payload, protectedHeader
     try {
-      ({ payload, protectedHeader } = await jwtVerify(token, key, {
-        algorithms: ['HS256'], requiredClaims: ['exp'], clockTolerance: leeway, currentDate: new Date(now),
+      ;({ payload, protectedHeader } = await jwtVerify(token, key, {
+        algorithms: ['HS256'],
+        requiredClaims: ['exp'],
+        clockTolerance: leeway,
+        currentDate: new Date(now),
       }))
     } catch (cause) {
       throw refuse(`the token is not good: ${cause.message}`, cause)
@@ -133,13 +154,23 @@ export function createVerifier({ secret, proof: proofPolicy = 'when-bound', chan
       demand(header.jwk?.kty === 'EC' && header.jwk.crv === 'P-256', 'the proof has no P-256 key')
       demand(!('d' in header.jwk), "the proof's key is private")
       // The time is for `exp` and `nbf`, should a proof have them; checkTime is stricter.
-      const { payload } = await jwtVerify(text, EmbeddedJWK, { algorithms: ['ES256'], currentDate: new Date(now), clockTolerance: proofFuture })
-      for (const claim of ['jti', 'htm', 'htu']) demand(typeof payload[claim] === 'string' && payload[claim] !== '', `the claim ${claim} is missing or malformed`)
+      const { payload } = await jwtVerify(text, EmbeddedJWK, {
+        algorithms: ['ES256'],
+        currentDate: new Date(now),
+        clockTolerance: proofFuture,
+      })
+      for (const claim of ['jti', 'htm', 'htu'])
+        demand(
+          typeof payload[claim] === 'string' && payload[claim] !== '',
+          `the claim ${claim} is missing or malformed`,
+        )
       demand(payload.jti.length <= 256, 'the claim jti is too long')
       demand(Number.isFinite(payload.iat), 'the claim iat is missing or malformed')
       return { payload, jwk: header.jwk, thumbprint: await calculateJwkThumbprint(header.jwk) }
     } catch (cause) {
-      throw cause instanceof Refusal ? cause : new Refusal('invalid_dpop_proof', `the proof is not good: ${cause.message}`, { cause })
+      throw cause instanceof Refusal
+        ? cause
+        : new Refusal('invalid_dpop_proof', `the proof is not good: ${cause.message}`, { cause })
     }
   }
 
@@ -152,7 +183,8 @@ export function createVerifier({ secret, proof: proofPolicy = 'when-bound', chan
   function checkNonce(nonce) {
     const wanted = acceptNonce !== undefined || noncePolicy === 'required'
     if (wanted && (nonce === undefined || nonce === null)) throw new Refusal('use_dpop_nonce', 'the proof has no nonce')
-    if (acceptNonce !== undefined && !acceptNonce(nonce)) throw new Refusal('use_dpop_nonce', "the proof's nonce is not accepted")
+    if (acceptNonce !== undefined && !acceptNonce(nonce))
+      throw new Refusal('use_dpop_nonce', "the proof's nonce is not accepted")
   }
 
   async function checkMessage(msgs, body, jwk) {
@@ -198,6 +230,8 @@ function normalUrl(text) {
   try {
     const { protocol, origin, pathname, username, password } = new URL(text)
     if (/^https?:$/.test(protocol) && username + password === '') return origin + pathname
-  } catch { /* not a URL: falls through */ }
+  } catch {
+    /* not a URL: falls through */
+  }
   return Symbol('no URL')
 }

@@ -31,9 +31,18 @@ const accountEc = ec()
 const p384 = ec('P-384')
 
 const thumbprint = ({ jwk }) => b64u(sha256(JSON.stringify({ crv: jwk.crv, kty: jwk.kty, x: jwk.x, y: jwk.y })))
-const hmac = (key, hash = 'sha256') => (input) => createHmac(hash, key).update(input).digest()
-const ecdsa = ({ privateKey }, dsaEncoding = 'ieee-p1363') => (input) => sign('sha256', Buffer.from(input), { key: privateKey, dsaEncoding })
-const rs256 = ({ privateKey }) => (input) => sign('sha256', Buffer.from(input), privateKey)
+const hmac =
+  (key, hash = 'sha256') =>
+  (input) =>
+    createHmac(hash, key).update(input).digest()
+const ecdsa =
+  ({ privateKey }, dsaEncoding = 'ieee-p1363') =>
+  (input) =>
+    sign('sha256', Buffer.from(input), { key: privateKey, dsaEncoding })
+const rs256 =
+  ({ privateKey }) =>
+  (input) =>
+    sign('sha256', Buffer.from(input), privateKey)
 const jws = (header, payload, signer) => {
   const input = `${b64u(json(header))}.${b64u(typeof payload === 'string' || Buffer.isBuffer(payload) ? payload : json(payload))}`
   return `${input}.${b64u(signer(input))}`
@@ -41,8 +50,15 @@ const jws = (header, payload, signer) => {
 
 // ---- good parts, which each case alters ----
 
-const WEB = { exp: NOW + 120, ip: '192.0.2.1', arc: 'EAM2W37PSU', embed: { 'hcap:site': { challenge_ts: '2027-01-15T08:00:00Z', hostname: 'app.example.com' } }, cnf: { jkt: thumbprint(session) } }
-const token = (change = {}, header = { typ: 'JWT', alg: 'HS256' }, signer = hmac(secret)) => jws(header, merge(WEB, change), signer)
+const WEB = {
+  exp: NOW + 120,
+  ip: '192.0.2.1',
+  arc: 'EAM2W37PSU',
+  embed: { 'hcap:site': { challenge_ts: '2027-01-15T08:00:00Z', hostname: 'app.example.com' } },
+  cnf: { jkt: thumbprint(session) },
+}
+const token = (change = {}, header = { typ: 'JWT', alg: 'HS256' }, signer = hmac(secret)) =>
+  jws(header, merge(WEB, change), signer)
 const GOOD = token()
 const unbound = (change = {}) => token({ cnf: undefined, ...change })
 const MOBILE = unbound({ embed: undefined, did: 'device' })
@@ -50,7 +66,8 @@ const MOBILE = unbound({ embed: undefined, did: 'device' })
 let count = 0
 const HEADER = { typ: 'dpop+jwt', alg: 'ES256', jwk: session.jwk }
 const claimsFor = (text) => ({ jti: `jti-${++count}`, htm: 'POST', htu: URL, iat: NOW, ath: b64u(sha256(text)) })
-const proof = (change = {}, header = {}, signer = ecdsa(session), text = GOOD) => jws(merge(HEADER, header), merge(claimsFor(text), change), signer)
+const proof = (change = {}, header = {}, signer = ecdsa(session), text = GOOD) =>
+  jws(merge(HEADER, header), merge(claimsFor(text), change), signer)
 const rawProof = (payload) => jws(HEADER, payload, ecdsa(session))
 
 /** `change` over `base`, where undefined takes a member away. */
@@ -59,16 +76,49 @@ function merge(base, change) {
 }
 
 const cases = []
-const CHALLENGE = { token_missing: 'none', body_unread: null, replay_store: null, proof_nonce_missing: 'use_dpop_nonce', proof_nonce: 'use_dpop_nonce' }
+const CHALLENGE = {
+  token_missing: 'none',
+  body_unread: null,
+  replay_store: null,
+  proof_nonce_missing: 'use_dpop_nonce',
+  proof_nonce: 'use_dpop_nonce',
+}
 /** `name`: what is tried. `error`: the library's code, or null when the request is good. */
-function add(name, error, { tokens = [GOOD], proofs = [proof()], config = {}, runs = ALL, method = 'POST', url = URL, body = null, binding = null, earlier = [] } = {}) {
+function add(
+  name,
+  error,
+  {
+    tokens = [GOOD],
+    proofs = [proof()],
+    config = {},
+    runs = ALL,
+    method = 'POST',
+    url = URL,
+    body = null,
+    binding = null,
+    earlier = [],
+  } = {},
+) {
   const headers = [...tokens.map((t) => ['Approov-Token', t]), ...proofs.map((p) => ['DPoP', p])]
-  const challenge = error === null ? null : error in CHALLENGE ? CHALLENGE[error] : /^(token|binding|key_binding)_/.test(error) ? 'invalid_token' : 'invalid_dpop_proof'
+  const challenge =
+    error === null
+      ? null
+      : error in CHALLENGE
+        ? CHALLENGE[error]
+        : /^(token|binding|key_binding)_/.test(error)
+          ? 'invalid_token'
+          : 'invalid_dpop_proof'
   cases.push({ name, runs, config, earlier, request: { method, url, headers, body, binding }, error, challenge })
 }
 const tokenCase = (name, error, text, more = {}) => add(name, error, { tokens: [text], proofs: [], ...more })
 const proofCase = (name, error, text, more = {}) => add(name, error, { proofs: [text], ...more })
-const request = (proofs, tokens = [GOOD]) => ({ method: 'POST', url: URL, headers: [...tokens.map((t) => ['Approov-Token', t]), ...proofs.map((p) => ['DPoP', p])], body: null, binding: null })
+const request = (proofs, tokens = [GOOD]) => ({
+  method: 'POST',
+  url: URL,
+  headers: [...tokens.map((t) => ['Approov-Token', t]), ...proofs.map((p) => ['DPoP', p])],
+  body: null,
+  binding: null,
+})
 
 // ---- good ones, so that the refusals below are not for another reason ----
 
@@ -77,13 +127,22 @@ tokenCase('a mobile token without proof', null, MOBILE)
 tokenCase('a token that tells no channel', null, unbound({ embed: undefined }))
 tokenCase('a token without typ', null, jws({ alg: 'HS256' }, { exp: NOW + 1 }, hmac(secret)))
 tokenCase('a kid beside an unnamed key', null, jws({ alg: 'HS256', kid: 'any' }, { exp: NOW + 1 }, hmac(secret)))
-tokenCase('results of all check services', null, unbound({ embed: {
-  'fp:public': { visitorId: 'visitor', visits: [{ requestId: 'request' }, {}], extra: 1 },
-  'hcap:site': { challenge_ts: '2027-01-15T08:00:00Z', hostname: 'one.example' },
-  'recap:site': { hostname: 'two.example' },
-  'new:service': {},
-} }))
-add('an unknown claim', null, { tokens: [token({ extra: [1] })], proofs: [proof({}, {}, ecdsa(session), token({ extra: [1] }))] })
+tokenCase(
+  'results of all check services',
+  null,
+  unbound({
+    embed: {
+      'fp:public': { visitorId: 'visitor', visits: [{ requestId: 'request' }, {}], extra: 1 },
+      'hcap:site': { challenge_ts: '2027-01-15T08:00:00Z', hostname: 'one.example' },
+      'recap:site': { hostname: 'two.example' },
+      'new:service': {},
+    },
+  }),
+)
+add('an unknown claim', null, {
+  tokens: [token({ extra: [1] })],
+  proofs: [proof({}, {}, ecdsa(session), token({ extra: [1] }))],
+})
 
 // ---- token: form ----
 
@@ -103,41 +162,104 @@ tokenCase('a header that is not JSON', 'token_malformed', jws('{"alg":"HS256"', 
 tokenCase('a header that is an array', 'token_malformed', jws('["HS256"]', WEB, hmac(secret)))
 tokenCase('a header without alg', 'token_malformed', jws({ typ: 'JWT' }, WEB, hmac(secret)))
 tokenCase('a header whose alg is a number', 'token_malformed', jws({ alg: 256 }, WEB, hmac(secret)))
-tokenCase('a header that names alg twice', 'token_duplicate_member', jws('{"alg":"none","alg":"HS256"}', unboundClaims(), hmac(secret)), { runs: RUST })
+tokenCase(
+  'a header that names alg twice',
+  'token_duplicate_member',
+  jws('{"alg":"none","alg":"HS256"}', unboundClaims(), hmac(secret)),
+  { runs: RUST },
+)
 tokenCase('an oversized token', 'token_too_large', unbound({ pad: 'x'.repeat(16_384) }))
-tokenCase('the longest token', null, ofLength(16_384, (pad) => unboundToken({ pad }, hmac(secret))))
-tokenCase('a token that is one byte too long', 'token_too_large', ofLength(16_385, (pad) => unboundToken({ pad }, hmac(secret))))
+tokenCase(
+  'the longest token',
+  null,
+  ofLength(16_384, (pad) => unboundToken({ pad }, hmac(secret))),
+)
+tokenCase(
+  'a token that is one byte too long',
+  'token_too_large',
+  ofLength(16_385, (pad) => unboundToken({ pad }, hmac(secret))),
+)
 tokenCase('padding after the signature', 'token_malformed', `${MOBILE}=`, { runs: RUST })
 tokenCase('stray bits at the end of the signature', 'token_malformed', strayBits(MOBILE), { runs: RUST })
-tokenCase('the other base64 alphabet', 'token_malformed', MOBILE.replace(/\.([^.]*)\.[^.]*$/, (_, payload) => `.${payload}.${hmac(secret)(MOBILE.slice(0, MOBILE.lastIndexOf('.'))).toString('base64')}`), { runs: RUST })
+tokenCase(
+  'the other base64 alphabet',
+  'token_malformed',
+  MOBILE.replace(
+    /\.([^.]*)\.[^.]*$/,
+    (_, payload) => `.${payload}.${hmac(secret)(MOBILE.slice(0, MOBILE.lastIndexOf('.'))).toString('base64')}`,
+  ),
+  { runs: RUST },
+)
 
 // ---- token: algorithm, key, signature ----
 
 for (const alg of ['none', 'None', 'NONE', '']) {
-  tokenCase(`alg ${alg || 'empty'} and no signature`, 'token_algorithm', jws({ alg }, unboundClaims(), () => ''))
+  tokenCase(
+    `alg ${alg || 'empty'} and no signature`,
+    'token_algorithm',
+    jws({ alg }, unboundClaims(), () => ''),
+  )
 }
 tokenCase('alg none with a good signature', 'token_algorithm', jws({ alg: 'none' }, unboundClaims(), hmac(secret)))
 tokenCase('alg in lower case', 'token_algorithm', jws({ alg: 'hs256' }, unboundClaims(), hmac(secret)))
 tokenCase('HS384 with the secret', 'token_algorithm', jws({ alg: 'HS384' }, unboundClaims(), hmac(secret, 'sha384')))
 tokenCase('HS512 with the secret', 'token_algorithm', jws({ alg: 'HS512' }, unboundClaims(), hmac(secret, 'sha512')))
 tokenCase('RS256 by a stranger', 'token_algorithm', jws({ alg: 'RS256' }, unboundClaims(), rs256(rsa)))
-tokenCase('ES256 with the key in the header', 'token_algorithm', jws({ alg: 'ES256', jwk: stranger.jwk }, unboundClaims(), ecdsa(stranger)))
+tokenCase(
+  'ES256 with the key in the header',
+  'token_algorithm',
+  jws({ alg: 'ES256', jwk: stranger.jwk }, unboundClaims(), ecdsa(stranger)),
+)
 tokenCase('a proof in place of the token', 'token_type', proof())
 tokenCase('signed with another secret', 'token_signature', unboundToken({}, hmac(otherSecret)))
 tokenCase('signed with an empty secret', 'token_signature', unboundToken({}, hmac('')))
 tokenCase('signed with the text of the secret', 'token_signature', unboundToken({}, hmac(secret.toString('base64'))))
-tokenCase('kid that points to a file, signed with an empty secret', 'token_signature', jws({ alg: 'HS256', kid: '../../../../dev/null' }, unboundClaims(), hmac('')))
-tokenCase('kid with an injection, signed with its result', 'token_signature', jws({ alg: 'HS256', kid: "' UNION SELECT 'x' -- " }, unboundClaims(), hmac('x')))
-tokenCase('a key URL in the header', 'token_signature', jws({ alg: 'HS256', jku: 'https://evil.example/keys' }, unboundClaims(), hmac(otherSecret)))
-tokenCase('a secret in the header', 'token_signature', jws({ alg: 'HS256', jwk: { kty: 'oct', k: b64u(otherSecret) } }, unboundClaims(), hmac(otherSecret)))
-tokenCase('kid that is a number', 'token_malformed', jws({ alg: 'HS256', kid: 1 }, unboundClaims(), hmac(secret)), { runs: RUST })
+tokenCase(
+  'kid that points to a file, signed with an empty secret',
+  'token_signature',
+  jws({ alg: 'HS256', kid: '../../../../dev/null' }, unboundClaims(), hmac('')),
+)
+tokenCase(
+  'kid with an injection, signed with its result',
+  'token_signature',
+  jws({ alg: 'HS256', kid: "' UNION SELECT 'x' -- " }, unboundClaims(), hmac('x')),
+)
+tokenCase(
+  'a key URL in the header',
+  'token_signature',
+  jws({ alg: 'HS256', jku: 'https://evil.example/keys' }, unboundClaims(), hmac(otherSecret)),
+)
+tokenCase(
+  'a secret in the header',
+  'token_signature',
+  jws({ alg: 'HS256', jwk: { kty: 'oct', k: b64u(otherSecret) } }, unboundClaims(), hmac(otherSecret)),
+)
+tokenCase('kid that is a number', 'token_malformed', jws({ alg: 'HS256', kid: 1 }, unboundClaims(), hmac(secret)), {
+  runs: RUST,
+})
 tokenCase('an empty signature', 'token_signature', `${MOBILE.slice(0, MOBILE.lastIndexOf('.'))}.`)
-tokenCase('a truncated signature', 'token_signature', jws({ alg: 'HS256' }, unboundClaims(), (input) => hmac(secret)(input).subarray(0, 31)))
-tokenCase('a signature with a byte more', 'token_signature', jws({ alg: 'HS256' }, unboundClaims(), (input) => Buffer.concat([hmac(secret)(input), Buffer.alloc(1)])))
-tokenCase('a payload that was altered', 'token_signature', MOBILE.replace(/\.[^.]*\./, `.${b64u(json({ exp: NOW + 9999, did: 'device' }))}.`))
+tokenCase(
+  'a truncated signature',
+  'token_signature',
+  jws({ alg: 'HS256' }, unboundClaims(), (input) => hmac(secret)(input).subarray(0, 31)),
+)
+tokenCase(
+  'a signature with a byte more',
+  'token_signature',
+  jws({ alg: 'HS256' }, unboundClaims(), (input) => Buffer.concat([hmac(secret)(input), Buffer.alloc(1)])),
+)
+tokenCase(
+  'a payload that was altered',
+  'token_signature',
+  MOBILE.replace(/\.[^.]*\./, `.${b64u(json({ exp: NOW + 9999, did: 'device' }))}.`),
+)
 tokenCase('a header that was altered', 'token_signature', MOBILE.replace(/^[^.]*/, b64u('{"alg":"HS256"}')))
 tokenCase('crit', 'token_critical_header', jws({ alg: 'HS256', crit: ['exp'], exp: 1 }, unboundClaims(), hmac(secret)))
-tokenCase('crit with b64', 'token_critical_header', jws({ alg: 'HS256', crit: ['b64'], b64: true }, unboundClaims(), hmac(secret)))
+tokenCase(
+  'crit with b64',
+  'token_critical_header',
+  jws({ alg: 'HS256', crit: ['b64'], b64: true }, unboundClaims(), hmac(secret)),
+)
 tokenCase('an empty crit', 'token_critical_header', jws({ alg: 'HS256', crit: [] }, unboundClaims(), hmac(secret)))
 tokenCase('a token of another type', 'token_type', jws({ alg: 'HS256', typ: 'at+jwt' }, unboundClaims(), hmac(secret)))
 tokenCase('typ that is a number', 'token_type', jws({ alg: 'HS256', typ: 1 }, unboundClaims(), hmac(secret)))
@@ -146,15 +268,42 @@ tokenCase('typ that is a number', 'token_type', jws({ alg: 'HS256', typ: 1 }, un
 
 tokenCase('a payload that is not JSON', 'token_malformed', jws({ alg: 'HS256' }, 'exp', hmac(secret)))
 tokenCase('a payload that is an array', 'token_malformed', jws({ alg: 'HS256' }, '[1]', hmac(secret)))
-tokenCase('a payload nested deeper than any reader should follow', 'token_malformed', jws({ alg: 'HS256' }, `{"exp":${NOW + 60},"x":${'['.repeat(2000)}${']'.repeat(2000)}}`, hmac(secret)), { runs: RUST })
-tokenCase('a payload that is not UTF-8', 'token_malformed', jws({ alg: 'HS256' }, Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]), hmac(secret)))
-tokenCase('a claim named twice', 'token_duplicate_member', jws({ alg: 'HS256' }, `{"exp":${NOW - 60},"exp":${NOW + 60}}`, hmac(secret)), { runs: RUST })
-tokenCase('a claim named twice, deep', 'token_duplicate_member', jws({ alg: 'HS256' }, `{"exp":${NOW + 60},"embed":{"fp:k":{"visitorId":"a","visitorId":"b"}}}`, hmac(secret)), { runs: RUST })
-for (const [name, exp] of [['no exp', undefined], ['exp as text', String(NOW + 60)], ['exp null', null], ['exp true', true], ['exp in a list', [NOW + 60]]]) {
+tokenCase(
+  'a payload nested deeper than any reader should follow',
+  'token_malformed',
+  jws({ alg: 'HS256' }, `{"exp":${NOW + 60},"x":${'['.repeat(2000)}${']'.repeat(2000)}}`, hmac(secret)),
+  { runs: RUST },
+)
+tokenCase(
+  'a payload that is not UTF-8',
+  'token_malformed',
+  jws({ alg: 'HS256' }, Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d]), hmac(secret)),
+)
+tokenCase(
+  'a claim named twice',
+  'token_duplicate_member',
+  jws({ alg: 'HS256' }, `{"exp":${NOW - 60},"exp":${NOW + 60}}`, hmac(secret)),
+  { runs: RUST },
+)
+tokenCase(
+  'a claim named twice, deep',
+  'token_duplicate_member',
+  jws({ alg: 'HS256' }, `{"exp":${NOW + 60},"embed":{"fp:k":{"visitorId":"a","visitorId":"b"}}}`, hmac(secret)),
+  { runs: RUST },
+)
+for (const [name, exp] of [
+  ['no exp', undefined],
+  ['exp as text', String(NOW + 60)],
+  ['exp null', null],
+  ['exp true', true],
+  ['exp in a list', [NOW + 60]],
+]) {
   tokenCase(name, 'token_claim', unbound({ exp }))
 }
 tokenCase('a negative exp', 'token_claim', unbound({ exp: -1 }), { runs: RUST })
-tokenCase('exp beyond all numbers', 'token_malformed', jws({ alg: 'HS256' }, '{"exp":1e999}', hmac(secret)), { runs: RUST })
+tokenCase('exp beyond all numbers', 'token_malformed', jws({ alg: 'HS256' }, '{"exp":1e999}', hmac(secret)), {
+  runs: RUST,
+})
 tokenCase('exp long past', 'token_expired', unbound({ exp: 1 }))
 tokenCase('exp past by more than the leeway', 'token_expired', unbound({ exp: NOW - 6 }))
 tokenCase('exp past by the leeway', 'token_expired', unbound({ exp: NOW - 5 }))
@@ -164,13 +313,27 @@ tokenCase('exp in milliseconds', null, unbound({ exp: (NOW + 60) * 1000 }))
 tokenCase('nbf to come', 'token_not_yet_valid', unbound({ nbf: NOW + 60 }))
 tokenCase('nbf within the leeway', null, unbound({ nbf: NOW + 5 }))
 tokenCase('nbf as text', 'token_claim', unbound({ nbf: 'now' }))
-for (const [name, cnf] of [['empty', {}], ['null', null], ['text', thumbprint(session)], ['number', { jkt: 1 }], ['short', { jkt: 'AAAA' }], ['padded', { jkt: `${thumbprint(session)}=` }], ['a key', { jwk: session.jwk }], ['certificate', { 'x5t#S256': thumbprint(session) }]]) {
-  tokenCase(`cnf of another form: ${name}`, 'token_claim', token({ cnf }), { proofs: [proof({}, {}, ecdsa(session), token({ cnf }))], runs: name === 'padded' || name === 'short' ? RUST : ALL })
+for (const [name, cnf] of [
+  ['empty', {}],
+  ['null', null],
+  ['text', thumbprint(session)],
+  ['number', { jkt: 1 }],
+  ['short', { jkt: 'AAAA' }],
+  ['padded', { jkt: `${thumbprint(session)}=` }],
+  ['a key', { jwk: session.jwk }],
+  ['certificate', { 'x5t#S256': thumbprint(session) }],
+]) {
+  tokenCase(`cnf of another form: ${name}`, 'token_claim', token({ cnf }), {
+    proofs: [proof({}, {}, ecdsa(session), token({ cnf }))],
+    runs: name === 'padded' || name === 'short' ? RUST : ALL,
+  })
 }
 tokenCase('embed that is a list', 'token_claim', unbound({ embed: [] }))
 tokenCase('embed null', 'token_claim', unbound({ embed: null }))
 tokenCase('an embedded result that is text', 'token_claim', unbound({ embed: { 'hcap:k': 'passed' } }), { runs: RUST })
-tokenCase('a Fingerprint result without visitor', 'token_claim', unbound({ embed: { 'fp:k': { visits: [] } } }), { runs: RUST })
+tokenCase('a Fingerprint result without visitor', 'token_claim', unbound({ embed: { 'fp:k': { visits: [] } } }), {
+  runs: RUST,
+})
 tokenCase('web and mobile at once', 'token_claim', unbound({ did: 'device' }))
 tokenCase('did that is a number', 'token_claim', unbound({ embed: undefined, did: 1 }))
 tokenCase('ip that is a number', 'token_claim', unbound({ ip: 1 }), { runs: RUST })
@@ -178,7 +341,9 @@ tokenCase('ip that is a number', 'token_claim', unbound({ ip: 1 }), { runs: RUST
 // ---- channel, binding ----
 
 tokenCase('a mobile token where web is asked for', 'token_channel', MOBILE, { config: { channel: 'web' } })
-tokenCase('an unmarked token where web is asked for', 'token_channel', unbound({ embed: undefined }), { config: { channel: 'web' } })
+tokenCase('an unmarked token where web is asked for', 'token_channel', unbound({ embed: undefined }), {
+  config: { channel: 'web' },
+})
 add('a web token where web is asked for', null, { config: { channel: 'web' } })
 add('a web token where mobile is asked for', 'token_channel', { config: { channel: 'mobile' } })
 const pay = (data) => sha256(data).toString('base64')
@@ -190,9 +355,15 @@ tokenCase('bound, and nothing to compare with', null, BOUND)
 tokenCase('not bound, and must be', 'binding_missing', MOBILE, { binding: 'Bearer user' })
 tokenCase('the data to bind to is missing', 'binding_data_missing', BOUND, { config: { require_binding: true } })
 tokenCase('pay in base64url', 'token_claim', unbound({ pay: b64u(Buffer.alloc(32, 0xfb)) }), { binding: 'x' })
-tokenCase('pay without padding', 'token_claim', unbound({ pay: pay('Bearer user').replace('=', '') }), { binding: 'Bearer user' })
-tokenCase('pay of another length', 'token_claim', unbound({ pay: Buffer.alloc(31).toString('base64') }), { binding: 'x' })
-tokenCase('pay in hex', 'token_claim', unbound({ pay: sha256('Bearer user').toString('hex') }), { binding: 'Bearer user' })
+tokenCase('pay without padding', 'token_claim', unbound({ pay: pay('Bearer user').replace('=', '') }), {
+  binding: 'Bearer user',
+})
+tokenCase('pay of another length', 'token_claim', unbound({ pay: Buffer.alloc(31).toString('base64') }), {
+  binding: 'x',
+})
+tokenCase('pay in hex', 'token_claim', unbound({ pay: sha256('Bearer user').toString('hex') }), {
+  binding: 'Bearer user',
+})
 tokenCase('pay that is the data itself', 'token_claim', unbound({ pay: 'Bearer user' }), { binding: 'Bearer user' })
 
 // ---- proof: presence ----
@@ -202,9 +373,16 @@ add('no proof where it is optional', null, { proofs: [], config: { proof: 'optio
 add('no proof where one is required', 'proof_missing', { proofs: [], config: { proof: 'required' } })
 add('a proof where one is required', null, { config: { proof: 'required' } })
 add('two proofs', 'proof_repeated', { proofs: [proof(), proof()] })
-add('a bad proof where it is optional', 'proof_signature', { proofs: [proof({}, {}, ecdsa(stranger))], config: { proof: 'optional' } })
-tokenCase('a token without cnf where a proof is required', 'key_binding_missing', MOBILE, { config: { proof: 'required' } })
-tokenCase('a proof with a token that is bound to no key', 'key_binding_missing', MOBILE, { proofs: [proof({}, {}, ecdsa(session), MOBILE)] })
+add('a bad proof where it is optional', 'proof_signature', {
+  proofs: [proof({}, {}, ecdsa(stranger))],
+  config: { proof: 'optional' },
+})
+tokenCase('a token without cnf where a proof is required', 'key_binding_missing', MOBILE, {
+  config: { proof: 'required' },
+})
+tokenCase('a proof with a token that is bound to no key', 'key_binding_missing', MOBILE, {
+  proofs: [proof({}, {}, ecdsa(session), MOBILE)],
+})
 
 // ---- proof: form, header, key, signature ----
 
@@ -213,18 +391,48 @@ proofCase('a garbled proof', 'proof_malformed', 'a.b.c')
 proofCase('two proofs in one header', 'proof_malformed', `${proof()}, ${proof()}`)
 proofCase('a proof of two parts', 'proof_malformed', proof().split('.').slice(0, 2).join('.'))
 proofCase('an oversized proof', 'proof_too_large', proof({ pad: 'x'.repeat(8192) }))
-proofCase('the longest proof', null, ofLength(8192, (pad) => proof({ pad })))
-proofCase('a proof that is a little too long', 'proof_too_large', ofLength(8194, (pad) => proof({ pad })))
+proofCase(
+  'the longest proof',
+  null,
+  ofLength(8192, (pad) => proof({ pad })),
+)
+proofCase(
+  'a proof that is a little too long',
+  'proof_too_large',
+  ofLength(8194, (pad) => proof({ pad })),
+)
 proofCase('the token in place of the proof', 'proof_type', GOOD)
 proofCase('no typ', 'proof_type', proof({}, { typ: undefined }))
 proofCase('typ JWT', 'proof_type', proof({}, { typ: 'JWT' }))
 proofCase('typ in upper case', 'proof_type', proof({}, { typ: 'DPOP+JWT' }))
-proofCase('proof alg none', 'proof_algorithm', proof({}, { alg: 'none' }, () => ''))
+proofCase(
+  'proof alg none',
+  'proof_algorithm',
+  proof({}, { alg: 'none' }, () => ''),
+)
 proofCase('proof alg none with a good signature', 'proof_algorithm', proof({}, { alg: 'none' }))
-proofCase('HS256 with the public key as secret', 'proof_algorithm', proof({}, { alg: 'HS256' }, hmac(session.publicKey.export({ format: 'pem', type: 'spki' }))))
-proofCase('HS256 with a symmetric jwk', 'proof_algorithm', proof({}, { alg: 'HS256', jwk: { kty: 'oct', k: b64u(otherSecret) } }, hmac(otherSecret)))
-proofCase('RS256', 'proof_algorithm', proof({}, { alg: 'RS256', jwk: rsa.publicKey.export({ format: 'jwk' }) }, rs256(rsa)))
-proofCase('ES384', 'proof_algorithm', proof({}, { alg: 'ES384', jwk: p384.jwk }, (input) => sign('sha384', Buffer.from(input), { key: p384.privateKey, dsaEncoding: 'ieee-p1363' })))
+proofCase(
+  'HS256 with the public key as secret',
+  'proof_algorithm',
+  proof({}, { alg: 'HS256' }, hmac(session.publicKey.export({ format: 'pem', type: 'spki' }))),
+)
+proofCase(
+  'HS256 with a symmetric jwk',
+  'proof_algorithm',
+  proof({}, { alg: 'HS256', jwk: { kty: 'oct', k: b64u(otherSecret) } }, hmac(otherSecret)),
+)
+proofCase(
+  'RS256',
+  'proof_algorithm',
+  proof({}, { alg: 'RS256', jwk: rsa.publicKey.export({ format: 'jwk' }) }, rs256(rsa)),
+)
+proofCase(
+  'ES384',
+  'proof_algorithm',
+  proof({}, { alg: 'ES384', jwk: p384.jwk }, (input) =>
+    sign('sha384', Buffer.from(input), { key: p384.privateKey, dsaEncoding: 'ieee-p1363' }),
+  ),
+)
 proofCase('ES256 with a P-384 key', 'proof_key', proof({}, { jwk: p384.jwk }, ecdsa(p384)))
 proofCase('a secp256k1 key', 'proof_key', proof({}, { jwk: { ...session.jwk, crv: 'secp256k1' } }))
 proofCase('no jwk', 'proof_key', proof({}, { jwk: undefined }))
@@ -235,30 +443,78 @@ proofCase('a symmetric jwk', 'proof_private_key', proof({}, { jwk: { kty: 'oct',
 proofCase('a jwk with its private part', 'proof_private_key', proof({}, { jwk: session.private }))
 proofCase('a jwk with an empty private part', 'proof_private_key', proof({}, { jwk: { ...session.jwk, d: '' } }))
 proofCase('a point that is not on the curve', 'proof_key', proof({}, { jwk: { ...session.jwk, y: session.jwk.x } }))
-proofCase('the point zero', 'proof_key', proof({}, { jwk: { ...session.jwk, x: b64u(Buffer.alloc(32)), y: b64u(Buffer.alloc(32)) } }))
+proofCase(
+  'the point zero',
+  'proof_key',
+  proof({}, { jwk: { ...session.jwk, x: b64u(Buffer.alloc(32)), y: b64u(Buffer.alloc(32)) } }),
+)
 proofCase('a short coordinate', 'proof_key', proof({}, { jwk: { ...session.jwk, x: 'AAAA' } }))
 proofCase('a jwk without y', 'proof_key', proof({}, { jwk: { ...session.jwk, y: undefined } }))
-proofCase('a padded coordinate', 'proof_key', proof({}, { jwk: { ...session.jwk, x: `${session.jwk.x}=` } }), { runs: RUST })
+proofCase('a padded coordinate', 'proof_key', proof({}, { jwk: { ...session.jwk, x: `${session.jwk.x}=` } }), {
+  runs: RUST,
+})
 proofCase('a key for encryption', 'proof_key', proof({}, { jwk: { ...session.jwk, use: 'enc' } }), { runs: RUST })
-proofCase('a key for signing only', 'proof_key', proof({}, { jwk: { ...session.jwk, key_ops: ['sign'] } }), { runs: RUST })
-proofCase('a key for another algorithm', 'proof_key', proof({}, { jwk: { ...session.jwk, alg: 'ES512' } }), { runs: RUST })
+proofCase('a key for signing only', 'proof_key', proof({}, { jwk: { ...session.jwk, key_ops: ['sign'] } }), {
+  runs: RUST,
+})
+proofCase('a key for another algorithm', 'proof_key', proof({}, { jwk: { ...session.jwk, alg: 'ES512' } }), {
+  runs: RUST,
+})
 proofCase('proof with crit', 'proof_critical_header', proof({}, { crit: ['exp'], exp: 1 }))
-proofCase('a header that names jwk twice', 'proof_duplicate_member', jws(JSON.stringify(HEADER).replace('"jwk"', '"jwk":{},"jwk"'), claimsFor(GOOD), ecdsa(session)), { runs: RUST })
+proofCase(
+  'a header that names jwk twice',
+  'proof_duplicate_member',
+  jws(JSON.stringify(HEADER).replace('"jwk"', '"jwk":{},"jwk"'), claimsFor(GOOD), ecdsa(session)),
+  { runs: RUST },
+)
 proofCase('signed by another key than jwk', 'proof_signature', proof({}, {}, ecdsa(stranger)))
 proofCase('a DER signature', 'proof_signature', proof({}, {}, ecdsa(session, 'der')))
-proofCase('a proof with an empty signature', 'proof_signature', proof({}, {}, () => ''))
-proofCase('a proof with a short signature', 'proof_signature', proof({}, {}, (input) => ecdsa(session)(input).subarray(0, 63)))
-proofCase('a proof with a long signature', 'proof_signature', proof({}, {}, (input) => Buffer.concat([ecdsa(session)(input), Buffer.alloc(1)])))
-proofCase('a signature of zeros', 'proof_signature', proof({}, {}, () => Buffer.alloc(64)))
-proofCase('a signature with r = 0', 'proof_signature', proof({}, {}, (input) => Buffer.concat([Buffer.alloc(32), ecdsa(session)(input).subarray(32)])))
-proofCase('a signature of the greatest numbers', 'proof_signature', proof({}, {}, () => Buffer.alloc(64, 0xff)))
-proofCase('claims that were altered', 'proof_signature', proof().replace(/\.[^.]*\./, `.${b64u(json(claimsFor(GOOD)))}.`))
+proofCase(
+  'a proof with an empty signature',
+  'proof_signature',
+  proof({}, {}, () => ''),
+)
+proofCase(
+  'a proof with a short signature',
+  'proof_signature',
+  proof({}, {}, (input) => ecdsa(session)(input).subarray(0, 63)),
+)
+proofCase(
+  'a proof with a long signature',
+  'proof_signature',
+  proof({}, {}, (input) => Buffer.concat([ecdsa(session)(input), Buffer.alloc(1)])),
+)
+proofCase(
+  'a signature of zeros',
+  'proof_signature',
+  proof({}, {}, () => Buffer.alloc(64)),
+)
+proofCase(
+  'a signature with r = 0',
+  'proof_signature',
+  proof({}, {}, (input) => Buffer.concat([Buffer.alloc(32), ecdsa(session)(input).subarray(32)])),
+)
+proofCase(
+  'a signature of the greatest numbers',
+  'proof_signature',
+  proof({}, {}, () => Buffer.alloc(64, 0xff)),
+)
+proofCase(
+  'claims that were altered',
+  'proof_signature',
+  proof().replace(/\.[^.]*\./, `.${b64u(json(claimsFor(GOOD)))}.`),
+)
 
 // ---- proof: claims ----
 
 proofCase('claims that are not JSON', 'proof_malformed', rawProof('htm'))
 proofCase('claims in a list', 'proof_malformed', rawProof('[]'))
-proofCase('a proof that names a claim twice', 'proof_duplicate_member', rawProof(JSON.stringify(claimsFor(GOOD)).replace('{', '{"htm":"GET",')), { runs: RUST })
+proofCase(
+  'a proof that names a claim twice',
+  'proof_duplicate_member',
+  rawProof(JSON.stringify(claimsFor(GOOD)).replace('{', '{"htm":"GET",')),
+  { runs: RUST },
+)
 for (const claim of ['jti', 'htm', 'htu', 'iat']) {
   proofCase(`no ${claim}`, 'proof_claim', proof({ [claim]: undefined }))
   proofCase(`${claim} in a list`, 'proof_claim', proof({ [claim]: [claimsFor(GOOD)[claim]] }))
@@ -272,7 +528,9 @@ proofCase('a negative iat', 'proof_claim', proof({ iat: -1 }), { runs: RUST })
 proofCase('a fractional iat', null, proof({ iat: NOW - 0.5 }))
 proofCase('a relative htu', 'proof_claim', proof({ htu: '/shapes' }))
 proofCase('htu of another scheme', 'proof_claim', proof({ htu: 'ftp://api.example.com/shapes' }), { runs: RUST })
-proofCase('htu with user information', 'proof_claim', proof({ htu: 'https://user@api.example.com/shapes' }), { runs: RUST })
+proofCase('htu with user information', 'proof_claim', proof({ htu: 'https://user@api.example.com/shapes' }), {
+  runs: RUST,
+})
 proofCase('ath that is a number', 'proof_claim', proof({ ath: 1 }), { runs: RUST })
 proofCase('msgs that is a number', 'proof_claim', proof({ msgs: 1 }), { runs: RUST, body: '' })
 
@@ -282,21 +540,36 @@ proofCase('another method', 'proof_method', proof({ htm: 'GET' }))
 proofCase('the method in lower case', 'proof_method', proof({ htm: 'post' }))
 proofCase('a good GET', null, proof({ htm: 'GET' }), { method: 'GET' })
 for (const [name, htu] of [
-  ['scheme', 'http://api.example.com/shapes'], ['host', 'https://evil.example/shapes'], ['parent domain', 'https://example.com/shapes'], ['subdomain', 'https://api.example.com.evil.example/shapes'],
-  ['port', 'https://api.example.com:8443/shapes'], ['path', 'https://api.example.com/circles'], ['path, longer', 'https://api.example.com/shapes/1'], ['path, slash', 'https://api.example.com/shapes/'],
-  ['path, case', 'https://api.example.com/Shapes'], ['no path', 'https://api.example.com'], ['dot at the end of the host', 'https://api.example.com./shapes'], ['slashes', 'https://api.example.com//shapes'],
+  ['scheme', 'http://api.example.com/shapes'],
+  ['host', 'https://evil.example/shapes'],
+  ['parent domain', 'https://example.com/shapes'],
+  ['subdomain', 'https://api.example.com.evil.example/shapes'],
+  ['port', 'https://api.example.com:8443/shapes'],
+  ['path', 'https://api.example.com/circles'],
+  ['path, longer', 'https://api.example.com/shapes/1'],
+  ['path, slash', 'https://api.example.com/shapes/'],
+  ['path, case', 'https://api.example.com/Shapes'],
+  ['no path', 'https://api.example.com'],
+  ['dot at the end of the host', 'https://api.example.com./shapes'],
+  ['slashes', 'https://api.example.com//shapes'],
 ]) {
   proofCase(`another URL: ${name}`, 'proof_url', proof({ htu }))
 }
 for (const [name, htu] of [
-  ['host in upper case', 'HTTPS://API.example.COM/shapes'], ['default port', 'https://api.example.com:443/shapes'], ['a query', 'https://api.example.com/shapes?x=1'], ['a fragment', 'https://api.example.com/shapes#x'],
-  ['dot segments', 'https://api.example.com/x/../shapes'], ['an encoded letter', 'https://api.example.com/%73hapes'],
+  ['host in upper case', 'HTTPS://API.example.COM/shapes'],
+  ['default port', 'https://api.example.com:443/shapes'],
+  ['a query', 'https://api.example.com/shapes?x=1'],
+  ['a fragment', 'https://api.example.com/shapes#x'],
+  ['dot segments', 'https://api.example.com/x/../shapes'],
+  ['an encoded letter', 'https://api.example.com/%73hapes'],
 ]) {
   // URL parsers on the web leave encoded letters as they are, so only one of the three reads the last so.
   proofCase(`the same URL with ${name}`, null, proof({ htu }), { runs: name === 'an encoded letter' ? RUST : ALL })
 }
 proofCase('a query in the request', null, proof(), { url: `${URL}?page=2` })
-proofCase('an encoded slash', 'proof_url', proof({ htu: 'https://api.example.com/a/b' }), { url: 'https://api.example.com/a%2Fb' })
+proofCase('an encoded slash', 'proof_url', proof({ htu: 'https://api.example.com/a/b' }), {
+  url: 'https://api.example.com/a%2Fb',
+})
 proofCase('a request whose URL nobody knows', 'proof_url', proof(), { url: '' })
 proofCase('as old as is allowed', null, proof({ iat: NOW - 60 }))
 proofCase('older than is allowed', 'proof_too_old', proof({ iat: NOW - 61 }))
@@ -320,24 +593,53 @@ proofCase("another session's key and proof", 'proof_key_mismatch', proof({}, { j
 const once = proof()
 add('the same proof again', 'proof_replayed', { proofs: [once], earlier: [request([once])] })
 const twin = { jti: 'the same for both' }
-add('the same jti in a new proof', 'proof_replayed', { proofs: [proof({ ...twin, iat: NOW - 1 })], earlier: [request([proof(twin)])] })
+add('the same jti in a new proof', 'proof_replayed', {
+  proofs: [proof({ ...twin, iat: NOW - 1 })],
+  earlier: [request([proof(twin)])],
+})
 const strangerToken = token({ cnf: { jkt: thumbprint(stranger) } })
-add("another session's jti", null, { proofs: [proof(twin)], earlier: [request([proof(twin, { jwk: stranger.jwk }, ecdsa(stranger), strangerToken)], [strangerToken])] })
-add('a proof that was refused before is not used up', null, { proofs: [once], earlier: [{ ...request([once]), url: 'https://api.example.com/circles' }] })
-add('the same nonce again', 'nonce_reused', { proofs: [proof({ nonce: 'n' })], earlier: [request([proof({ nonce: 'n' })])] })
-add('the same nonce again, as an object', 'nonce_reused', { proofs: [proof({ nonce: { a: 1 } })], earlier: [request([proof({ nonce: { a: 1 } })])] })
-add('the same nonce where it is ignored', null, { proofs: [proof({ nonce: 'n' })], earlier: [request([proof({ nonce: 'n' })])], config: { nonce: 'ignored' } })
-add('a number and its text are two nonces', null, { proofs: [proof({ nonce: '1' })], earlier: [request([proof({ nonce: 1 })])] })
+add("another session's jti", null, {
+  proofs: [proof(twin)],
+  earlier: [request([proof(twin, { jwk: stranger.jwk }, ecdsa(stranger), strangerToken)], [strangerToken])],
+})
+add('a proof that was refused before is not used up', null, {
+  proofs: [once],
+  earlier: [{ ...request([once]), url: 'https://api.example.com/circles' }],
+})
+add('the same nonce again', 'nonce_reused', {
+  proofs: [proof({ nonce: 'n' })],
+  earlier: [request([proof({ nonce: 'n' })])],
+})
+add('the same nonce again, as an object', 'nonce_reused', {
+  proofs: [proof({ nonce: { a: 1 } })],
+  earlier: [request([proof({ nonce: { a: 1 } })])],
+})
+add('the same nonce where it is ignored', null, {
+  proofs: [proof({ nonce: 'n' })],
+  earlier: [request([proof({ nonce: 'n' })])],
+  config: { nonce: 'ignored' },
+})
+add('a number and its text are two nonces', null, {
+  proofs: [proof({ nonce: '1' })],
+  earlier: [request([proof({ nonce: 1 })])],
+})
 add('no nonce where it is required', 'proof_nonce_missing', { config: { nonce: 'required' } })
 add('a nonce where it is required', null, { proofs: [proof({ nonce: 'n' })], config: { nonce: 'required' } })
-add('a nonce that the server did not give', 'proof_nonce', { proofs: [proof({ nonce: 'mine' })], config: { accepted_nonce: 'given' } })
+add('a nonce that the server did not give', 'proof_nonce', {
+  proofs: [proof({ nonce: 'mine' })],
+  config: { accepted_nonce: 'given' },
+})
 add('no nonce where the server gave one', 'proof_nonce_missing', { config: { accepted_nonce: 'given' } })
-add('the nonce that the server gave', null, { proofs: [proof({ nonce: 'given' })], config: { accepted_nonce: 'given' } })
+add('the nonce that the server gave', null, {
+  proofs: [proof({ nonce: 'given' })],
+  config: { accepted_nonce: 'given' },
+})
 
 // ---- proof: message ----
 
 const BODY = '{"shape":"circle"}'
-const withMessage = (name, error, msgs, more = {}) => proofCase(`message: ${name}`, error, proof({ msgs }), { body: BODY, ...more })
+const withMessage = (name, error, msgs, more = {}) =>
+  proofCase(`message: ${name}`, error, proof({ msgs }), { body: BODY, ...more })
 withMessage('its hash', null, b64u(sha256(BODY)))
 withMessage('its signature', null, b64u(ecdsa(session)(BODY)))
 withMessage('the hash of an empty body', null, b64u(sha256('')), { body: '' })
@@ -367,13 +669,29 @@ tokenCase('an unknown kid', 'token_unknown_key', es({ kid: 'other' }), keyset)
 tokenCase('kid of the RSA key for ES256', 'token_unknown_key', es({ kid: 'rsa' }), keyset)
 tokenCase('ES256 by a stranger', 'token_signature', es({}, ecdsa(stranger)), keyset)
 tokenCase('ES256 in DER', 'token_signature', es({}, ecdsa(accountEc, 'der')), keyset)
-tokenCase('HS256 with the PEM of the RSA key', 'token_algorithm', jws({ alg: 'HS256', kid: 'rsa' }, unboundClaims(), hmac(rsa.publicKey.export({ format: 'pem', type: 'spki' }))), keyset)
-tokenCase('HS256 with the PEM of the EC key', 'token_algorithm', jws({ alg: 'HS256', kid: 'ec' }, unboundClaims(), hmac(accountEc.publicKey.export({ format: 'pem', type: 'spki' }))), keyset)
+tokenCase(
+  'HS256 with the PEM of the RSA key',
+  'token_algorithm',
+  jws({ alg: 'HS256', kid: 'rsa' }, unboundClaims(), hmac(rsa.publicKey.export({ format: 'pem', type: 'spki' }))),
+  keyset,
+)
+tokenCase(
+  'HS256 with the PEM of the EC key',
+  'token_algorithm',
+  jws({ alg: 'HS256', kid: 'ec' }, unboundClaims(), hmac(accountEc.publicKey.export({ format: 'pem', type: 'spki' }))),
+  keyset,
+)
 tokenCase('ES256 signature as RS256', 'token_signature', rs({}, ecdsa(accountEc)), keyset)
 tokenCase('PS256 by the RSA key', 'token_algorithm', rs({ alg: 'PS256' }), keyset)
 tokenCase('HS256 where keyset and secret are set', null, MOBILE, { runs: RUST, config: { keys: 'both' } })
-tokenCase('HS256 where it is not allowed', 'token_algorithm', MOBILE, { runs: RUST, config: { keys: 'both', algorithms: ['ES256'] } })
-tokenCase('RS256 where it is not allowed', 'token_algorithm', rs({}), { runs: RUST, config: { keys: 'both', algorithms: ['ES256'] } })
+tokenCase('HS256 where it is not allowed', 'token_algorithm', MOBILE, {
+  runs: RUST,
+  config: { keys: 'both', algorithms: ['ES256'] },
+})
+tokenCase('RS256 where it is not allowed', 'token_algorithm', rs({}), {
+  runs: RUST,
+  config: { keys: 'both', algorithms: ['ES256'] },
+})
 
 // ---- encrypted tokens ----
 
@@ -384,7 +702,9 @@ function jwe(content, { key = jweSecret, header = {}, alter = (parts) => parts, 
   }
   const keyIv = randomBytes(12)
   const [wrapped, keyTag] = seal(key, keyIv, '', contentKey)
-  const protectedHeader = b64u(json(merge({ alg: 'A256GCMKW', enc: 'A256GCM', cty: 'JWT', iv: b64u(keyIv), tag: b64u(keyTag) }, header)))
+  const protectedHeader = b64u(
+    json(merge({ alg: 'A256GCMKW', enc: 'A256GCM', cty: 'JWT', iv: b64u(keyIv), tag: b64u(keyTag) }, header)),
+  )
   const iv = randomBytes(12)
   const [ciphertext, tag] = seal(contentKey, iv, protectedHeader, content)
   return alter([protectedHeader, b64u(wrapped), b64u(iv), b64u(ciphertext), b64u(tag)]).join('.')
@@ -393,23 +713,68 @@ const flip = (part) => b64u(Buffer.from(part, 'base64url').map((byte, index) => 
 const encrypted = { runs: RUST, config: { jwe: true } }
 tokenCase('an encrypted token', null, jwe(MOBILE), encrypted)
 tokenCase('a signed token where encrypted ones are known too', null, MOBILE, encrypted)
-tokenCase('a signed token where encryption is required', 'token_not_encrypted', MOBILE, { runs: RUST, config: { jwe: true, require_encryption: true } })
+tokenCase('a signed token where encryption is required', 'token_not_encrypted', MOBILE, {
+  runs: RUST,
+  config: { jwe: true, require_encryption: true },
+})
 tokenCase('an encrypted token where none is known', 'token_algorithm', jwe(MOBILE), { runs: RUST })
 tokenCase('encrypted with another secret', 'token_decryption', jwe(MOBILE, { key: randomBytes(32) }), encrypted)
-tokenCase('encrypted, and signed with another secret', 'token_signature', jwe(unboundToken({}, hmac(otherSecret))), encrypted)
-tokenCase('encrypted, and the content is altered', 'token_decryption', jwe(MOBILE, { alter: ([a, b, c, d, e]) => [a, b, c, flip(d), e] }), encrypted)
-tokenCase('encrypted, and the tag is altered', 'token_decryption', jwe(MOBILE, { alter: ([a, b, c, d, e]) => [a, b, c, d, flip(e)] }), encrypted)
-tokenCase('encrypted, and the tag is cut', 'token_malformed', jwe(MOBILE, { alter: ([a, b, c, d, e]) => [a, b, c, d, e.slice(0, 8)] }), encrypted)
-tokenCase('encrypted, and the key is altered', 'token_decryption', jwe(MOBILE, { alter: ([a, b, c, d, e]) => [a, flip(b), c, d, e] }), encrypted)
-tokenCase('encrypted, and the header is altered', 'token_decryption', jwe(MOBILE, { alter: ([a, b, c, d, e]) => [b64u(Buffer.from(a, 'base64url').toString().replace('{', '{"x":1,')), b, c, d, e] }), encrypted)
-tokenCase('encrypted with a content key of 128 bits', 'token_decryption', jwe(MOBILE, { contentKey: randomBytes(16) }), encrypted)
+tokenCase(
+  'encrypted, and signed with another secret',
+  'token_signature',
+  jwe(unboundToken({}, hmac(otherSecret))),
+  encrypted,
+)
+tokenCase(
+  'encrypted, and the content is altered',
+  'token_decryption',
+  jwe(MOBILE, { alter: ([a, b, c, d, e]) => [a, b, c, flip(d), e] }),
+  encrypted,
+)
+tokenCase(
+  'encrypted, and the tag is altered',
+  'token_decryption',
+  jwe(MOBILE, { alter: ([a, b, c, d, e]) => [a, b, c, d, flip(e)] }),
+  encrypted,
+)
+tokenCase(
+  'encrypted, and the tag is cut',
+  'token_malformed',
+  jwe(MOBILE, { alter: ([a, b, c, d, e]) => [a, b, c, d, e.slice(0, 8)] }),
+  encrypted,
+)
+tokenCase(
+  'encrypted, and the key is altered',
+  'token_decryption',
+  jwe(MOBILE, { alter: ([a, b, c, d, e]) => [a, flip(b), c, d, e] }),
+  encrypted,
+)
+tokenCase(
+  'encrypted, and the header is altered',
+  'token_decryption',
+  jwe(MOBILE, {
+    alter: ([a, b, c, d, e]) => [b64u(Buffer.from(a, 'base64url').toString().replace('{', '{"x":1,')), b, c, d, e],
+  }),
+  encrypted,
+)
+tokenCase(
+  'encrypted with a content key of 128 bits',
+  'token_decryption',
+  jwe(MOBILE, { contentKey: randomBytes(16) }),
+  encrypted,
+)
 tokenCase('encrypted, and alg is dir', 'token_algorithm', jwe(MOBILE, { header: { alg: 'dir' } }), encrypted)
 tokenCase('encrypted, and enc is A128GCM', 'token_algorithm', jwe(MOBILE, { header: { enc: 'A128GCM' } }), encrypted)
 tokenCase('encrypted and compressed', 'token_algorithm', jwe(MOBILE, { header: { zip: 'DEF' } }), encrypted)
 tokenCase('encrypted with crit', 'token_critical_header', jwe(MOBILE, { header: { crit: ['x'], x: 1 } }), encrypted)
 tokenCase('encrypted, and iv is missing', 'token_malformed', jwe(MOBILE, { header: { iv: undefined } }), encrypted)
 tokenCase('encrypted, and iv has another length', 'token_malformed', jwe(MOBILE, { header: { iv: 'AAAA' } }), encrypted)
-tokenCase('encrypted claims without a signature', 'token_not_nested', jwe(json(unboundClaims()), { header: { cty: undefined } }), encrypted)
+tokenCase(
+  'encrypted claims without a signature',
+  'token_not_nested',
+  jwe(json(unboundClaims()), { header: { cty: undefined } }),
+  encrypted,
+)
 tokenCase('encrypted claims that say they are a token', 'token_malformed', jwe(json(unboundClaims())), encrypted)
 tokenCase('encrypted twice', 'token_malformed', jwe(jwe(MOBILE)), encrypted)
 tokenCase('encrypted alg none', 'token_algorithm', jwe(jws({ alg: 'none' }, unboundClaims(), () => '')), encrypted)
@@ -440,16 +805,26 @@ function strayBits(text) {
 }
 
 const data = {
-  about: 'Written by generate.mjs. Each request is checked at `now` (Unix seconds) after the requests in `earlier`; `error` is the code of the Rust library, `challenge` the error of the WWW-Authenticate header, null when the request is good. `runs`: which implementations the case applies to.',
+  about:
+    'Written by generate.mjs. Each request is checked at `now` (Unix seconds) after the requests in `earlier`; `error` is the code of the Rust library, `challenge` the error of the WWW-Authenticate header, null when the request is good. `runs`: which implementations the case applies to.',
   now: NOW,
   secret: secret.toString('base64'),
   jwe_secret: jweSecret.toString('base64url'),
-  jwks: { keys: [{ ...accountEc.jwk, kid: 'ec', use: 'sig' }, { ...rsa.publicKey.export({ format: 'jwk' }), kid: 'rsa', alg: 'RS256' }] },
-  pem: accountEc.publicKey.export({ format: 'pem', type: 'spki' }) + rsa.publicKey.export({ format: 'pem', type: 'spki' }),
+  jwks: {
+    keys: [
+      { ...accountEc.jwk, kid: 'ec', use: 'sig' },
+      { ...rsa.publicKey.export({ format: 'jwk' }), kid: 'rsa', alg: 'RS256' },
+    ],
+  },
+  pem:
+    accountEc.publicKey.export({ format: 'pem', type: 'spki' }) + rsa.publicKey.export({ format: 'pem', type: 'spki' }),
 }
 const names = cases.map(({ name }) => name)
 const repeated = names.filter((name, index) => names.indexOf(name) !== index)
 if (repeated.length > 0) throw new Error(`two cases are called: ${repeated.join(', ')}`)
 const lines = Object.entries(data).map(([name, value]) => `${JSON.stringify(name)}: ${JSON.stringify(value)},`)
-writeFileSync(new globalThis.URL('cases.json', import.meta.url), `{\n${lines.join('\n')}\n"cases": [\n${cases.map((entry) => JSON.stringify(entry)).join(',\n')}\n]\n}\n`)
+writeFileSync(
+  new globalThis.URL('cases.json', import.meta.url),
+  `{\n${lines.join('\n')}\n"cases": [\n${cases.map((entry) => JSON.stringify(entry)).join(',\n')}\n]\n}\n`,
+)
 console.log(`${cases.length} cases, ${cases.filter(({ error }) => error !== null).length} of them to be refused`)

@@ -96,5 +96,6 @@ async function repeat(duration, call) {
 function check(proof) {
   const parts = String(proof).split('.')
   const claims = JSON.parse(atob(parts[1].replace(/-/g, '+').replace(/_/g, '/')))
-  if (parts.length !== 3 || !claims.ath || !claims.nonce || claims.htm !== REQUEST.method) throw new Error(`no proof: ${proof}`)
+  if (parts.length !== 3 || !claims.ath || !claims.nonce || claims.htm !== REQUEST.method)
+    throw new Error(`no proof: ${proof}`)
 }
