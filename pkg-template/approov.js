@@ -5,6 +5,7 @@ import source from './wasm-source.js'
 
 /** Base of all errors of the SDK. */
 export class ApproovError extends Error {
+  /** @param {string} message @param {any} [details] `cause` and `errors` only where there are some */
   constructor(message, { code = 'internal', retryable = false, cause, errors } = {}) {
     super(message, cause === undefined ? undefined : { cause })
     this.code = code
@@ -53,7 +54,7 @@ export const Approov = Object.freeze({
 let instance
 /** The promise of it while it is being made. */
 let loading
-/** The compiled WebAssembly, kept for an instance after this one. */
+/** The compiled WebAssembly, kept for an instance after this one. @type {WebAssembly.Module} */
 let module
 /** What broke the last instance. */
 let broken
@@ -173,7 +174,7 @@ async function instantiate() {
     if (instance === made) instance = undefined
     for (const reject of pending) reject(failure)
     // Not before the calls on the stack, of which some may be inside the instance, have ended.
-    const memory = Object.values(exports).find((value) => isA(value, 'WebAssembly.Memory'))
+    const memory = /** @type {any} */ (Object.values(exports).find((value) => isA(value, 'WebAssembly.Memory')))
     queueMicrotask(() => new Uint8Array(memory.buffer).fill(0))
   }
 
