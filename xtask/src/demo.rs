@@ -77,6 +77,7 @@ pub(crate) fn serve(project: &Project) -> Result<ExitCode> {
 /// Drives the demo once for each check service, with a passing and a failing check.
 pub(crate) fn check(project: &Project) -> Result<ExitCode> {
     tools::ensure_engines(&[&CHROMIUM])?;
+    tools::ensure_npm_packages(&project.tests())?;
     package::build(project)?;
     let servers = Servers::build(project)?;
     let mut command = Command::new("node");

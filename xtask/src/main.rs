@@ -2,12 +2,10 @@
 
 mod bench;
 mod demo;
-mod embed;
 mod package;
-mod panics;
 mod process;
 mod project;
-mod suite;
+mod test;
 mod tools;
 
 use std::process::ExitCode;
@@ -23,6 +21,7 @@ cargo xtask <command>
   demo [--check]        start service, protected API and demo site until Ctrl-C; --check drives the demo once in a
                         headless browser, prints what the API verified and exits
   test [PART]...        run the tests; parts: unit, web, e2e, package, interop (all of them by default)
+  test PART NAME        only those tests of the part whose name contains NAME, in upper or lower case
   bench [PART]...       measure this project beside its peers; parts: sdk, size, service, verify (all of them by default)
         --rounds N      rounds in browsers (default 9)
         --requests N    refresh requests in each round of the service part (default 60000)
@@ -56,14 +55,14 @@ fn run(words: &[&str]) -> Result<ExitCode> {
         }
         ["demo"] => demo::serve(&Project::locate()?),
         ["demo", "--check"] => demo::check(&Project::locate()?),
-        ["test", parts @ ..] => suite::run(&Project::locate()?, &suite::Part::parse_all(parts)?),
+        ["test", words @ ..] => test::run(&Project::locate()?, &test::Selection::parse(words)?),
         ["bench", words @ ..] => {
             let options = bench::Options::parse(words)?;
             bench::run_parts(&Project::locate()?, &options)
         }
         ["setup"] => {
             let project = Project::locate()?;
-            suite::install_everything(&project)?;
+            test::install_everything(&project)?;
             Ok(ExitCode::SUCCESS)
         }
         _ => bail!("`cargo xtask {}` is not a command\n\n{USAGE}", words.join(" ")),

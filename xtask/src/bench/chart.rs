@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::report::{ENGINES, PROVERS, quantity};
 use super::series::{Series, find};
+use super::units::{ENGINES, PROVERS, quantity};
 
 const WIDTH: f64 = 760.0;
 const LABELS: f64 = 220.0;
@@ -111,7 +111,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::budget::AUTO;
+    use crate::bench::units::AUTO;
 
     fn proof(subject: &str, rate: f64) -> Series {
         Series { engine: "firefox".to_owned(), ..Series::new("proof", subject, "per second", vec![rate]) }

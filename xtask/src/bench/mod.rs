@@ -7,6 +7,7 @@ mod chart;
 mod machine;
 mod report;
 mod series;
+mod units;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,7 @@ pub(crate) fn run_parts(project: &Project, options: &Options) -> Result<ExitCode
         install_peers(project)?;
     }
     if options.includes(Part::Sdk) {
+        tools::ensure_npm_packages(&project.tests())?;
         tools::ensure_engines(&tools::chosen_engines()?)?;
     }
     let native = options.includes(Part::Sdk) || options.includes(Part::Service);
@@ -150,7 +152,7 @@ pub(crate) fn run_parts(project: &Project, options: &Options) -> Result<ExitCode
             println!("{}", table.to_text());
         }
     }
-    let (holding, measured) = report::kept(&all);
+    let (holding, measured) = report::count_held(&all);
     println!("{holding} of {measured} budgets hold; all rounds are in {}", directory.display());
     let drawing = chart::draw(&all);
     fs::write(directory.join("performance.svg"), &drawing).context("writing the chart")?;

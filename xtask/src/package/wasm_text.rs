@@ -55,7 +55,7 @@ fn encoded(bytes: &[u8]) -> Result<(String, String)> {
     }
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
-        let index = values.iter().position(|value| value == byte).context("a byte without a place")?;
+        let index = values.iter().position(|value| value == byte).context("a byte without a code")?;
         if index >= SINGLES {
             text.push(*signs.get(SINGLES + index / SINGLES - 1).context("too few characters for pairs")?);
         }
