@@ -65,7 +65,7 @@ pub(crate) fn executable(messages: &str, target: &str) -> Result<PathBuf> {
         .with_context(|| format!("cargo built no executable {target}"))
 }
 
-/// Serves until Ctrl-C. The Node program takes this process's place, so that signals reach it alone; it ends its children.
+/// Serves until Ctrl-C. The Node program replaces this process, so that signals reach it alone; it ends its children.
 pub(crate) fn serve(project: &Project) -> Result<ExitCode> {
     package::build(project)?;
     let servers = Servers::build(project)?;

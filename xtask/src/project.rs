@@ -1,4 +1,4 @@
-//! Where things are: the workspace, its build directory, and what its packages say of themselves.
+//! Where things are: the workspace, its build directory, and what its packages declare.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::process::output;
 
-/// The places and facts that every task needs.
+/// The paths and facts that every task needs.
 pub(crate) struct Project {
     /// The workspace root.
     pub(crate) root: PathBuf,
@@ -41,12 +41,12 @@ impl Project {
     }
 
     fn read(metadata: &Value) -> Result<Self> {
-        let place = |key: &str| Ok::<_, anyhow::Error>(PathBuf::from(text_of(metadata, key)?));
+        let path = |key: &str| Ok::<_, anyhow::Error>(PathBuf::from(text_of(metadata, key)?));
         let packages = metadata.get("packages").and_then(Value::as_array).context("cargo metadata has no packages")?;
         let packages = packages.iter().map(Package::read).collect::<Result<Vec<_>>>()?;
         let sdk = packages.iter().find(|package| package.name == "approov-web-sdk");
         let version = sdk.context("cargo metadata does not list the package approov-web-sdk")?.version.clone();
-        Ok(Self { root: place("workspace_root")?, target: place("target_directory")?, packages, version })
+        Ok(Self { root: path("workspace_root")?, target: path("target_directory")?, packages, version })
     }
 
     /// The directory of the browser tests.

@@ -51,7 +51,7 @@ pub(crate) struct Engine {
     /// Whether it has no headless mode.
     pub(crate) needs_display: bool,
     /// Its WebDriver program, and the variable in which wasm-bindgen's test runner takes a program of that kind. What it
-    /// calls Safari's is any driver that needs no capabilities to be asked for, such as WebKitGTK's.
+    /// calls Safari's is any driver that works without requested capabilities, such as WebKitGTK's.
     driver: (&'static str, &'static str),
     debian: &'static [DebianTool],
     cargo: &'static [&'static CargoTool],
@@ -300,16 +300,16 @@ fn install_debian_packages(packages: &[&str]) -> Result<()> {
         );
     };
     let apt = || {
-        let mut words = administrator.iter().chain(&["apt-get"]);
-        let mut command = Command::new(words.next().copied().unwrap_or("apt-get"));
-        command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        let mut parts = administrator.iter().chain(&["apt-get"]);
+        let mut command = Command::new(parts.next().copied().unwrap_or("apt-get"));
+        command.args(parts).env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
     run(apt().args(["update", "-q"]))?;
     run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(packages))
 }
 
-/// The words that make a command run as root here: none for root, `sudo -n` where that asks for no password.
+/// What to put in front of a command to run it as root: nothing for root, `sudo -n` where that needs no password.
 fn administrator() -> Option<&'static [&'static str]> {
     if output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0") {
         Some(&[])

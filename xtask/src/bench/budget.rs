@@ -16,7 +16,7 @@ enum Rule {
     AtMost(f64),
 }
 
-/// One budget: what is measured, for which engine, against whom.
+/// One budget: what is measured, for which engine, against which peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     /// What it is about, for people.
@@ -125,7 +125,7 @@ impl Budget {
         Some(Verdict { ours: summary, unit: ours.unit.clone(), peer, ratio, holds })
     }
 
-    /// The budget in words; `unit` is that of what was measured.
+    /// The budget as text; `unit` is that of what was measured.
     pub(crate) fn describe(&self, unit: &str) -> String {
         match self.rule {
             Rule::RatioAtLeast(least) => format!("≥ {least} ×"),

@@ -70,7 +70,7 @@ fn render(groups: &[Group]) -> String {
     let height = lines * LINE + groups.len() as f64 * (TITLE + 14.0) + 10.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n\
-<title>Proofs per second in each engine, and sizes, beside the peers</title>\n\
+<title>Proofs per second in each engine, and sizes, next to the peers</title>\n\
 <style>text{{font:13px system-ui,sans-serif;fill:#1f2328}}.t{{font-weight:600}}.p{{fill:#8c959f}}.o{{fill:#0969da}}\
 @media(prefers-color-scheme:dark){{text{{fill:#e6edf3}}.p{{fill:#6e7681}}.o{{fill:#4493f8}}}}</style>\n"
     );

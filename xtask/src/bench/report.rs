@@ -65,7 +65,7 @@ impl Table {
         Self { titles: vec!["what", "minified", "gzip", "brotli"], rows }
     }
 
-    /// The native parts beside the cryptography that they cannot do without.
+    /// The native parts next to the cryptography that they need.
     pub(crate) fn native(all: &[Series]) -> Self {
         let rows = all
             .iter()
@@ -152,7 +152,7 @@ pub(crate) fn readme_section(all: &[Series], machine: &Machine) -> String {
     format!(
         "Measured by `cargo xtask bench --write-readme` on {date}, which wrote this section: {machine}. Ours and the peers' took turns in \
 the same run and, in browsers, in the same page. Medians, quartiles in brackets; a ratio is the median of the rounds' ratios. {holding} of \
-{measured} budgets hold.\n\n![Proofs per second in each engine, and sizes, beside the peers](docs/performance.svg)\n\n{budgets}\n\
+{measured} budgets hold.\n\n![Proofs per second in each engine, and sizes, next to the peers](docs/performance.svg)\n\n{budgets}\n\
 <details><summary>Everything that was measured</summary>\n\n{subjects}\nA key of this SDK is a session: `initializeSession` makes the key and sends the \
 nonce request. For the others it is the key alone.\n\n{sizes}\n{native}\n</details>\n\n\
 To repeat it: `cargo xtask bench`, or a part of it: `sdk`, `size`, `service`, `verify`. All rounds are in `target/bench/`.\n",

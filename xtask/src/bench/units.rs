@@ -1,4 +1,4 @@
-//! Whom and in what the measurements speak of: subjects, engines, numbers with their units.
+//! Names and units of what is measured: subjects, engines, numbers for people.
 
 use super::series::Summary;
 

@@ -1,4 +1,4 @@
-//! Makes panics trap without formatting a message: what Rust would say of a panic goes nowhere in a browser.
+//! Makes panics trap without formatting a message: a browser shows nobody what Rust would print.
 //!
 //! The standard library comes compiled, with machinery that formats a message and hands it to a hook. The facade shows none of it:
 //! it sees the trap, and replaces the instance. Here the bodies of those functions become `unreachable`, and wasm-opt then drops all
@@ -99,20 +99,24 @@ pub(crate) fn trap_panics(wasm: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Zeroes what `core::panic::Location` describes: the address and length of a file's name, line and column, and the name.
+///
+/// Nothing marks a location in the data, so it is known by its form: four aligned words, of which the first two are where a text is
+/// that is nothing but the name of a Rust source file, and the others are a plausible line and column. Data of another kind would
+/// have to point to such a name; code that reads one at run time would get zeros.
 fn blank_locations(wasm: &mut [u8]) -> Result<()> {
     let segments = data_segments(wasm)?;
-    let place = |address: u32, length: u32| {
-        segments.iter().find_map(|(start, place)| {
+    let range = |address: u32, length: u32| {
+        segments.iter().find_map(|(start, range)| {
             let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
-            let begin = place.start.checked_add(offset)?;
+            let begin = range.start.checked_add(offset)?;
             let end = begin.checked_add(usize::try_from(length).ok()?)?;
-            (end <= place.end).then_some(begin..end)
+            (end <= range.end).then_some(begin..end)
         })
     };
     let mut blank = Vec::new();
     for (start, segment) in &segments {
-        let words = segment.clone().filter(|at| (at - segment.start + *start as usize).is_multiple_of(4));
-        for at in words {
+        let addresses = segment.clone().filter(|at| (at - segment.start + *start as usize).is_multiple_of(4));
+        for at in addresses {
             let Some(location) = wasm.get(at..at + 16).filter(|_| at + 16 <= segment.end) else { break };
             let word = |index: usize| {
                 location
@@ -123,13 +127,16 @@ fn blank_locations(wasm: &mut [u8]) -> Result<()> {
             if !(5..200).contains(&word(1)) || !(1..100_000).contains(&word(2)) || !(1..1_000).contains(&word(3)) {
                 continue;
             }
-            let Some(name) = place(word(0), word(1)) else { continue };
+            let Some(name) = range(word(0), word(1)) else { continue };
             if wasm.get(name.clone()).is_some_and(is_source_file) {
                 blank.extend([at..at + 16, name]);
             }
         }
     }
-    ensure!(!blank.is_empty(), "the WebAssembly names no place in its source: are locations told in another way now?");
+    ensure!(
+        !blank.is_empty(),
+        "the WebAssembly has no location in its source: do they look different in this release of Rust?"
+    );
     for range in blank {
         if let Some(bytes) = wasm.get_mut(range) {
             bytes.fill(0);
@@ -162,7 +169,7 @@ fn is_source_file(name: &[u8]) -> bool {
     name.ends_with(b".rs") && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(byte))
 }
 
-/// What a module says of its functions; the imported ones come first.
+/// The functions of a module; the imported ones come first.
 #[derive(Default)]
 struct Functions {
     imported: u32,
@@ -380,8 +387,8 @@ mod tests {
     fn locations_are_blanked_and_all_other_data_stays() {
         let mut wasm = module(&[("core::panicking::panic", &[])]);
         blank_locations(&mut wasm).unwrap();
-        let [(start, place)] = data_segments(&wasm).unwrap().try_into().unwrap();
-        assert_eq!((start, &wasm[place]), (1024, [b"main.rs.".as_slice(), &[0; 26], b":)"].concat().as_slice()));
+        let [(start, range)] = data_segments(&wasm).unwrap().try_into().unwrap();
+        assert_eq!((start, &wasm[range]), (1024, [b"main.rs.".as_slice(), &[0; 26], b":)"].concat().as_slice()));
         assert!(blank_locations(&mut wasm).is_err());
     }
 

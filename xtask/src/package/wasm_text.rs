@@ -33,7 +33,7 @@ export default async function wasmSource() {
 }
 ";
 
-/// The bundle with the function that [`SOURCE`] calls, behind everything that the source map speaks of.
+/// The bundle with the function that [`SOURCE`] calls, after everything that the source map covers.
 pub(crate) fn with_bytes(bundle: &str, bytes: &[u8]) -> Result<String> {
     let (code, comment) = bundle.rsplit_once("//# sourceMappingURL=").context("the bundle names no source map")?;
     let (frequent, text) = encoded(bytes)?;

@@ -63,11 +63,11 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// Reads the words after `test`: names of parts, all of them if there is none; after a single part, part of a test's name.
+    /// Reads the arguments after `test`: names of parts, all of them if there is none; after a single part, part of a test's name.
     /// `--` in front of that name lets it be the name of a part, too.
-    pub(crate) fn parse(words: &[&str]) -> Result<Self> {
-        let count = words.iter().take_while(|word| Part::named(word).is_some()).count();
-        let (parts, rest) = words.split_at_checked(count).unwrap_or_default();
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self> {
+        let count = arguments.iter().take_while(|word| Part::named(word).is_some()).count();
+        let (parts, rest) = arguments.split_at_checked(count).unwrap_or_default();
         let name = match rest {
             [] => None,
             ["--", name] => Some(NamePart::new(name)?),
@@ -326,7 +326,7 @@ impl Tests<'_> {
         Ok(())
     }
 
-    /// A command that runs tests and says how many. A failing exit status counts as a failure even when no test failed.
+    /// A command that runs tests and prints how many. A failing exit status counts as a failure even when no test failed.
     fn runner(&mut self, command: &mut Command) -> Result<()> {
         let mut counted = Tally::default();
         let status = run_watched(command, |line| counted.add(Tally::read(line)))?;
@@ -396,10 +396,10 @@ mod tests {
 
     #[test]
     fn an_unknown_part_or_a_name_for_several_parts_is_refused() {
-        for words in
+        for arguments in
             [&["units"][..], &["unit", "web", "proof"], &["unit", "a", "proof"], &["--", "proof"], &["e2e", ""]]
         {
-            assert!(Selection::parse(words).is_err(), "{words:?}");
+            assert!(Selection::parse(arguments).is_err(), "{arguments:?}");
         }
     }
 }

@@ -39,8 +39,8 @@ impl Tally {
             }
         }
         // node --test: "ℹ pass 3", "ℹ fail 1", "ℹ cancelled 0"
-        let mut words = line.split_whitespace();
-        match (words.next(), words.next(), words.next().and_then(|number| number.parse().ok()), words.next()) {
+        let mut fields = line.split_whitespace();
+        match (fields.next(), fields.next(), fields.next().and_then(|number| number.parse().ok()), fields.next()) {
             (Some("ℹ"), Some("pass"), Some(passed), None) => Self { passed, failed: 0 },
             (Some("ℹ"), Some("fail" | "cancelled"), Some(failed), None) => Self { passed: 0, failed },
             _ => Self::default(),
