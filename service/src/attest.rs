@@ -13,16 +13,17 @@ use serde_json::{Map, Value};
 
 use crate::check::Checked;
 use crate::config::{Account, Site};
-use crate::entropy::{RequestEntropy, arc_text};
+use crate::crypto::{CryptoError, JweEntropy, RequestEntropy};
 use crate::error::{Code, Problems, Refusal};
 use crate::lookup::Asker;
+use crate::nonce::Issued;
 use crate::params::{self, AttestRequest, Form, FreshResult};
 use crate::provider::Provider;
 use crate::service::{Live, Service};
 use crate::session::{CheckResult, Session};
-use crate::store::{Issued, Seen, Store as _, StoreError, seconds_to_next_minute};
+use crate::store::{Seen, Store as _, StoreError, seconds_to_next_minute};
 use crate::time::Moment;
-use crate::token::{self, Claims, Confirmation, Embed, JweEntropy, TokenError};
+use crate::token::{self, Claims, Confirmation, Embed, arc_text};
 
 /// The nonce proves that a proof is fresh, so its `iat` may be off by as much as clocks are: a wrong
 /// clock in the browser must not lock its user out.
@@ -387,7 +388,7 @@ fn grant(
     incoming: &Incoming<'_>,
     checked: bool,
     trace: &mut Trace,
-) -> Result<Granted, TokenError> {
+) -> Result<Granted, CryptoError> {
     let account = request.account;
     let keys = live.keys(account)?;
     let passed = session.passed();
@@ -406,7 +407,7 @@ fn grant(
         };
         let jws = keys.signer(api, passed)?.sign(&claims)?;
         let token = match jwe_secret {
-            None if api.jwe => return Err(TokenError),
+            None if api.jwe => return Err(CryptoError),
             None => jws,
             Some(secret) => token::encrypt(&jws, secret, JweEntropy::draw()?)?,
         };

@@ -17,11 +17,11 @@ use toml_edit::{Array, Item, Table, value};
 
 use crate::args::{Arg, Args, UsageError, unknown};
 use crate::config::{Account, Check, Config, Rule};
+use crate::crypto::{CryptoError, JweEntropy, KeyAlg, KeyPair, random};
 use crate::edit::{self, Document};
-use crate::entropy::{arc_text, random};
 use crate::provider::Provider;
 use crate::time::Moment;
-use crate::token::{self, JweEntropy, KeyAlg, Signer};
+use crate::token::{self, Signer, arc_text, private_pem};
 
 /// The file that is edited when nothing names one.
 const DEFAULT_FILE: &str = "service.toml";
@@ -602,10 +602,10 @@ fn check_token(account: &Account, token: &str) -> Result<Result<String, String>,
 fn example_token(account: &Account, domain: &str, valid: bool, data: Option<&str>) -> Result<String, String> {
     let api =
         account.apis.get(&domain.to_ascii_lowercase()).ok_or_else(|| format!("there is no API domain {domain}"))?;
-    let failed = |error: token::TokenError| error.to_string();
+    let failed = |error: CryptoError| error.to_string();
     let signer = match api.keyset_kid.as_ref().and_then(|kid| account.keys.get(kid)) {
         Some(key) if valid => Signer::Key(key.clone()),
-        Some(key) => Signer::Key(key.decoy().map_err(failed)?),
+        Some(key) => Signer::Key(key.with_pair(key.pair().generate_similar().map_err(failed)?)),
         None if valid => Signer::hs256(&account.secret),
         None => Signer::hs256(&Secret::from_bytes(random::<64>().map_err(failed)?.to_vec())),
     };
@@ -702,7 +702,7 @@ fn keyset(mut args: Args, console: &mut Console<'_>) -> Done {
                 Some(kid) => kid,
                 None => URL_SAFE_NO_PAD.encode(random::<9>().map_err(|error| error.to_string())?),
             };
-            let pem = alg.generate_pem().map_err(|error| error.to_string())?;
+            let pem = KeyPair::generate(alg).and_then(|pair| private_pem(&pair)).map_err(|error| error.to_string())?;
             let mut entry = Table::new();
             entry.insert("kid", value(kid.as_str()));
             entry.insert("alg", value(alg.name()));

@@ -460,7 +460,7 @@ impl Reader<'_> {
         let mut keys = BTreeMap::new();
         for key in &raw.key {
             let kid = self.key_text(&key.kid, "kid")?;
-            let Some(alg) = crate::token::KeyAlg::parse(key.alg.get_ref()) else {
+            let Some(alg) = crate::crypto::KeyAlg::parse(key.alg.get_ref()) else {
                 return self.error(&key.alg, format!("alg must be RS256 or ES256, got \"{}\"", key.alg.get_ref()));
             };
             let parsed = match SigningKey::from_pem(alg, &kid, key.private_key.get_ref()) {

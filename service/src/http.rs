@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower::ServiceExt as _;
 
 use crate::attest::{self, Incoming, Trace};
-use crate::entropy::RequestEntropy;
+use crate::crypto::RequestEntropy;
 use crate::error::{Code, Refusal};
 use crate::log::{RequestLine, millis};
 use crate::params::Form;

@@ -6,16 +6,13 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::hkdf;
+use approov_verify::secret::Secret;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::store::Issued;
+use crate::crypto::{CryptoError, derive_key};
 use crate::time::Moment;
-use crate::token::TokenError;
-use approov_verify::secret::Secret;
-use zeroize::Zeroizing;
 
 /// How long a nonce is accepted. Long enough for a person to solve a challenge between the nonce
 /// request and the attest request, and for a token's life between two refreshes.
@@ -27,6 +24,18 @@ const CLOCK_SKEW: Duration = Duration::from_secs(30);
 const BODY: usize = 24;
 const TAG: usize = 16;
 
+/// Epoch of a store, carried by nonces.
+pub type Epoch = u64;
+
+/// When and in which epoch a nonce was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// By the issuing replica's clock.
+    pub at: Moment,
+    /// The store's epoch as that replica knew it.
+    pub epoch: Epoch,
+}
+
 /// The key that makes and checks nonces.
 #[derive(Clone)]
 pub struct NonceKey(hmac::Key);
@@ -36,7 +45,7 @@ impl NonceKey {
     ///
     /// # Errors
     /// When the cryptographic module fails.
-    pub fn derive(secret: &Secret) -> Result<Self, TokenError> {
+    pub fn derive(secret: &Secret) -> Result<Self, CryptoError> {
         let bytes = derive_key(secret, b"approov-web-service nonce v1")?;
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &*bytes)))
     }
@@ -64,16 +73,6 @@ impl NonceKey {
         let fresh = now.since(issued) <= NONCE_LIFETIME && issued.since(now) <= CLOCK_SKEW;
         fresh.then_some(Issued { at: issued, epoch })
     }
-}
-
-/// 32 bytes derived from a secret for one purpose (HKDF-SHA256, RFC 5869).
-pub(crate) fn derive_key(secret: &Secret, purpose: &[u8]) -> Result<Zeroizing<[u8; 32]>, TokenError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    hkdf::Salt::new(hkdf::HKDF_SHA256, b"approov-web-service")
-        .extract(secret.as_bytes())
-        .expand(&[purpose], hkdf::HKDF_SHA256)?
-        .fill(bytes.as_mut())?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

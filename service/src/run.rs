@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::args::{Arg, Args, UsageError, unknown};
 use crate::config::{Config, DEFAULT_LISTEN};
-use crate::entropy::random;
+use crate::crypto::random;
 use crate::faults::{self, Fault, Faults};
 use crate::log::{Log, LogFormat};
 use crate::lookup::Lookup;

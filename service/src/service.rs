@@ -10,15 +10,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::config::{Account, Api, Config};
-use crate::entropy::random;
+use crate::crypto::{CryptoError, random};
 use crate::log::Log;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
-use crate::nonce::NonceKey;
+use crate::nonce::{Issued, NonceKey};
 use crate::session::RefreshKey;
-use crate::store::{AnyStore, Issued};
+use crate::store::AnyStore;
 use crate::time::Moment;
-use crate::token::{Signer, TokenError};
+use crate::token::Signer;
 
 /// Everything that a request needs.
 pub struct Service {
@@ -68,7 +68,7 @@ impl Service {
     ///
     /// # Errors
     /// When keys cannot be derived.
-    pub fn new(config: Config, store: AnyStore, lookup: Lookup, log: Log, over_tls: bool) -> Result<Self, TokenError> {
+    pub fn new(config: Config, store: AnyStore, lookup: Lookup, log: Log, over_tls: bool) -> Result<Self, CryptoError> {
         let live = Live::new(config, None)?;
         Ok(Self {
             live: RwLock::new(Arc::new(live)),
@@ -107,7 +107,7 @@ impl Service {
     ///
     /// # Errors
     /// When keys cannot be derived; the old configuration then stays.
-    pub fn reload(&self, config: Config) -> Result<(), TokenError> {
+    pub fn reload(&self, config: Config) -> Result<(), CryptoError> {
         let before = self.live().nonce.clone();
         let live = Arc::new(Live::new(config, Some(before))?);
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
@@ -116,12 +116,12 @@ impl Service {
 }
 
 impl Live {
-    fn new(config: Config, previous_nonce: Option<NonceKey>) -> Result<Self, TokenError> {
+    fn new(config: Config, previous_nonce: Option<NonceKey>) -> Result<Self, CryptoError> {
         let keys = config
             .accounts
             .iter()
             .map(|(site_key, account)| Ok((site_key.clone(), AccountKeys::new(account)?)))
-            .collect::<Result<BTreeMap<_, _>, TokenError>>()?;
+            .collect::<Result<BTreeMap<_, _>, CryptoError>>()?;
         // Nonces are asked for before the account is known, so their key is the service's: configured,
         // or that of the first account, so that replicas with the same file agree.
         let nonce = match (&config.nonce_secret, config.accounts.values().next()) {
@@ -136,8 +136,8 @@ impl Live {
     ///
     /// # Errors
     /// When the account is not of this configuration.
-    pub fn keys(&self, account: &Account) -> Result<&AccountKeys, TokenError> {
-        self.keys.get(&account.site_key).ok_or(TokenError)
+    pub fn keys(&self, account: &Account) -> Result<&AccountKeys, CryptoError> {
+        self.keys.get(&account.site_key).ok_or(CryptoError)
     }
 
     /// A fresh nonce.
@@ -159,7 +159,7 @@ impl Live {
 }
 
 impl AccountKeys {
-    fn new(account: &Account) -> Result<Self, TokenError> {
+    fn new(account: &Account) -> Result<Self, CryptoError> {
         let trusted = Signers {
             account: Signer::hs256(&account.secret),
             by_kid: account.keys.iter().map(|(kid, key)| (kid.clone(), Signer::Key(key.clone()))).collect(),
@@ -169,8 +169,8 @@ impl AccountKeys {
             by_kid: account
                 .keys
                 .iter()
-                .map(|(kid, key)| Ok((kid.clone(), Signer::Key(key.decoy()?))))
-                .collect::<Result<_, TokenError>>()?,
+                .map(|(kid, key)| Ok((kid.clone(), Signer::Key(key.with_pair(key.pair().generate_similar()?)))))
+                .collect::<Result<_, CryptoError>>()?,
         };
         Ok(Self { refresh: RefreshKey::derive(&account.secret)?, trusted, decoy })
     }
@@ -180,11 +180,11 @@ impl AccountKeys {
     ///
     /// # Errors
     /// When the API names a key that the account does not have.
-    pub fn signer(&self, api: &Api, passed: bool) -> Result<&Signer, TokenError> {
+    pub fn signer(&self, api: &Api, passed: bool) -> Result<&Signer, CryptoError> {
         let signers = if passed { &self.trusted } else { &self.decoy };
         match &api.keyset_kid {
             None => Ok(&signers.account),
-            Some(kid) => signers.by_kid.get(kid).ok_or(TokenError),
+            Some(kid) => signers.by_kid.get(kid).ok_or(CryptoError),
         }
     }
 }

@@ -1,17 +1,16 @@
 //! Sessions live in the refresh token: sealed with a key only the service's replicas have, bound to
 //! the browser key's thumbprint, carrying the results that later tokens embed.
 
+use approov_verify::secret::Secret;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::nonce::derive_key;
+use crate::crypto::{CryptoError, derive_key};
 use crate::provider::Provider;
 use crate::time::Moment;
-use crate::token::TokenError;
-use approov_verify::secret::Secret;
 
 /// What the service knows about a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,7 +104,7 @@ impl RefreshKey {
     ///
     /// # Errors
     /// When the cryptographic module fails.
-    pub fn derive(secret: &Secret) -> Result<Self, TokenError> {
+    pub fn derive(secret: &Secret) -> Result<Self, CryptoError> {
         let bytes = derive_key(secret, b"approov-web-service refresh token v1")?;
         Ok(Self(LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &*bytes)?)))
     }
@@ -115,12 +114,12 @@ impl RefreshKey {
     ///
     /// # Errors
     /// When the cryptographic module fails.
-    pub fn seal(&self, session: &Session, site_key: &str, random: [u8; 12]) -> Result<String, TokenError> {
+    pub fn seal(&self, session: &Session, site_key: &str, random: [u8; 12]) -> Result<String, CryptoError> {
         let mut sealed = Vec::with_capacity(ROOM);
         sealed.push(VERSION);
         sealed.extend(random);
         let head = sealed.len();
-        serde_json::to_writer(&mut sealed, session).map_err(|_| TokenError)?;
+        serde_json::to_writer(&mut sealed, session).map_err(|_| CryptoError)?;
         let tag = self.0.seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(random),
             Aad::from(site_key.as_bytes()),

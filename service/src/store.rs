@@ -17,12 +17,9 @@ use aws_lc_rs::digest;
 use redis::aio::MultiplexedConnection;
 
 use crate::config::StoreAddress;
-use crate::entropy::random;
-use crate::nonce::NONCE_LIFETIME;
+use crate::crypto::random;
+use crate::nonce::{Epoch, Issued, NONCE_LIFETIME};
 use crate::time::Moment;
-
-/// Epoch of a store, carried by nonces.
-pub type Epoch = u64;
 
 /// What the store knows of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,15 +71,6 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When it does not.
     fn ready(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
-}
-
-/// When and in which epoch a nonce was issued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Issued {
-    /// By the issuing replica's clock.
-    pub at: Moment,
-    /// The store's epoch as that replica knew it.
-    pub epoch: Epoch,
 }
 
 /// Seconds until the next minute begins: when a rate limit lets requests through again.

@@ -5,11 +5,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use approov_verify::secret::Secret;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
-use aws_lc_rs::{hmac, rsa};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -17,8 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use approov_verify::secret::Secret;
-
+use crate::crypto::{CryptoError, JweEntropy, KeyAlg, KeyPair};
 use crate::session::CheckResult;
 
 /// What an Approov web token says (specification, "embed token claim").
@@ -66,75 +63,22 @@ pub struct Confirmation<'a> {
     pub jkt: &'a str,
 }
 
+/// Ten base32 characters (RFC 4648) from 50 of these random bits: the `arc` claim.
+pub fn arc_text(random: [u8; 10]) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 31))).map(|letter| char::from(*letter)).collect()
+}
+
 /// `pay` as tokens carry it: padded standard base64, while the wire has unpadded base64url.
 pub fn pay_claim(payload_hash: &[u8; 32]) -> String {
     STANDARD.encode(payload_hash)
-}
-
-/// An asymmetric signature algorithm of a keyset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyAlg {
-    /// RSASSA-PKCS1-v1_5 over SHA-256.
-    Rs256,
-    /// ECDSA on P-256 over SHA-256.
-    Es256,
-}
-
-impl KeyAlg {
-    /// Reads the JOSE name.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "RS256" => Some(KeyAlg::Rs256),
-            "ES256" => Some(KeyAlg::Es256),
-            _ => None,
-        }
-    }
-
-    /// The JOSE name.
-    pub fn name(self) -> &'static str {
-        match self {
-            KeyAlg::Rs256 => "RS256",
-            KeyAlg::Es256 => "ES256",
-        }
-    }
-
-    /// Makes a fresh private key, PKCS#8 PEM.
-    ///
-    /// # Errors
-    /// When the cryptographic module fails.
-    pub fn generate_pem(self) -> Result<Zeroizing<String>, TokenError> {
-        let der = match self {
-            KeyAlg::Es256 => {
-                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
-                pair.to_pkcs8v1()?.as_ref().to_vec()
-            }
-            KeyAlg::Rs256 => {
-                let pair = RsaKeyPair::generate(rsa::KeySize::Rsa2048)?;
-                AsDer::<Pkcs8V1Der<'_>>::as_der(&pair)?.as_ref().to_vec()
-            }
-        };
-        let der = Zeroizing::new(der);
-        let text = Zeroizing::new(STANDARD.encode(&*der));
-        let mut pem = Zeroizing::new(String::from("-----BEGIN PRIVATE KEY-----\n"));
-        for line in text.as_bytes().chunks(64) {
-            pem.push_str(std::str::from_utf8(line).unwrap_or_default());
-            pem.push('\n');
-        }
-        pem.push_str("-----END PRIVATE KEY-----\n");
-        Ok(pem)
-    }
 }
 
 /// A private key of a keyset.
 #[derive(Clone)]
 pub struct SigningKey {
     kid: Option<String>,
-    pair: Arc<Pair>,
-}
-
-enum Pair {
-    Es256(EcdsaKeyPair),
-    Rs256(RsaKeyPair),
+    pair: Arc<KeyPair>,
 }
 
 impl SigningKey {
@@ -145,76 +89,52 @@ impl SigningKey {
     pub fn from_pem(alg: KeyAlg, kid: &str, pem: &str) -> Result<Self, String> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
             .map_err(|_| "private_key must be a PKCS#8 PEM (BEGIN PRIVATE KEY)".to_owned())?;
-        let pair = match alg {
-            KeyAlg::Es256 => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der())
-                .map(Pair::Es256)
-                .map_err(|_| "private_key must be a P-256 key for ES256".to_owned())?,
-            KeyAlg::Rs256 => {
-                let pair = RsaKeyPair::from_pkcs8(der.secret_pkcs8_der())
-                    .map_err(|_| "private_key must be an RSA key for RS256".to_owned())?;
-                if pair.public_modulus_len() < 256 {
-                    return Err("an RSA key must have at least 2048 bits (RFC 7518 section 3.3)".to_owned());
-                }
-                Pair::Rs256(pair)
-            }
-        };
+        let pair = KeyPair::from_pkcs8(alg, der.secret_pkcs8_der())?;
         Ok(Self { kid: Some(kid.to_owned()), pair: Arc::new(pair) })
     }
 
-    /// A fresh key of the same kind under the same name, which nobody else knows.
-    ///
-    /// # Errors
-    /// When the cryptographic module fails.
-    pub fn decoy(&self) -> Result<Self, TokenError> {
-        let pair = match &*self.pair {
-            Pair::Es256(_) => Pair::Es256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?),
-            Pair::Rs256(pair) => Pair::Rs256(RsaKeyPair::generate(match pair.public_modulus_len() {
-                0..=256 => rsa::KeySize::Rsa2048,
-                257..=384 => rsa::KeySize::Rsa3072,
-                _ => rsa::KeySize::Rsa4096,
-            })?),
-        };
-        Ok(Self { kid: self.kid.clone(), pair: Arc::new(pair) })
+    /// Another key under the same name.
+    #[must_use]
+    pub fn with_pair(&self, pair: KeyPair) -> Self {
+        Self { kid: self.kid.clone(), pair: Arc::new(pair) }
+    }
+
+    /// The key pair.
+    pub fn pair(&self) -> &KeyPair {
+        &self.pair
     }
 
     /// The algorithm.
     pub fn alg(&self) -> KeyAlg {
-        match &*self.pair {
-            Pair::Es256(_) => KeyAlg::Es256,
-            Pair::Rs256(_) => KeyAlg::Rs256,
-        }
+        self.pair.alg()
     }
 
     /// The public key as SubjectPublicKeyInfo PEM, for backends.
     ///
     /// # Errors
     /// When the key cannot be encoded.
-    pub fn public_pem(&self) -> Result<String, TokenError> {
-        use aws_lc_rs::encoding::PublicKeyX509Der;
-        let der = match &*self.pair {
-            Pair::Es256(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())?.as_ref().to_vec(),
-            Pair::Rs256(pair) => AsDer::<PublicKeyX509Der<'_>>::as_der(pair.public_key())?.as_ref().to_vec(),
-        };
-        let mut pem = String::from("-----BEGIN PUBLIC KEY-----\n");
-        for line in STANDARD.encode(der).as_bytes().chunks(64) {
-            pem.push_str(std::str::from_utf8(line).unwrap_or_default());
-            pem.push('\n');
-        }
-        pem.push_str("-----END PUBLIC KEY-----\n");
-        Ok(pem)
+    pub fn public_pem(&self) -> Result<String, CryptoError> {
+        Ok(std::mem::take(&mut *pem("PUBLIC KEY", &self.pair.public_der()?)))
     }
+}
 
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        let rng = SystemRandom::new();
-        match &*self.pair {
-            Pair::Es256(pair) => Ok(pair.sign(&rng, message)?.as_ref().to_vec()),
-            Pair::Rs256(pair) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &rng, message, &mut signature)?;
-                Ok(signature)
-            }
-        }
+/// A private key as PKCS#8 PEM, as [`SigningKey::from_pem`] reads it.
+///
+/// # Errors
+/// When the key cannot be encoded.
+pub fn private_pem(pair: &KeyPair) -> Result<Zeroizing<String>, CryptoError> {
+    Ok(pem("PRIVATE KEY", &pair.to_pkcs8()?))
+}
+
+fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let text = Zeroizing::new(STANDARD.encode(der));
+    let mut pem = Zeroizing::new(format!("-----BEGIN {label}-----\n"));
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(std::str::from_utf8(line).unwrap_or_default());
+        pem.push('\n');
     }
+    pem.push_str(&format!("-----END {label}-----\n"));
+    pem
 }
 
 impl fmt::Debug for SigningKey {
@@ -245,11 +165,11 @@ impl Signer {
     ///
     /// # Errors
     /// When the cryptographic module fails.
-    pub fn sign(&self, claims: &Claims<'_>) -> Result<String, TokenError> {
+    pub fn sign(&self, claims: &Claims<'_>) -> Result<String, CryptoError> {
         self.sign_value(claims)
     }
 
-    pub(crate) fn sign_value(&self, claims: &impl Serialize) -> Result<String, TokenError> {
+    pub(crate) fn sign_value(&self, claims: &impl Serialize) -> Result<String, CryptoError> {
         let header = match self {
             Signer::Hmac(_) => Cow::Borrowed(r#"{"typ":"JWT","alg":"HS256"}"#),
             Signer::Key(key) => {
@@ -260,7 +180,7 @@ impl Signer {
                 Cow::Owned(header.to_string())
             }
         };
-        let claims = serde_json::to_vec(claims).map_err(|_| TokenError)?;
+        let claims = serde_json::to_vec(claims).map_err(|_| CryptoError)?;
         let mut token = String::with_capacity((header.len() + claims.len()) * 4 / 3 + SIGNATURE_ROOM);
         URL_SAFE_NO_PAD.encode_string(&*header, &mut token);
         token.push('.');
@@ -272,7 +192,7 @@ impl Signer {
                 URL_SAFE_NO_PAD.encode_string(tag, &mut token);
             }
             Signer::Key(key) => {
-                let signature = key.sign(token.as_bytes())?;
+                let signature = key.pair.sign(token.as_bytes())?;
                 token.push('.');
                 URL_SAFE_NO_PAD.encode_string(signature, &mut token);
             }
@@ -281,35 +201,11 @@ impl Signer {
     }
 }
 
-/// The random bytes that one encryption uses up.
-pub struct JweEntropy {
-    /// Content encryption key.
-    pub content_key: Zeroizing<[u8; 32]>,
-    /// Nonce of the key wrapping.
-    pub wrap_nonce: [u8; 12],
-    /// Nonce of the content encryption.
-    pub content_nonce: [u8; 12],
-}
-
-impl JweEntropy {
-    /// Draws them.
-    ///
-    /// # Errors
-    /// When there are no random numbers.
-    pub fn draw() -> Result<Self, TokenError> {
-        Ok(Self {
-            content_key: Zeroizing::new(crate::entropy::random()?),
-            wrap_nonce: crate::entropy::random()?,
-            content_nonce: crate::entropy::random()?,
-        })
-    }
-}
-
 /// Nests a JWS in a compact JWE (RFC 7516; RFC 7518 section 4.7; RFC 7519 section 5.2 for `cty`).
 ///
 /// # Errors
 /// When `key` is not 32 bytes or the cryptographic module fails.
-pub fn encrypt(jws: &str, key: &Secret, entropy: JweEntropy) -> Result<String, TokenError> {
+pub fn encrypt(jws: &str, key: &Secret, entropy: JweEntropy) -> Result<String, CryptoError> {
     let mut wrapped = *entropy.content_key;
     let wrap_tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_bytes())?).seal_in_place_separate_tag(
         Nonce::assume_unique_for_key(entropy.wrap_nonce),
@@ -340,24 +236,6 @@ pub fn encrypt(jws: &str, key: &Secret, entropy: JweEntropy) -> Result<String, T
     .join("."))
 }
 
-/// The cryptographic module refused. Nothing more is known, and nothing more may be said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenError;
-
-impl fmt::Display for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the token could not be made")
-    }
-}
-
-impl std::error::Error for TokenError {}
-
-impl From<aws_lc_rs::error::Unspecified> for TokenError {
-    fn from(_: aws_lc_rs::error::Unspecified) -> Self {
-        TokenError
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,6 +256,11 @@ mod tests {
     }
 
     #[test]
+    fn an_arc_is_ten_base32_characters() {
+        assert_eq!(arc_text([0, 1, 25, 26, 31, 32, 63, 64, 254, 255]), "ABZ27A7A67");
+    }
+
+    #[test]
     fn pay_is_padded_standard_base64() {
         // The vendor's token binding example: SHA-256 of "Bearer myauth_tokenmy-device-id".
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"Bearer myauth_tokenmy-device-id");
@@ -386,20 +269,24 @@ mod tests {
 
     #[test]
     fn generated_keys_sign_what_their_public_half_verifies() {
-        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+        use aws_lc_rs::signature::{
+            ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
+        };
         for alg in [KeyAlg::Es256, KeyAlg::Rs256] {
-            let key = SigningKey::from_pem(alg, "k1", &alg.generate_pem().unwrap()).unwrap();
+            let key = SigningKey::from_pem(alg, "k1", &private_pem(&KeyPair::generate(alg).unwrap()).unwrap()).unwrap();
             let token = Signer::Key(key.clone()).sign_value(&serde_json::json!({"exp": 1})).unwrap();
             let (message, signature) = token.rsplit_once('.').unwrap();
             let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
-            let verify = |key: &SigningKey| match &*key.pair {
-                Pair::Es256(pair) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref())
-                    .verify(message.as_bytes(), &signature),
-                Pair::Rs256(pair) => UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pair.public_key().as_ref())
-                    .verify(message.as_bytes(), &signature),
+            let scheme: &'static dyn VerificationAlgorithm = match alg {
+                KeyAlg::Es256 => &ECDSA_P256_SHA256_FIXED,
+                KeyAlg::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
             };
-            assert!(verify(&key).is_ok());
-            assert!(verify(&key.decoy().unwrap()).is_err(), "a decoy must not verify");
+            let verify = |pair: &KeyPair| {
+                UnparsedPublicKey::new(scheme, pair.public_der().unwrap()).verify(message.as_bytes(), &signature)
+            };
+            assert!(verify(key.pair()).is_ok());
+            let decoy = key.pair().generate_similar().unwrap();
+            assert!(verify(&decoy).is_err(), "a decoy must not verify");
             let header: Value =
                 serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap();
             assert_eq!(header, serde_json::json!({"typ": "JWT", "alg": alg.name(), "kid": "k1"}));
@@ -439,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_private_key_is_never_printed() {
-        let pem = KeyAlg::Es256.generate_pem().unwrap();
+        let pem = private_pem(&KeyPair::generate(KeyAlg::Es256).unwrap()).unwrap();
         let key = SigningKey::from_pem(KeyAlg::Es256, "k1", &pem).unwrap();
         assert_eq!(format!("{key:?}"), "SigningKey(ES256, Some(\"k1\"))");
     }
