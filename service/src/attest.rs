@@ -22,7 +22,6 @@ use crate::provider::Provider;
 use crate::service::{Live, Service};
 use crate::session::{CheckResult, Session};
 use crate::store::{Seen, Store as _, StoreError, seconds_to_next_minute};
-use crate::time::Moment;
 use crate::token::{self, Claims, Confirmation, Embed, arc_text};
 
 /// The nonce proves that a proof is fresh, so its `iat` may be off by as much as clocks are: a wrong
@@ -46,7 +45,7 @@ pub struct Incoming<'a> {
     /// The browser's address.
     pub client_ip: IpAddr,
     /// When it came.
-    pub now: Moment,
+    pub now: UnixTime,
     /// Its random bytes.
     pub entropy: RequestEntropy,
 }
@@ -72,9 +71,9 @@ pub struct Granted {
     /// The session.
     pub refresh_token: String,
     /// Ends of session and results, Unix milliseconds, service clock.
-    pub expiries: BTreeMap<String, u64>,
+    pub expiries: BTreeMap<String, i64>,
     /// The service's clock, Unix milliseconds.
-    pub server_time: u64,
+    pub server_time: i64,
     /// Whether the checks passed; the client is not told.
     pub passed: bool,
     /// Whether a check was made for this request.
@@ -215,7 +214,7 @@ fn check_proof(proof: &Proof, incoming: &Incoming<'_>, nonce: Nonce<'_>, trace: 
             nonce,
             access_token: None,
             thumbprint: None,
-            now: UnixTime::from_millis(i64::try_from(incoming.now.as_millis()).unwrap_or(i64::MAX)),
+            now: incoming.now,
             max_age: ANY_CLOCK,
             max_future: ANY_CLOCK,
         })
@@ -244,13 +243,13 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(live: &Live, request: &AttestRequest<'_>, thumbprint: &str, now: Moment) -> Result<Self, Refusal> {
+    fn make(live: &Live, request: &AttestRequest<'_>, thumbprint: &str, now: UnixTime) -> Result<Self, Refusal> {
         let account = request.account;
         let invalid = |why: &str| Refusal::new(Code::InvalidRefreshToken, why);
         let mut session = match &request.refresh_token {
             None => Session {
                 thumbprint: thumbprint.to_owned(),
-                expires: now.after(account.refresh_token_lifetime).as_millis(),
+                expires: now.plus(account.refresh_token_lifetime).as_millis(),
                 results: Vec::new(),
             },
             Some(token) => live
@@ -304,7 +303,7 @@ async fn limit_rates(
     service: &Service,
     plan: &Plan,
     account: &Account,
-    now: Moment,
+    now: UnixTime,
     trace: &mut Trace,
 ) -> Result<(), Refusal> {
     for (fresh, site) in plan.sites(account) {
@@ -360,7 +359,7 @@ async fn run_checks(
                 digest: fresh.digest.clone(),
                 expires: incoming
                     .now
-                    .after(site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime))
+                    .plus(site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime))
                     .as_millis(),
                 passed: u8::from(checked.verdict.is_ok()),
                 brief: checked.brief,
@@ -397,7 +396,7 @@ fn grant(
     for (name, api) in &request.targets {
         let jwe_secret = account.jwe_secret.as_ref().filter(|_| api.jwe);
         let claims = Claims {
-            exp: incoming.now.after(account.token_lifetime).as_secs(),
+            exp: incoming.now.plus(account.token_lifetime).as_secs(),
             iat: incoming.now.as_secs(),
             ip: incoming.client_ip,
             arc: &arc,
@@ -413,7 +412,7 @@ fn grant(
         };
         tokens.insert((*name).to_owned(), token);
     }
-    let mut expiries: BTreeMap<String, u64> =
+    let mut expiries: BTreeMap<String, i64> =
         session.results.iter().map(|result| (result.embed_key(), result.expires)).collect();
     expiries.insert("session".to_owned(), session.ends());
     trace.arc = Some(arc);

@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
+use approov_verify::time::UnixTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::config::{Rule, Site};
 use crate::params::{Evidence, FreshResult};
 use crate::provider::Provider;
-use crate::time::Moment;
+use crate::time::rfc3339;
 
 /// How far ahead of ours a check service's clock may be.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -93,7 +94,7 @@ pub fn judge_captcha(
     site: &Site,
     answer: &ServerAnswer<'_>,
     page_host: &str,
-    now: Moment,
+    now: UnixTime,
 ) -> Result<Checked, CheckError> {
     let title = result.provider.title();
     let full = answer.object();
@@ -115,7 +116,7 @@ pub fn judge_captcha(
     let brief = Map::from_iter([
         (
             "challenge_ts".to_owned(),
-            full.get("challenge_ts").and_then(Value::as_str).map_or_else(|| now.to_rfc3339(), str::to_owned).into(),
+            full.get("challenge_ts").and_then(Value::as_str).map_or_else(|| rfc3339(now), str::to_owned).into(),
         ),
         ("hostname".to_owned(), hostname.unwrap_or(page_host).into()),
     ]);
@@ -214,7 +215,7 @@ pub fn judge_fingerprint(
     site: &Site,
     visitor: &ServerAnswer<'_>,
     event: Option<&ServerAnswer<'_>>,
-    now: Moment,
+    now: UnixTime,
 ) -> Result<Checked, CheckError> {
     let Evidence::Fingerprint { visitor_id, request_id } = &result.evidence else {
         return Err(CheckError("not a Fingerprint result".to_owned()));
@@ -243,7 +244,7 @@ pub fn judge_fingerprint(
     };
     // Milliseconds, exact in a double for the next 285,000 years; out of range saturates to "too old" or "ahead".
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let made = Moment(visit.timestamp.clamp(0.0, 9e15) as u64);
+    let made = UnixTime::from_millis(visit.timestamp.clamp(0.0, 9e15) as i64);
     if now.since(made) > *max_elapsed_time || made.since(now) > CLOCK_SKEW {
         return checked(Err(Fault::Age), full);
     }
@@ -314,7 +315,7 @@ mod tests {
     use serde_json::json;
     use url::Url;
 
-    const NOW: Moment = Moment(1_620_127_951_000);
+    const NOW: UnixTime = UnixTime::from_millis(1_620_127_951_000);
 
     fn captcha(provider: Provider, host: Option<&str>) -> FreshResult {
         FreshResult {
@@ -443,18 +444,18 @@ mod tests {
         })
     }
 
-    fn visit(timestamp: u64) -> Value {
+    fn visit(timestamp: i64) -> Value {
         json!({"visitorId": "V", "visits": [{"requestId": "R", "timestamp": timestamp, "browserDetails": {"botProbability": 0.3}}]})
     }
 
     #[test]
     fn a_fingerprint_answer_is_judged_by_every_rule() {
-        assert_eq!(fingerprint(visit(NOW.0 - 2000), 200, None, 1.0), Ok(Ok(())));
-        assert_eq!(fingerprint(visit(NOW.0 - 2001), 200, None, 1.0), Ok(Err(Fault::Age)));
-        assert_eq!(fingerprint(visit(NOW.0 + 5001), 200, None, 1.0), Ok(Err(Fault::Age)));
-        assert_eq!(fingerprint(visit(NOW.0), 200, None, 0.3), Ok(Ok(())));
-        assert_eq!(fingerprint(visit(NOW.0), 200, None, 0.29), Ok(Err(Fault::Bot)));
-        let mut other = visit(NOW.0);
+        assert_eq!(fingerprint(visit(NOW.as_millis() - 2000), 200, None, 1.0), Ok(Ok(())));
+        assert_eq!(fingerprint(visit(NOW.as_millis() - 2001), 200, None, 1.0), Ok(Err(Fault::Age)));
+        assert_eq!(fingerprint(visit(NOW.as_millis() + 5001), 200, None, 1.0), Ok(Err(Fault::Age)));
+        assert_eq!(fingerprint(visit(NOW.as_millis()), 200, None, 0.3), Ok(Ok(())));
+        assert_eq!(fingerprint(visit(NOW.as_millis()), 200, None, 0.29), Ok(Err(Fault::Bot)));
+        let mut other = visit(NOW.as_millis());
         other["visitorId"] = json!("W");
         assert_eq!(fingerprint(other, 200, None, 1.0), Ok(Err(Fault::Visitor)));
         assert_eq!(fingerprint(json!({"visitorId": "V", "visits": []}), 200, None, 1.0), Ok(Err(Fault::Visitor)));
@@ -468,7 +469,7 @@ mod tests {
 
     #[test]
     fn bots_are_asked_for_when_the_visit_does_not_tell() {
-        let mut silent = visit(NOW.0);
+        let mut silent = visit(NOW.as_millis());
         silent["visits"][0]["browserDetails"] = json!({});
         let event = |result: &str| Some(json!({"products": {"botd": {"data": {"bot": {"result": result}}}}}));
         assert_eq!(fingerprint(silent.clone(), 200, event("notDetected"), 0.5), Ok(Ok(())));

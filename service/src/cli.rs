@@ -20,7 +20,6 @@ use crate::config::{Account, Check, Config, Rule};
 use crate::crypto::{CryptoError, JweEntropy, KeyAlg, KeyPair, random};
 use crate::edit::{self, Document};
 use crate::provider::Provider;
-use crate::time::Moment;
 use crate::token::{self, Signer, arc_text, private_pem};
 
 /// The file that is edited when nothing names one.
@@ -609,7 +608,7 @@ fn example_token(account: &Account, domain: &str, valid: bool, data: Option<&str
         None if valid => Signer::hs256(&account.secret),
         None => Signer::hs256(&Secret::from_bytes(random::<64>().map_err(failed)?.to_vec())),
     };
-    let now = Moment::now().as_secs();
+    let now = UnixTime::now().as_secs();
     let mut claims = Map::from_iter([
         ("exp".to_owned(), json!(now + 3600)),
         ("iat".to_owned(), json!(now)),

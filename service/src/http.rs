@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use approov_verify::time::UnixTime;
 use approov_verify::uri::HttpUri;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -25,7 +26,7 @@ use crate::log::{RequestLine, millis};
 use crate::params::Form;
 use crate::service::{Live, Service};
 use crate::store::Store as _;
-use crate::time::Moment;
+use crate::time::http_date;
 
 const DPOP: &str = "dpop";
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -97,7 +98,7 @@ struct Seen<'a> {
     service: &'a Service,
     /// The configuration that it keeps to its end.
     live: &'a Live,
-    now: Moment,
+    now: UnixTime,
     /// The browser's address.
     ip: IpAddr,
     origin: Option<&'a str>,
@@ -182,7 +183,7 @@ async fn attest(seen: &Seen<'_>, request: Request) -> Response {
         }
     };
     let headers = response.headers_mut();
-    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(seen.now.to_system())) {
+    if let Ok(date) = HeaderValue::try_from(http_date(seen.now)) {
         headers.insert(header::DATE, date);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

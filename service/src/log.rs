@@ -5,10 +5,11 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use approov_verify::time::UnixTime;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::time::Moment;
+use crate::time::rfc3339;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +69,12 @@ impl Log {
     }
 
     /// One request.
-    pub fn request(&self, now: Moment, line: &RequestLine<'_>) {
+    pub fn request(&self, now: UnixTime, line: &RequestLine<'_>) {
         match self.format {
             LogFormat::Quiet => {}
             LogFormat::Json => {
                 let mut object = Map::from_iter([
-                    ("time".to_owned(), Value::from(now.to_rfc3339())),
+                    ("time".to_owned(), Value::from(rfc3339(now))),
                     ("event".to_owned(), "request".into()),
                 ]);
                 if let Ok(Value::Object(fields)) = serde_json::to_value(line) {
@@ -84,7 +85,7 @@ impl Log {
             LogFormat::Text => {
                 let mut text = format!(
                     "{} {} {} {} {} {}ms",
-                    now.to_rfc3339(),
+                    rfc3339(now),
                     line.method,
                     line.path,
                     line.status,
@@ -107,14 +108,14 @@ impl Log {
         match self.format {
             LogFormat::Json => write(
                 &serde_json::json!({
-                    "time": Moment::now().to_rfc3339(),
+                    "time": rfc3339(UnixTime::now()),
                     "event": name,
                     "message": message,
                 })
                 .to_string(),
             ),
             LogFormat::Text | LogFormat::Quiet => {
-                write(&format!("{} {name}: {message}", Moment::now().to_rfc3339()));
+                write(&format!("{} {name}: {message}", rfc3339(UnixTime::now())));
             }
         }
     }

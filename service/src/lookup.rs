@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use approov_verify::time::UnixTime;
 use reqwest::{Client, RequestBuilder};
 use url::Url;
 
@@ -9,7 +10,6 @@ use crate::check::{self, CheckError, Checked, ServerAnswer};
 use crate::config::Site;
 use crate::params::{Evidence, FreshResult};
 use crate::provider::Provider;
-use crate::time::Moment;
 
 /// The most that is read of an answer, bytes.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -62,7 +62,7 @@ impl Lookup {
                 let request = self.client.post(site.verify_url.clone()).form(&form);
                 let (status, body) = send(request, result.provider).await?;
                 let answer = ServerAnswer { status, body: &body };
-                check::judge_captcha(result, site, &answer, asker.page_host, Moment::now())
+                check::judge_captcha(result, site, &answer, asker.page_host, UnixTime::now())
             }
         }
     }
@@ -74,7 +74,7 @@ impl Lookup {
         visitor_id: &str,
         request_id: &str,
     ) -> Result<Checked, CheckError> {
-        let asked = Moment::now();
+        let asked = UnixTime::now();
         let secret = std::str::from_utf8(site.secret.as_bytes()).unwrap_or_default();
         let get = |url: Url| self.client.get(url).header("Auth-API-Key", secret);
         let url = below(&site.verify_url, &["visitors", visitor_id])?;

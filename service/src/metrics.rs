@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::time::Moment;
+use approov_verify::time::UnixTime;
 
 /// Upper bounds of the latency buckets, seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
@@ -58,8 +58,8 @@ struct Sessions {
 }
 
 impl Sessions {
-    fn turn(&mut self, now: Moment) {
-        let period = now.as_secs() / ACTIVE.as_secs();
+    fn turn(&mut self, now: UnixTime) {
+        let period = now.since(UnixTime::from_secs(0)).as_secs() / ACTIVE.as_secs();
         if period != self.period {
             let present = std::mem::take(&mut self.present);
             self.past = if period == self.period + 1 { present } else { HashSet::new() };
@@ -112,7 +112,7 @@ impl Metrics {
     }
 
     /// A session got a token; `id` is any number that belongs to it.
-    pub fn session(&self, id: u64, now: Moment) {
+    pub fn session(&self, id: u64, now: UnixTime) {
         self.with(|counts| {
             counts.sessions.turn(now);
             if counts.sessions.present.len() < MOST_SESSIONS {
@@ -122,7 +122,7 @@ impl Metrics {
     }
 
     /// Everything, in Prometheus' text format.
-    pub fn render(&self, now: Moment) -> String {
+    pub fn render(&self, now: UnixTime) -> String {
         self.with(|counts| {
             counts.sessions.turn(now);
             counts.render()
@@ -204,7 +204,7 @@ mod tests {
         metrics.request("token", 200, &[], Duration::from_millis(3));
         metrics.request("refused", 400, &["aprv-no-site-key"], Duration::from_millis(1));
         metrics.check("hcaptcha", "passed", Duration::from_millis(20));
-        let text = metrics.render(Moment(0));
+        let text = metrics.render(UnixTime::from_millis(0));
         for line in [
             "approov_requests_total{outcome=\"token\",status=\"200\"} 1",
             "approov_refusals_total{code=\"aprv-no-site-key\"} 1",
@@ -221,16 +221,16 @@ mod tests {
     #[test]
     fn a_session_counts_once_and_fades() {
         let metrics = Metrics::default();
-        let now = Moment(1_700_000_000_000);
+        let now = UnixTime::from_millis(1_700_000_000_000);
         metrics.session(1, now);
         metrics.session(1, now);
-        metrics.session(2, now.after(ACTIVE));
+        metrics.session(2, now.plus(ACTIVE));
         let active = |now| {
             let text = metrics.render(now);
             text.lines().find_map(|line| line.strip_prefix("approov_active_sessions ")).unwrap().to_owned()
         };
-        assert_eq!(active(now.after(ACTIVE)), "2");
-        assert_eq!(active(now.after(ACTIVE * 2)), "1");
-        assert_eq!(active(now.after(ACTIVE * 9)), "0");
+        assert_eq!(active(now.plus(ACTIVE)), "2");
+        assert_eq!(active(now.plus(ACTIVE * 2)), "1");
+        assert_eq!(active(now.plus(ACTIVE * 9)), "0");
     }
 }

@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use approov_verify::secret::Secret;
+use approov_verify::time::UnixTime;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::crypto::{CryptoError, derive_key};
-use crate::time::Moment;
 
 /// How long a nonce is accepted. Long enough for a person to solve a challenge between the nonce
 /// request and the attest request, and for a token's life between two refreshes.
@@ -31,7 +31,7 @@ pub type Epoch = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued {
     /// By the issuing replica's clock.
-    pub at: Moment,
+    pub at: UnixTime,
     /// The store's epoch as that replica knew it.
     pub epoch: Epoch,
 }
@@ -62,13 +62,13 @@ impl NonceKey {
     }
 
     /// When this nonce was issued, if it is ours and still good at `now`.
-    pub fn check(&self, nonce: &str, now: Moment) -> Option<Issued> {
+    pub fn check(&self, nonce: &str, now: UnixTime) -> Option<Issued> {
         let bytes: [u8; BODY + TAG] = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
         let (body, tag) = bytes.split_at(BODY);
         let expected = hmac::sign(&self.0, body);
         let expected = expected.as_ref().get(..TAG)?;
         aws_lc_rs::constant_time::verify_slices_are_equal(expected, tag).ok()?;
-        let issued = Moment(u64::from_be_bytes(body.get(..8)?.try_into().ok()?));
+        let issued = UnixTime::from_millis(i64::from_be_bytes(body.get(..8)?.try_into().ok()?));
         let epoch = u64::from_be_bytes(body.get(8..16)?.try_into().ok()?);
         let fresh = now.since(issued) <= NONCE_LIFETIME && issued.since(now) <= CLOCK_SKEW;
         fresh.then_some(Issued { at: issued, epoch })
@@ -79,7 +79,7 @@ impl NonceKey {
 mod tests {
     use super::*;
 
-    const NOW: Moment = Moment(1_700_000_000_000);
+    const NOW: UnixTime = UnixTime::from_millis(1_700_000_000_000);
 
     const ISSUED: Issued = Issued { at: NOW, epoch: 5 };
 
@@ -91,9 +91,9 @@ mod tests {
     fn a_nonce_is_good_for_its_life_and_no_longer() {
         let nonce = key(1).issue(ISSUED, [9; 8]);
         assert_eq!(key(1).check(&nonce, NOW), Some(ISSUED));
-        assert_eq!(key(1).check(&nonce, NOW.after(NONCE_LIFETIME)), Some(ISSUED));
-        assert_eq!(key(1).check(&nonce, NOW.after(NONCE_LIFETIME + Duration::from_millis(1))), None);
-        assert_eq!(key(1).check(&nonce, Moment(NOW.0 - 30_001)), None);
+        assert_eq!(key(1).check(&nonce, NOW.plus(NONCE_LIFETIME)), Some(ISSUED));
+        assert_eq!(key(1).check(&nonce, NOW.plus(NONCE_LIFETIME + Duration::from_millis(1))), None);
+        assert_eq!(key(1).check(&nonce, UnixTime::from_millis(NOW.as_millis() - 30_001)), None);
     }
 
     #[test]

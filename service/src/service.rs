@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use approov_verify::secret::Secret;
+use approov_verify::time::UnixTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -17,7 +18,6 @@ use crate::metrics::Metrics;
 use crate::nonce::{Issued, NonceKey};
 use crate::session::RefreshKey;
 use crate::store::AnyStore;
-use crate::time::Moment;
 use crate::token::Signer;
 
 /// Everything that a request needs.
@@ -93,9 +93,9 @@ impl Service {
     }
 
     /// The time now, by the service's clock.
-    pub fn now(&self) -> Moment {
-        let now = Moment::now().as_millis();
-        Moment(now.saturating_add_signed(self.clock_offset.load(Ordering::Relaxed)))
+    pub fn now(&self) -> UnixTime {
+        let now = UnixTime::now().as_millis();
+        UnixTime::from_millis(now.saturating_add(self.clock_offset.load(Ordering::Relaxed)))
     }
 
     /// The configuration in force now. A request takes it once and keeps it to its end.
@@ -141,12 +141,12 @@ impl Live {
     }
 
     /// A fresh nonce.
-    pub fn issue_nonce(&self, now: Moment, epoch: u64, random: [u8; 8]) -> String {
+    pub fn issue_nonce(&self, now: UnixTime, epoch: u64, random: [u8; 8]) -> String {
         self.nonce.issue(Issued { at: now, epoch }, random)
     }
 
     /// When a nonce was issued, if it is the service's and good at `now`.
-    pub fn check_nonce(&self, nonce: &str, now: Moment) -> Option<Issued> {
+    pub fn check_nonce(&self, nonce: &str, now: UnixTime) -> Option<Issued> {
         self.nonce.check(nonce, now).or_else(|| self.previous_nonce.as_ref().and_then(|key| key.check(nonce, now)))
     }
 

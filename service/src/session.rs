@@ -2,6 +2,7 @@
 //! the browser key's thumbprint, carrying the results that later tokens embed.
 
 use approov_verify::secret::Secret;
+use approov_verify::time::UnixTime;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +11,6 @@ use serde_json::{Map, Value};
 
 use crate::crypto::{CryptoError, derive_key};
 use crate::provider::Provider;
-use crate::time::Moment;
 
 /// What the service knows about a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub struct Session {
     pub thumbprint: String,
     /// End of the refresh token's life, Unix milliseconds.
     #[serde(rename = "e")]
-    pub expires: u64,
+    pub expires: i64,
     /// At most one result of each check service.
     #[serde(rename = "r")]
     pub results: Vec<CheckResult>,
@@ -40,7 +40,7 @@ pub struct CheckResult {
     pub digest: String,
     /// End of the result's life, Unix milliseconds.
     #[serde(rename = "e")]
-    pub expires: u64,
+    pub expires: i64,
     /// Whether it met the account's rules. A number, so that its length tells nothing.
     #[serde(rename = "o")]
     pub passed: u8,
@@ -66,8 +66,8 @@ impl Session {
     }
 
     /// When the session ends: the earliest of the refresh token's and the results' ends.
-    pub fn ends(&self) -> u64 {
-        self.results.iter().map(|result| result.expires).fold(self.expires, u64::min)
+    pub fn ends(&self) -> i64 {
+        self.results.iter().map(|result| result.expires).fold(self.expires, i64::min)
     }
 }
 
@@ -131,7 +131,7 @@ impl RefreshKey {
 
     /// Opens a refresh token, if it is this account's, belongs to the key with `thumbprint`, and
     /// has not reached the end of its own life at `now`. Its results may have: the caller decides.
-    pub fn open(&self, token: &str, site_key: &str, thumbprint: &str, now: Moment) -> Option<Session> {
+    pub fn open(&self, token: &str, site_key: &str, thumbprint: &str, now: UnixTime) -> Option<Session> {
         if token.len() > MAX_LEN {
             return None;
         }
@@ -153,17 +153,17 @@ impl RefreshKey {
 mod tests {
     use super::*;
 
-    const NOW: Moment = Moment(1_700_000_000_000);
+    const NOW: UnixTime = UnixTime::from_millis(1_700_000_000_000);
 
     fn session() -> Session {
         Session {
             thumbprint: "jkt".into(),
-            expires: NOW.0 + 1000,
+            expires: NOW.as_millis() + 1000,
             results: vec![CheckResult {
                 provider: Provider::Hcaptcha,
                 site: "h".into(),
                 digest: "d".into(),
-                expires: NOW.0 + 500,
+                expires: NOW.as_millis() + 500,
                 passed: 1,
                 brief: Map::new(),
                 full: None,
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(key(2).open(&token, "site", "jkt", NOW), None);
         assert_eq!(key(1).open(&token, "other", "jkt", NOW), None);
         assert_eq!(key(1).open(&token, "site", "other", NOW), None);
-        assert_eq!(key(1).open(&token, "site", "jkt", Moment(NOW.0 + 1000)), None);
+        assert_eq!(key(1).open(&token, "site", "jkt", UnixTime::from_millis(NOW.as_millis() + 1000)), None);
     }
 
     #[test]
@@ -207,6 +207,6 @@ mod tests {
 
     #[test]
     fn a_session_ends_with_its_first_result() {
-        assert_eq!(session().ends(), NOW.0 + 500);
+        assert_eq!(session().ends(), NOW.as_millis() + 500);
     }
 }

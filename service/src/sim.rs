@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use approov_verify::time::UnixTime;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -20,7 +21,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::time::Moment;
+use crate::time::rfc3339;
 
 /// The simulated hCaptcha site and its secret: hCaptcha's public test pair.
 pub const HCAPTCHA_SITE_KEY: &str = "10000000-ffff-ffff-ffff-000000000001";
@@ -88,7 +89,7 @@ async fn fingerprint_agent(Path(key): Path<String>) -> Response {
         return (StatusCode::FORBIDDEN, [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], "unknown public API key\n")
             .into_response();
     }
-    script(include_str!("sim/fingerprint.js").replace("SERVED_AT", &Moment::now().as_millis().to_string()))
+    script(include_str!("sim/fingerprint.js").replace("SERVED_AT", &UnixTime::now().as_millis().to_string()))
 }
 
 /// What a simulated token says about itself.
@@ -179,7 +180,7 @@ async fn hcaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
             StatusCode::OK,
             &json!({
                 "success": true,
-                "challenge_ts": Moment::now().to_rfc3339(),
+                "challenge_ts": rfc3339(UnixTime::now()),
                 "hostname": host,
                 "credit": false,
                 "score": score,
@@ -228,7 +229,7 @@ async fn recaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
     let pass = |score: f64| {
         let mut body = json!({
             "success": true,
-            "challenge_ts": Moment::now().to_rfc3339(),
+            "challenge_ts": rfc3339(UnixTime::now()),
             "hostname": token.host,
         });
         // v3 has an action and a score, v2 neither; a low score is asked for by name.
@@ -293,8 +294,8 @@ async fn visitors(headers: HeaderMap, Path(visitor): Path<String>, Query(query):
 }
 
 /// When an identification was made: the agent puts the time before an `x`; others are just made.
-fn made_at(token: &Token) -> u64 {
-    let now = Moment::now().as_millis();
+fn made_at(token: &Token) -> i64 {
+    let now = UnixTime::now().as_millis();
     let made = token.unique.split_once('x').and_then(|(time, _)| time.parse().ok()).unwrap_or(now);
     match token.outcome {
         Outcome::Expired => made.saturating_sub(3_600_000),

@@ -13,13 +13,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use approov_verify::replay::ReplayKey;
+use approov_verify::time::UnixTime;
 use aws_lc_rs::digest;
 use redis::aio::MultiplexedConnection;
 
 use crate::config::StoreAddress;
 use crate::crypto::random;
 use crate::nonce::{Epoch, Issued, NONCE_LIFETIME};
-use crate::time::Moment;
 
 /// What the store knows of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,14 +57,14 @@ pub trait Store: Send + Sync {
         &self,
         key: ReplayKey,
         nonce: Issued,
-        now: Moment,
+        now: UnixTime,
     ) -> impl Future<Output = Result<Seen, StoreError>> + Send;
 
     /// Counts one use of `name` in the current minute. `Ok(true)`: within `limit`.
     ///
     /// # Errors
     /// When the store is away. The caller must refuse.
-    fn count(&self, name: &str, limit: u64, now: Moment) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn count(&self, name: &str, limit: u64, now: UnixTime) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Whether the store answers.
     ///
@@ -74,8 +74,8 @@ pub trait Store: Send + Sync {
 }
 
 /// Seconds until the next minute begins: when a rate limit lets requests through again.
-pub fn seconds_to_next_minute(now: Moment) -> u64 {
-    60 - now.as_secs() % 60
+pub fn seconds_to_next_minute(now: UnixTime) -> u64 {
+    60 - now.as_secs().rem_euclid(60).unsigned_abs()
 }
 
 /// The configured store.
@@ -110,7 +110,7 @@ impl Store for AnyStore {
         }
     }
 
-    async fn remember(&self, key: ReplayKey, nonce: Issued, now: Moment) -> Result<Seen, StoreError> {
+    async fn remember(&self, key: ReplayKey, nonce: Issued, now: UnixTime) -> Result<Seen, StoreError> {
         match self {
             AnyStore::Memory(store) => store.remember(key, nonce, now).await,
             // On the heap, so that requests make no room for it when there is no Redis.
@@ -118,7 +118,7 @@ impl Store for AnyStore {
         }
     }
 
-    async fn count(&self, name: &str, limit: u64, now: Moment) -> Result<bool, StoreError> {
+    async fn count(&self, name: &str, limit: u64, now: UnixTime) -> Result<bool, StoreError> {
         match self {
             AnyStore::Memory(store) => store.count(name, limit, now).await,
             AnyStore::Redis(store) => store.count(name, limit, now).await,
@@ -148,15 +148,15 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Proofs {
     /// Second of issue → first 16 bytes of the replay keys (SHA-256 values: 128 bits do not collide).
-    slots: BTreeMap<u64, HashSet<u128>>,
+    slots: BTreeMap<i64, HashSet<u128>>,
     len: usize,
     /// Nonces issued in this second or before are not accepted.
-    forgotten_to: Option<u64>,
+    forgotten_to: Option<i64>,
 }
 
 #[derive(Default)]
 struct Counts {
-    minute: u64,
+    minute: i64,
     by_name: HashMap<String, u64>,
 }
 
@@ -166,7 +166,7 @@ impl MemoryStore {
         Self { epoch: random, capacity, proofs: Mutex::default(), counts: Mutex::default() }
     }
 
-    fn remember_now(&self, key: ReplayKey, nonce: Issued, now: Moment) -> Seen {
+    fn remember_now(&self, key: ReplayKey, nonce: Issued, now: UnixTime) -> Seen {
         if nonce.epoch != self.epoch {
             return Seen::Forgotten;
         }
@@ -174,7 +174,7 @@ impl MemoryStore {
         let short = key.as_bytes().iter().take(16).fold(0_u128, |value, byte| value << 8 | u128::from(*byte));
         let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
         // One second more than the life: a slot holds nonces up to its last millisecond.
-        let expired = now.as_secs().saturating_sub(NONCE_LIFETIME.as_secs() + 1);
+        let expired = now.minus(NONCE_LIFETIME + Duration::from_secs(1)).as_secs();
         while let Some(slot) = proofs.slots.first_entry()
             && *slot.key() < expired
         {
@@ -206,11 +206,11 @@ impl Store for MemoryStore {
         self.epoch
     }
 
-    async fn remember(&self, key: ReplayKey, nonce: Issued, now: Moment) -> Result<Seen, StoreError> {
+    async fn remember(&self, key: ReplayKey, nonce: Issued, now: UnixTime) -> Result<Seen, StoreError> {
         Ok(self.remember_now(key, nonce, now))
     }
 
-    async fn count(&self, name: &str, limit: u64, now: Moment) -> Result<bool, StoreError> {
+    async fn count(&self, name: &str, limit: u64, now: UnixTime) -> Result<bool, StoreError> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let minute = now.as_secs() / 60;
         if counts.minute != minute {
@@ -346,8 +346,8 @@ impl Store for RedisStore {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    async fn remember(&self, key: ReplayKey, nonce: Issued, now: Moment) -> Result<Seen, StoreError> {
-        let life = nonce.at.after(NONCE_LIFETIME).since(now) + Duration::from_secs(60);
+    async fn remember(&self, key: ReplayKey, nonce: Issued, now: UnixTime) -> Result<Seen, StoreError> {
+        let life = nonce.at.plus(NONCE_LIFETIME).since(now) + Duration::from_secs(60);
         let mut pipeline = epoch_pipeline()?;
         pipeline
             .cmd("SET")
@@ -366,7 +366,7 @@ impl Store for RedisStore {
         })
     }
 
-    async fn count(&self, name: &str, limit: u64, now: Moment) -> Result<bool, StoreError> {
+    async fn count(&self, name: &str, limit: u64, now: UnixTime) -> Result<bool, StoreError> {
         let name = format!("approov:rate:{}:{name}", now.as_secs() / 60);
         let mut pipeline = redis::pipe();
         pipeline.atomic();
@@ -389,14 +389,14 @@ mod tests {
     use super::*;
     use approov_verify::jwk::Thumbprint;
 
-    const NOW: Moment = Moment(1_700_000_000_000);
+    const NOW: UnixTime = UnixTime::from_millis(1_700_000_000_000);
 
     fn key(n: u64) -> ReplayKey {
         ReplayKey::new("jti", &Thumbprint::from_bytes([1; 32]), &n.to_be_bytes())
     }
 
     fn issued(seconds_ago: u64) -> Issued {
-        Issued { at: Moment(NOW.0 - seconds_ago * 1000), epoch: 7 }
+        Issued { at: NOW.minus(Duration::from_secs(seconds_ago)), epoch: 7 }
     }
 
     #[test]
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(store.remember_now(key(1), issued(0), NOW), Seen::First);
         assert_eq!(store.remember_now(key(1), issued(0), NOW), Seen::Again);
         assert_eq!(store.remember_now(key(2), issued(0), NOW), Seen::First);
-        let late = NOW.after(NONCE_LIFETIME);
+        let late = NOW.plus(NONCE_LIFETIME);
         assert_eq!(store.remember_now(key(1), issued(0), late), Seen::Again);
     }
 
@@ -433,7 +433,7 @@ mod tests {
     fn memory_stays_bounded_over_time() {
         let store = MemoryStore::new(100_000, 7);
         for second in 0..2000 {
-            let now = NOW.after(Duration::from_secs(second));
+            let now = NOW.plus(Duration::from_secs(second));
             for n in 0..10 {
                 store.remember_now(key(second * 10 + n), Issued { at: now, epoch: 7 }, now);
             }
@@ -446,7 +446,7 @@ mod tests {
     #[tokio::test]
     async fn a_rate_is_counted_by_the_minute() {
         let store = MemoryStore::new(10, 7);
-        let next = NOW.after(Duration::from_secs(seconds_to_next_minute(NOW)));
+        let next = NOW.plus(Duration::from_secs(seconds_to_next_minute(NOW)));
         assert_eq!(store.count("a", 2, NOW).await, Ok(true));
         assert_eq!(store.count("a", 2, NOW).await, Ok(true));
         assert_eq!(store.count("a", 2, NOW).await, Ok(false));

@@ -22,9 +22,9 @@ use crate::session::CheckResult;
 #[derive(Clone, Debug, Serialize)]
 pub struct Claims<'a> {
     /// End of life, Unix seconds.
-    pub exp: u64,
+    pub exp: i64,
     /// Time of issue, Unix seconds.
-    pub iat: u64,
+    pub iat: i64,
     /// The client's address as the service saw it.
     pub ip: IpAddr,
     /// Ten base32 characters that find this answer in the service's log.

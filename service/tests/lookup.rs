@@ -111,7 +111,7 @@ async fn captchas_are_asked_with_the_documented_fields_over_one_connection() {
 #[tokio::test]
 async fn fingerprint_is_asked_for_the_visit_and_for_bots_only_when_needed() {
     let mut server = server(|asked| {
-        let now = approov_web_service::time::Moment::now().as_millis();
+        let now = approov_verify::time::UnixTime::now().as_millis();
         Some(http(
             "200 OK",
             &if asked.starts_with("GET /v3/events/") {
