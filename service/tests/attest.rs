@@ -5,9 +5,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use approov_web_service::origin::AllowedOrigins;
+use approov_web_service::config::AllowedOrigins;
+use approov_web_service::dev::{self, sim};
 use approov_web_service::provider::Provider;
-use approov_web_service::{dev, sim};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;

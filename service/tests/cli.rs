@@ -6,8 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use approov_web_service::args::Args;
-use approov_web_service::cli::{self, Console, Failure};
+use approov_web_service::cli::{self, Args, Console, Failure};
 use approov_web_service::config::Config;
 
 /// A directory of its own that goes away with the test.

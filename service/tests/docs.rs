@@ -7,7 +7,7 @@ use approov_verify::dpop::Proof;
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use approov_web_service::config::Config;
-use approov_web_service::nonce::NonceKey;
+use approov_web_service::session::NonceKey;
 use approov_web_service::session::RefreshKey;
 use aws_lc_rs::hmac;
 use base64::Engine as _;

@@ -8,11 +8,11 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use approov_web_service::attest::Service;
 use approov_web_service::config::Config;
+use approov_web_service::dev::sim;
 use approov_web_service::error::Code;
 use approov_web_service::http::Face;
-use approov_web_service::service::Service;
-use approov_web_service::{serve, sim};
 use axum::Router;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -232,7 +232,7 @@ async fn reach_over_tcp(service: &Arc<Service>, line: &str, length: &str, body: 
     let address = listener.local_addr().unwrap();
     let (end, stop) = watch::channel(false);
     let face = Face::new(Arc::clone(service), Router::new());
-    let server = tokio::spawn(serve::serve(listener, None, face, Arc::clone(service), stop));
+    let server = tokio::spawn(approov_web_service::server::serve(listener, None, face, Arc::clone(service), stop));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{line} HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();

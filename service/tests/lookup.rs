@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use approov_web_service::attest::{Evidence, FreshResult};
+use approov_web_service::check::{Asker, Lookup};
 use approov_web_service::check::{CheckError, Checked};
 use approov_web_service::config::{Config, Site};
-use approov_web_service::lookup::{Asker, Lookup};
-use approov_web_service::params::{Evidence, FreshResult};
 use approov_web_service::provider::Provider;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

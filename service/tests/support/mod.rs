@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use approov_verify::secret::Secret;
+use approov_web_service::attest::Service;
+use approov_web_service::check::Lookup;
 use approov_web_service::config::Config;
+use approov_web_service::dev::{self, sim};
 use approov_web_service::http::{Face, Peer};
-use approov_web_service::log::{Log, LogFormat};
-use approov_web_service::lookup::Lookup;
-use approov_web_service::service::Service;
 use approov_web_service::store::{AnyStore, Store as _};
-use approov_web_service::{dev, sim};
+use approov_web_service::telemetry::{Log, LogFormat};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};

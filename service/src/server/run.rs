@@ -14,15 +14,17 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::args::{Arg, Args, UsageError, unknown};
+use crate::attest::Service;
+use crate::check::Lookup;
+use crate::cli::{Arg, Args, UsageError, unknown};
 use crate::config::{Config, DEFAULT_LISTEN};
 use crate::crypto::random;
-use crate::faults::{self, Fault, Faults};
-use crate::log::{Log, LogFormat};
-use crate::lookup::Lookup;
-use crate::service::Service;
+use crate::dev::faults::{self, Fault, Faults};
 use crate::store::{AnyStore, Store as _};
-use crate::{dev, http, serve, sim, tls};
+use crate::telemetry::{Log, LogFormat};
+use crate::{dev, http};
+
+use super::{Face, serve, tls};
 
 /// How often the configuration file is looked at.
 const WATCH: Duration = Duration::from_secs(1);
@@ -90,10 +92,10 @@ impl Options {
         }
         let mode = match (dev, config) {
             (true, None) => Mode::Dev(dev_options),
-            (false, Some(_)) if let Some(flag) = dev_only => {
-                return Err(UsageError(format!("--{flag} belongs to --dev")));
-            }
-            (false, Some(path)) => Mode::Config(path),
+            (false, Some(path)) => match dev_only {
+                Some(flag) => return Err(UsageError(format!("--{flag} belongs to --dev"))),
+                None => Mode::Config(path),
+            },
             _ => {
                 return Err(UsageError("serve needs either --dev or --config FILE".to_owned()));
             }
@@ -163,7 +165,7 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     let simulators = if with_tls {
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         let (listener, address) = bind(loopback).await?;
-        tokio::spawn(async move { axum::serve(listener, sim::router::<()>()).await });
+        tokio::spawn(async move { axum::serve(listener, dev::sim::router::<()>()).await });
         address
     } else if address.ip().is_unspecified() {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
@@ -176,7 +178,7 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     let service = start(config, log, with_tls).await?;
     announce(Some(if json { line } else { text }));
     let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
-    let face = http::Face::new(Arc::clone(&service), sim::router().merge(faults::router(Arc::clone(&faults))));
+    let face = http::Face::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
     let face = Router::new().fallback_service(face).layer(from_fn_with_state(faults, faults::inject));
     run_until_signal(listener, identity, service, face).await
 }
@@ -218,7 +220,7 @@ async fn run_until_signal(
     listener: TcpListener,
     identity: Option<watch::Receiver<Arc<ServerConfig>>>,
     service: Arc<Service>,
-    face: impl serve::Face,
+    face: impl Face,
 ) -> Result<(), String> {
     let (end, stop) = watch::channel(false);
     let failed = |error: std::io::Error| error.to_string();
@@ -240,7 +242,7 @@ async fn run_until_signal(
         }
         std::process::exit(130);
     });
-    serve::serve(listener, identity, face, service, stop).await.map_err(failed)
+    serve(listener, identity, face, service, stop).await.map_err(failed)
 }
 
 /// Puts a changed configuration file in force; on SIGHUP, or within [`WATCH`] of the change.

@@ -1,5 +1,11 @@
 //! The flow of an attest request: parameters and proof, session, checks, tokens.
 
+mod request;
+mod service;
+
+pub use request::{AttestRequest, Evidence, Form, FreshResult};
+pub use service::{AccountKeys, Live, Service};
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,16 +17,12 @@ use approov_verify::uri::HttpUri;
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
 
-use crate::check::Checked;
+use crate::check::{Asker, Checked};
 use crate::config::{Account, Site};
 use crate::crypto::{CryptoError, JweEntropy, RequestEntropy};
 use crate::error::{Code, Problems, Refusal};
-use crate::lookup::Asker;
-use crate::nonce::Issued;
-use crate::params::{self, AttestRequest, Form, FreshResult};
 use crate::provider::Provider;
-use crate::service::{Live, Service};
-use crate::session::{CheckResult, Session};
+use crate::session::{CheckResult, Issued, Session};
 use crate::store::{Seen, Store as _, StoreError, seconds_to_next_minute};
 use crate::token::{self, Claims, Confirmation, Embed, arc_text};
 
@@ -281,7 +283,7 @@ impl Plan {
             let there = session.results.iter().any(|known| known.provider == provider)
                 || to_check.iter().any(|fresh| fresh.provider == provider);
             if !there {
-                params::require(provider, Some(account), &mut problems);
+                request::require(provider, Some(account), &mut problems);
             }
         }
         problems.into_result()?;

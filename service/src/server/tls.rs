@@ -13,7 +13,7 @@ use crate::config::TlsFiles;
 ///
 /// # Errors
 /// The message names the file and what is wrong with it.
-pub fn from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
+pub(super) fn from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
     let certificates = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| format!("{}: {error}", files.cert.display()))?;
@@ -25,7 +25,7 @@ pub fn from_files(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
 ///
 /// # Errors
 /// When the certificate cannot be made.
-pub fn self_signed(names: Vec<String>) -> Result<(Arc<ServerConfig>, String), String> {
+pub(super) fn self_signed(names: Vec<String>) -> Result<(Arc<ServerConfig>, String), String> {
     let failed = |error: &dyn std::fmt::Display| format!("no development certificate: {error}");
     let key = KeyPair::generate().map_err(|error| failed(&error))?;
     let certificate =

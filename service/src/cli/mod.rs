@@ -1,6 +1,11 @@
 //! The command line for the configuration: the hosted service's commands, flags and style, on a
 //! TOML file. A running service picks the change up by itself.
 
+mod args;
+mod document;
+
+pub use args::{Arg, Args, UsageError, unknown};
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -15,12 +20,11 @@ use futures_util::FutureExt as _;
 use serde_json::{Map, json};
 use toml_edit::{Array, Item, Table, value};
 
-use crate::args::{Arg, Args, UsageError, unknown};
 use crate::config::{Account, Check, Config, Rule};
 use crate::crypto::{CryptoError, JweEntropy, KeyAlg, KeyPair, random};
-use crate::edit::{self, Document};
 use crate::provider::Provider;
 use crate::token::{self, Signer, arc_text, private_pem};
+use document::Document;
 
 /// The file that is edited when nothing names one.
 const DEFAULT_FILE: &str = "service.toml";
@@ -226,9 +230,9 @@ fn api(mut args: Args, console: &mut Console<'_>) -> Done {
         }
         (flag, domain) if flag == "remove" => {
             let mut document = common.document()?;
-            let apis = edit::tables(document.account(common.account.as_deref())?, "api")?;
+            let apis = document::tables(document.account(common.account.as_deref())?, "api")?;
             let index =
-                edit::find(apis, "domain", &domain).ok_or_else(|| format!("there is no API domain {domain}"))?;
+                document::find(apis, "domain", &domain).ok_or_else(|| format!("there is no API domain {domain}"))?;
             console
                 .confirm("removing the API will have an immediate impact on your apps in production.", common.yes)?;
             apis.remove(index);
@@ -251,7 +255,7 @@ fn api(mut args: Args, console: &mut Console<'_>) -> Done {
             if let Some(kid) = kid {
                 entry.insert("keyset_kid", value(kid));
             }
-            edit::put(edit::tables(account, "api")?, "domain", entry);
+            document::put(document::tables(account, "api")?, "domain", entry);
             document.config()?;
             console.confirm("adding the API will have an immediate impact on your apps in production.", common.yes)?;
             document.save()?;
@@ -414,27 +418,27 @@ fn web(mut args: Args, console: &mut Console<'_>) -> Done {
             } else {
                 ("refresh_token_lifetime", "refresh token lifetime")
             };
-            edit::set(account, name, value(i64::from(seconds)));
+            document::set(account, name, value(i64::from(seconds)));
             format!("{words} set to {seconds} seconds")
         }
         ("allowOrigin" | "disallowOrigin", None) => edit_origins(account, &flag, &operand)?,
         (_, None) => return Err(Failure::Usage(format!("-{flag} needs -fingerprint, -hcaptcha or -recaptcha"))),
         ("setRequired" | "setOptional", Some(provider)) => {
             let required = flag == "setRequired";
-            let check = edit::table(account, provider.name())?;
+            let check = document::table(account, provider.name())?;
             check.set_implicit(false);
-            edit::set(check, "required", value(required));
+            document::set(check, "required", value(required));
             format!("{} is now {}", provider.name(), if required { "required" } else { "optional" })
         }
         ("add", Some(provider)) => {
             let entry = site.table(provider, &operand)?;
-            let check = edit::table(account, provider.name())?;
-            edit::put(edit::tables(check, provider.site_word())?, key_name(provider), entry);
+            let check = document::table(account, provider.name())?;
+            document::put(document::tables(check, provider.site_word())?, key_name(provider), entry);
             format!("{} {} {operand} added", provider.name(), provider.site_word())
         }
         ("remove", Some(provider)) => {
-            let sites = edit::tables(edit::table(account, provider.name())?, provider.site_word())?;
-            let index = edit::find(sites, key_name(provider), &operand)
+            let sites = document::tables(document::table(account, provider.name())?, provider.site_word())?;
+            let index = document::find(sites, key_name(provider), &operand)
                 .ok_or_else(|| format!("there is no {} {} {operand}", provider.name(), provider.site_word()))?;
             sites.remove(index);
             format!("{} {} {operand} removed", provider.name(), provider.site_word())
@@ -686,8 +690,8 @@ fn keyset(mut args: Args, console: &mut Console<'_>) -> Done {
         }
         "remove" => {
             let mut document = common.document()?;
-            let keys = edit::tables(document.account(common.account.as_deref())?, "key")?;
-            let index = edit::find(keys, "kid", &operand).ok_or_else(|| format!("there is no key {operand}"))?;
+            let keys = document::tables(document.account(common.account.as_deref())?, "key")?;
+            let index = document::find(keys, "kid", &operand).ok_or_else(|| format!("there is no key {operand}"))?;
             keys.remove(index);
             document.config()?;
             console.confirm(warning, common.yes)?;
@@ -707,8 +711,8 @@ fn keyset(mut args: Args, console: &mut Console<'_>) -> Done {
             entry.insert("alg", value(alg.name()));
             entry.insert("private_key", value(pem.as_str()));
             let mut document = common.document()?;
-            let keys = edit::tables(document.account(common.account.as_deref())?, "key")?;
-            if edit::find(keys, "kid", &kid).is_some() {
+            let keys = document::tables(document.account(common.account.as_deref())?, "key")?;
+            if document::find(keys, "kid", &kid).is_some() {
                 return Err(Failure::Refused(format!("there is a key {kid} already")));
             }
             keys.push(entry);

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::put;
 use serde::Deserialize;
 
-use crate::serve::CloseConnection;
+use crate::http::CloseConnection;
 
 /// What goes wrong with requests to `/attest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

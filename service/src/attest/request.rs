@@ -209,7 +209,7 @@ impl<'a> AttestRequest<'a> {
 }
 
 /// Notes that the account requires a result of this service.
-pub fn require(provider: Provider, account: Option<&Account>, problems: &mut Problems) {
+pub(super) fn require(provider: Provider, account: Option<&Account>, problems: &mut Problems) {
     if account.and_then(|account| account.checks.get(&provider)).is_some_and(|check| check.required) {
         problems.add(provider.codes().missing_required, "");
     }

@@ -6,9 +6,9 @@ use approov_verify::time::UnixTime;
 use reqwest::{Client, RequestBuilder};
 use url::Url;
 
-use crate::check::{self, CheckError, Checked, ServerAnswer};
+use super::{CheckError, Checked, ServerAnswer};
+use crate::attest::{Evidence, FreshResult};
 use crate::config::Site;
-use crate::params::{Evidence, FreshResult};
 use crate::provider::Provider;
 
 /// The most that is read of an answer, bytes.
@@ -58,11 +58,11 @@ impl Lookup {
                 self.check_fingerprint(result, site, visitor_id, request_id).await
             }
             (Evidence::Captcha { .. }, _) => {
-                let form = check::captcha_form(result, site, asker.client_ip);
+                let form = super::captcha_form(result, site, asker.client_ip);
                 let request = self.client.post(site.verify_url.clone()).form(&form);
                 let (status, body) = send(request, result.provider).await?;
                 let answer = ServerAnswer { status, body: &body };
-                check::judge_captcha(result, site, &answer, asker.page_host, UnixTime::now())
+                super::judge_captcha(result, site, &answer, asker.page_host, UnixTime::now())
             }
         }
     }
@@ -81,12 +81,12 @@ impl Lookup {
         let request = get(url).query(&[("request_id", request_id)]);
         let (status, body) = send(request, result.provider).await?;
         let visitor = ServerAnswer { status, body: &body };
-        if !check::needs_bot_result(site, &visitor) {
-            return check::judge_fingerprint(result, site, &visitor, None, asked);
+        if !super::needs_bot_result(site, &visitor) {
+            return super::judge_fingerprint(result, site, &visitor, None, asked);
         }
         let (status, event) = send(get(below(&site.verify_url, &["events", request_id])?), result.provider).await?;
         let event = ServerAnswer { status, body: &event };
-        check::judge_fingerprint(result, site, &visitor, Some(&event), asked)
+        super::judge_fingerprint(result, site, &visitor, Some(&event), asked)
     }
 }
 

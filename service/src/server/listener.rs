@@ -20,9 +20,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::http::Peer;
-use crate::log::Log;
-use crate::service::Service;
+use crate::attest::Service;
+use crate::http::{CloseConnection, Peer};
+use crate::telemetry::Log;
 
 /// Longest time for a TLS handshake, and from there to the head of the first request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -36,10 +36,6 @@ const HEAD_BYTES: usize = 32 * 1024;
 const STREAMS: u32 = 128;
 /// How long running requests have to finish when the service ends.
 const GRACE: Duration = Duration::from_secs(20);
-
-/// In an answer's extensions: the connection closes instead of sending it.
-#[derive(Clone, Copy, Debug)]
-pub struct CloseConnection;
 
 /// What answers requests: [`crate::http::Face`], in development with layers around it.
 pub trait Face:

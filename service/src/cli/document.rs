@@ -9,7 +9,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value, value};
 use crate::config::Config;
 
 /// A configuration file being edited.
-pub struct Document {
+pub(super) struct Document {
     path: PathBuf,
     text: String,
     doc: DocumentMut,
@@ -20,7 +20,7 @@ impl Document {
     ///
     /// # Errors
     /// When it cannot be read or is not TOML.
-    pub fn open(path: &Path) -> Result<Self, String> {
+    pub(super) fn open(path: &Path) -> Result<Self, String> {
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
@@ -35,7 +35,7 @@ impl Document {
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub fn config(&self) -> Result<Config, String> {
+    pub(super) fn config(&self) -> Result<Config, String> {
         Config::parse(&self.doc.to_string(), &|name| std::env::var(name).ok())
             .map_err(|error| format!("{}: {error}", self.path.display()))
     }
@@ -45,7 +45,7 @@ impl Document {
     ///
     /// # Errors
     /// When the result is not sound, or cannot be written.
-    pub fn save(&mut self) -> Result<(), String> {
+    pub(super) fn save(&mut self) -> Result<(), String> {
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
         self.config()?;
         let text = self.doc.to_string();
@@ -81,7 +81,7 @@ impl Document {
     ///
     /// # Errors
     /// When there is one with this site key.
-    pub fn add_account(&mut self, site_key: &str, secret: &str) -> Result<(), String> {
+    pub(super) fn add_account(&mut self, site_key: &str, secret: &str) -> Result<(), String> {
         let accounts = tables(self.doc.as_table_mut(), "account")?;
         if find(accounts, "site_key", site_key).is_some() {
             return Err(format!("there is an account {site_key} already"));
@@ -99,7 +99,7 @@ impl Document {
     ///
     /// # Errors
     /// When there is none, or a choice.
-    pub fn account(&mut self, site_key: Option<&str>) -> Result<&mut Table, String> {
+    pub(super) fn account(&mut self, site_key: Option<&str>) -> Result<&mut Table, String> {
         let accounts = tables(self.doc.as_table_mut(), "account")?;
         let index = match site_key {
             Some(site_key) => {
@@ -118,7 +118,7 @@ impl Document {
 ///
 /// # Errors
 /// When `name` is something else.
-pub fn tables<'a>(parent: &'a mut Table, name: &str) -> Result<&'a mut ArrayOfTables, String> {
+pub(super) fn tables<'a>(parent: &'a mut Table, name: &str) -> Result<&'a mut ArrayOfTables, String> {
     let item = parent.entry(name).or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
     if !item.is_array_of_tables() {
         let plain = std::mem::take(item);
@@ -131,7 +131,7 @@ pub fn tables<'a>(parent: &'a mut Table, name: &str) -> Result<&'a mut ArrayOfTa
 ///
 /// # Errors
 /// When `name` is something else.
-pub fn table<'a>(parent: &'a mut Table, name: &str) -> Result<&'a mut Table, String> {
+pub(super) fn table<'a>(parent: &'a mut Table, name: &str) -> Result<&'a mut Table, String> {
     let item = parent.entry(name).or_insert_with(|| {
         let mut table = Table::new();
         table.set_implicit(true);
@@ -145,7 +145,7 @@ pub fn table<'a>(parent: &'a mut Table, name: &str) -> Result<&'a mut Table, Str
 }
 
 /// Puts `entry` among `list`, in the place of the one with the same `key`. True: it replaced one.
-pub fn put(list: &mut ArrayOfTables, key: &str, entry: Table) -> bool {
+pub(super) fn put(list: &mut ArrayOfTables, key: &str, entry: Table) -> bool {
     let name = entry.get(key).and_then(Item::as_str).unwrap_or_default().to_owned();
     match find(list, key, &name).and_then(|index| list.get_mut(index)) {
         None => {
@@ -168,7 +168,7 @@ pub fn put(list: &mut ArrayOfTables, key: &str, entry: Table) -> bool {
 }
 
 /// Sets a value; comments beside the one before it stay.
-pub fn set(table: &mut Table, name: &str, item: Item) {
+pub(super) fn set(table: &mut Table, name: &str, item: Item) {
     match (table.get_mut(name), item) {
         (Some(Item::Value(old)), Item::Value(mut new)) => {
             let decor: toml_edit::Decor = Value::decor(old).clone();
@@ -182,7 +182,7 @@ pub fn set(table: &mut Table, name: &str, item: Item) {
 }
 
 /// Where in `list` the entry is whose `key` is `name`.
-pub fn find(list: &ArrayOfTables, key: &str, name: &str) -> Option<usize> {
+pub(super) fn find(list: &ArrayOfTables, key: &str, name: &str) -> Option<usize> {
     list.iter().position(|entry| {
         entry
             .get(key)

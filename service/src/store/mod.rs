@@ -19,7 +19,7 @@ use redis::aio::MultiplexedConnection;
 
 use crate::config::StoreAddress;
 use crate::crypto::random;
-use crate::nonce::{Epoch, Issued, NONCE_LIFETIME};
+use crate::session::{Epoch, Issued, NONCE_LIFETIME};
 
 /// What the store knows of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,10 @@
 //! The configuration file: TOML in, checked values out. Nothing past this module sees a raw string
 //! that still has to be validated.
 
+mod allowed_origins;
+
+pub use allowed_origins::AllowedOrigins;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,7 +15,6 @@ use serde::Deserialize;
 use toml::Spanned;
 use url::Url;
 
-use crate::origin::AllowedOrigins;
 use crate::provider::Provider;
 use crate::token::SigningKey;
 use approov_verify::secret::Secret;

@@ -1,6 +1,9 @@
 //! The development mode: an account made up on the spot, whose check services are simulated by the
 //! service itself.
 
+pub mod faults;
+pub mod sim;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use url::Url;
 
-use crate::config::{Account, Api, Check, Config, Limits, Rule, Site, StoreAddress};
-use crate::origin::AllowedOrigins;
+use crate::config::{Account, AllowedOrigins, Api, Check, Config, Limits, Rule, Site, StoreAddress};
 use crate::provider::Provider;
-use crate::sim;
 
 /// The site key of the development account.
 pub const SITE_KEY: &str = "dev-approov-site-key";

@@ -1,6 +1,10 @@
 //! Sessions live in the refresh token: sealed with a key only the service's replicas have, bound to
 //! the browser key's thumbprint, carrying the results that later tokens embed.
 
+mod nonce;
+
+pub use nonce::{Epoch, Issued, NONCE_LIFETIME, NonceKey};
+
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};

@@ -10,14 +10,12 @@ use approov_verify::time::UnixTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::check::Lookup;
 use crate::config::{Account, Api, Config};
 use crate::crypto::{CryptoError, random};
-use crate::log::Log;
-use crate::lookup::Lookup;
-use crate::metrics::Metrics;
-use crate::nonce::{Issued, NonceKey};
-use crate::session::RefreshKey;
+use crate::session::{Issued, NonceKey, RefreshKey};
 use crate::store::AnyStore;
+use crate::telemetry::{Log, Metrics};
 use crate::token::Signer;
 
 /// Everything that a request needs.

@@ -19,13 +19,11 @@ use axum::routing::get;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower::ServiceExt as _;
 
-use crate::attest::{self, Incoming, Trace};
+use crate::attest::{self, Form, Incoming, Live, Service, Trace};
 use crate::crypto::RequestEntropy;
 use crate::error::{Code, Refusal};
-use crate::log::{RequestLine, millis};
-use crate::params::Form;
-use crate::service::{Live, Service};
 use crate::store::Store as _;
+use crate::telemetry::{RequestLine, millis};
 use crate::time::http_date;
 
 const DPOP: &str = "dpop";
@@ -42,6 +40,10 @@ const ANSWER_HEADERS: usize = 12;
 /// The address of the connection's other end; the accept loop adds it to every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
+
+/// In an answer's extensions: the connection closes instead of sending it.
+#[derive(Clone, Copy, Debug)]
+pub struct CloseConnection;
 
 /// What the log says about an answer; handlers leave it in the answer's extensions.
 #[derive(Clone, Default)]
@@ -412,7 +414,7 @@ async fn metrics(State(service): State<Arc<Service>>) -> Response {
 }
 
 /// The OpenAPI description of these routes.
-pub const OPENAPI: &str = include_str!("../openapi.json");
+pub const OPENAPI: &str = include_str!("../../openapi.json");
 
 async fn description() -> Response {
     let mut response = json(StatusCode::OK, OPENAPI.to_owned());

@@ -4,14 +4,18 @@
 //! not, failed: the client gets tokens that no backend accepts. A check that did not run (wrong
 //! secret, outage, nonsense) is an error that the client is told about.
 
+mod client;
+
+pub use client::{Asker, Lookup};
+
 use std::time::Duration;
 
 use approov_verify::time::UnixTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::attest::{Evidence, FreshResult};
 use crate::config::{Rule, Site};
-use crate::params::{Evidence, FreshResult};
 use crate::provider::Provider;
 use crate::time::rfc3339;
 
