@@ -44,7 +44,7 @@ fn the_recorded_exchange_verifies() {
     let refresh_token = answer["refresh-token"].as_str().unwrap();
     let session =
         RefreshKey::derive(&secret()).unwrap().open(refresh_token, "dev-approov-site-key", &thumbprint, then).unwrap();
-    assert_eq!(session.ends(), answer["expiries"]["session"].as_i64().unwrap());
+    assert_eq!(session.expiry(), answer["expiries"]["session"].as_i64().unwrap());
     let nonces = NonceKey::derive(&secret()).unwrap();
     for nonce in PROTOCOL.lines().filter_map(|line| line.strip_prefix("dpop-nonce: ")) {
         assert!(nonces.check(nonce, then).is_some(), "{nonce}");

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use approov_web_service::attest::{Evidence, FreshResult};
-use approov_web_service::check::{Asker, Lookup};
-use approov_web_service::check::{CheckError, Checked};
+use approov_verify::time::UnixTime;
+use approov_web_service::check::{CheckClient, CheckContext, CheckError, Checked, Evidence, FreshResult};
 use approov_web_service::config::{Config, Site};
 use approov_web_service::provider::Provider;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -39,8 +38,14 @@ fn result(provider: Provider) -> FreshResult {
     FreshResult { provider, site: "key".into(), evidence, digest: String::new() }
 }
 
-async fn check(lookup: &Lookup, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
-    lookup.check(&result(provider), site, Asker { client_ip: "192.0.2.7", page_host: "a.example" }).await
+async fn check(lookup: &CheckClient, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
+    lookup
+        .check(
+            &result(provider),
+            site,
+            CheckContext { client_ip: "192.0.2.7", page_host: "a.example", now: UnixTime::now() },
+        )
+        .await
 }
 
 /// A server that answers each request with `answer` and keeps what it was asked; it counts connections.
@@ -84,8 +89,8 @@ fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-fn lookup() -> Lookup {
-    Lookup::new(Duration::from_secs(2)).unwrap()
+fn lookup() -> CheckClient {
+    CheckClient::new(Duration::from_secs(2)).unwrap()
 }
 
 #[tokio::test]
@@ -111,7 +116,7 @@ async fn captchas_are_asked_with_the_documented_fields_over_one_connection() {
 #[tokio::test]
 async fn fingerprint_is_asked_for_the_visit_and_for_bots_only_when_needed() {
     let mut server = server(|asked| {
-        let now = approov_verify::time::UnixTime::now().as_millis();
+        let now = UnixTime::now().as_millis();
         Some(http(
             "200 OK",
             &if asked.starts_with("GET /v3/events/") {
@@ -188,7 +193,7 @@ async fn long_and_late_answers_are_errors() {
     assert_eq!(error.0, "reCAPTCHA gave too long an answer");
     let late = server(|_| Some("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n".to_owned())).await;
     let begun = Instant::now();
-    let lookup = Lookup::new(Duration::from_millis(300)).unwrap();
+    let lookup = CheckClient::new(Duration::from_millis(300)).unwrap();
     let error = check(&lookup, Provider::Recaptcha, &site_of(&late)).await.unwrap_err();
     assert_eq!(error.0, "reCAPTCHA did not answer in time");
     assert!(begun.elapsed() < Duration::from_secs(2));

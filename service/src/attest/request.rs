@@ -4,11 +4,11 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::percent_decode;
 
+use crate::check::{Evidence, FreshResult, digest_of};
 use crate::config::{Account, Api};
 use crate::error::{Code, Problems, Refusal};
 use crate::provider::Provider;
@@ -20,8 +20,8 @@ const PAYLOAD: &str = "payload";
 const REFRESH_TOKEN: &str = "refresh-token";
 
 /// How many illegal parameters a refusal lists, and how much of each.
-const LISTED: usize = 10;
-const LISTED_CHARS: usize = 64;
+const MAX_LISTED: usize = 10;
+const MAX_LISTED_CHARS: usize = 64;
 
 /// The decoded parameters, in the order they came.
 #[derive(Debug, Default)]
@@ -71,10 +71,10 @@ impl<'a> Form<'a> {
             let known = matches!(&**name, API | SITE_KEY | PAYLOAD | REFRESH_TOKEN)
                 || Provider::ALL.iter().any(|p| p.params().iter().any(|(param, ..)| param == name));
             if !known || (!seen.insert(name) && name != API) {
-                illegal.insert(name.chars().take(LISTED_CHARS).collect());
+                illegal.insert(name.chars().take(MAX_LISTED_CHARS).collect());
             }
         }
-        illegal.into_iter().take(LISTED).collect()
+        illegal.into_iter().take(MAX_LISTED).collect()
     }
 }
 
@@ -91,7 +91,7 @@ fn decode(text: &[u8]) -> Result<Vec<Param<'_>>, Refusal> {
 }
 
 fn component(text: &str) -> Option<Cow<'_, str>> {
-    // One character at a time is found by words; one of a set would be looked for byte by byte.
+    // Two searches for one character use memchr; a search for a set of characters does not.
     if !text.contains('%') && !text.contains('+') {
         return Some(Cow::Borrowed(text));
     }
@@ -122,89 +122,48 @@ pub struct AttestRequest<'a> {
     pub results: Vec<FreshResult>,
 }
 
-/// A check result as the browser sent it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct FreshResult {
-    /// Which service's.
-    pub provider: Provider,
-    /// Site key or public API key.
-    pub site: String,
-    /// What the service's server is asked about.
-    pub evidence: Evidence,
-    /// Digest of the parameters, to know the same result when it comes again.
-    pub digest: String,
-}
-
-/// What a check service's server is asked about.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Evidence {
-    /// hCaptcha and reCAPTCHA.
-    Captcha {
-        /// The response token.
-        token: String,
-        /// The host that the page says must have solved it.
-        host: Option<String>,
-    },
-    /// Fingerprint.
-    Fingerprint {
-        /// Who.
-        visitor_id: String,
-        /// Which identification.
-        request_id: String,
-    },
-}
-
-impl std::fmt::Debug for FreshResult {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FreshResult({}:{})", self.provider.prefix(), self.site)
-    }
-}
-
 impl<'a> AttestRequest<'a> {
-    /// Reads the request that a form means. Faults are added to `problems`; the request is there
-    /// when this added none.
+    /// Reads the request that a form means.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
     pub fn read(
         form: &'a Form<'_>,
         accounts: &'a BTreeMap<String, Account>,
         origin: Option<&str>,
-        problems: &mut Problems,
-    ) -> Option<Self> {
-        let mut faults = Problems::default();
+    ) -> Result<Self, Refusal> {
+        let mut problems = Problems::default();
         let illegal = form.illegal();
         if !illegal.is_empty() {
-            faults.add(Code::IllegalParams, illegal.join(", "));
+            problems.add(Code::IllegalParams, illegal.join(", "));
         }
-        let account = find_account(form, accounts, &mut faults);
+        let account = find_account(form, accounts, &mut problems);
         if account.is_some_and(|account| !account.allowed_origins.allows(origin)) {
-            faults.add(
+            problems.add(
                 Code::OriginNotAllowed,
                 origin.unwrap_or("no Origin header").chars().take(256).collect::<String>(),
             );
         }
-        let targets = read_targets(form, account, &mut faults);
-        let pay = form.get(PAYLOAD).and_then(|payload| read_payload(payload, &mut faults));
+        let targets = read_targets(form, account, &mut problems);
+        let pay = form.get(PAYLOAD).and_then(|payload| read_payload(payload, &mut problems));
         let refresh_token = form.get(REFRESH_TOKEN);
         let mut results = Vec::new();
         let mut mentioned = false;
         for provider in Provider::ALL {
-            let (present, result) = read_result(provider, form, account, &mut faults);
+            let (present, result) = read_result(provider, form, account, &mut problems);
             mentioned |= present;
             results.extend(result);
             if !present && refresh_token.is_none() {
-                require(provider, account, &mut faults);
+                require(provider, account, &mut problems);
             }
         }
         if !mentioned && refresh_token.is_none() {
-            faults.add(Code::NoWebProtectParams, "");
+            problems.add(Code::NoWebProtectParams, "");
         }
-        match (faults.into_result(), account) {
-            (Ok(()), Some(account)) => Some(Self { account, targets, pay, refresh_token, results }),
-            (Err(refusal), _) => {
-                problems.extend(refusal);
-                None
-            }
-            (Ok(()), None) => None,
-        }
+        problems.into_result()?;
+        // Without an account there was a problem.
+        let account = account.ok_or_else(|| Refusal::new(Code::NoMatchingAccount, ""))?;
+        Ok(Self { account, targets, pay, refresh_token, results })
     }
 }
 
@@ -270,7 +229,7 @@ fn read_targets<'a>(
     {
         if !names.is_empty() {
             let listed: Vec<String> =
-                names.iter().take(LISTED).map(|name| name.chars().take(LISTED_CHARS).collect()).collect();
+                names.iter().take(MAX_LISTED).map(|name| name.chars().take(MAX_LISTED_CHARS).collect()).collect();
             problems.add(code, listed.join(", "));
         }
     }
@@ -331,7 +290,7 @@ fn read_result(
             && !site.is_empty()
             && account.site(provider, site).is_none()
         {
-            problems.add(codes.key_not_found, site.chars().take(LISTED_CHARS).collect::<String>());
+            problems.add(codes.key_not_found, site.chars().take(MAX_LISTED_CHARS).collect::<String>());
             sound = false;
         }
     }
@@ -348,17 +307,6 @@ fn read_result(
     };
     let result = FreshResult { provider, site: value(0), evidence, digest: digest_of(&values) };
     (true, Some(result))
-}
-
-/// 128 bits that tell one result from another: SHA-256 over the values with their lengths.
-fn digest_of(values: &[Option<&str>]) -> String {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for value in values {
-        let value = value.unwrap_or_default();
-        context.update(&value.len().to_be_bytes());
-        context.update(value.as_bytes());
-    }
-    URL_SAFE_NO_PAD.encode(context.finish().as_ref().iter().take(16).copied().collect::<Vec<u8>>())
 }
 
 #[cfg(test)]
@@ -402,11 +350,8 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
     fn faults(body: &str) -> Vec<(&'static str, String)> {
         let config = config();
         let form = Form::read(None, Some("application/x-www-form-urlencoded"), body.as_bytes()).unwrap();
-        let mut problems = Problems::default();
-        let request = AttestRequest::read(&form, &config.accounts, None, &mut problems);
-        assert_eq!(request.is_some(), problems.is_empty());
-        match problems.into_result() {
-            Ok(()) => Vec::new(),
+        match AttestRequest::read(&form, &config.accounts, None) {
+            Ok(_) => Vec::new(),
             Err(refusal) => refusal.codes().map(|(code, detail)| (code.name(), detail.to_owned())).collect(),
         }
     }
@@ -490,15 +435,5 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
         let refusal = Form::read(Some("api=a"), None, b"api=a").unwrap_err();
         assert!(refusal.has(Code::ParamsInBodyAndPath));
         assert!(!Form::read(Some("api=a"), None, b"").unwrap().is_empty());
-    }
-
-    #[test]
-    fn results_differ_in_their_digest_when_any_value_differs() {
-        let pairs = [
-            digest_of(&[Some("ab"), Some("c")]),
-            digest_of(&[Some("a"), Some("bc")]),
-            digest_of(&[Some("a"), Some("bc"), Some("")]),
-        ];
-        assert_eq!(pairs.iter().collect::<BTreeSet<_>>().len(), 3);
     }
 }

@@ -10,21 +10,21 @@ use approov_verify::time::UnixTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::check::Lookup;
+use crate::check::CheckClient;
 use crate::config::{Account, Api, Config};
 use crate::crypto::{CryptoError, random};
-use crate::session::{Issued, NonceKey, RefreshKey};
+use crate::session::{NonceKey, NonceStamp, RefreshKey};
 use crate::store::AnyStore;
 use crate::telemetry::{Log, Metrics};
 use crate::token::Signer;
 
 /// Everything that a request needs.
 pub struct Service {
-    live: RwLock<Arc<Live>>,
+    active: RwLock<Arc<ActiveConfig>>,
     /// Replays and rates.
     pub store: AnyStore,
     /// The way to the check services.
-    pub lookup: Lookup,
+    pub checks: CheckClient,
     /// Counters.
     pub metrics: Metrics,
     /// Log lines.
@@ -39,7 +39,7 @@ pub struct Service {
 }
 
 /// A configuration in force.
-pub struct Live {
+pub struct ActiveConfig {
     /// The configuration.
     pub config: Config,
     keys: BTreeMap<String, AccountKeys>,
@@ -66,12 +66,18 @@ impl Service {
     ///
     /// # Errors
     /// When keys cannot be derived.
-    pub fn new(config: Config, store: AnyStore, lookup: Lookup, log: Log, over_tls: bool) -> Result<Self, CryptoError> {
-        let live = Live::new(config, None)?;
+    pub fn new(
+        config: Config,
+        store: AnyStore,
+        checks: CheckClient,
+        log: Log,
+        over_tls: bool,
+    ) -> Result<Self, CryptoError> {
+        let active = ActiveConfig::new(config, None)?;
         Ok(Self {
-            live: RwLock::new(Arc::new(live)),
+            active: RwLock::new(Arc::new(active)),
             store,
-            lookup,
+            checks,
             metrics: Metrics::default(),
             clock_offset: Arc::default(),
             id_prefix: random()?,
@@ -97,8 +103,8 @@ impl Service {
     }
 
     /// The configuration in force now. A request takes it once and keeps it to its end.
-    pub fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn active(&self) -> Arc<ActiveConfig> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts another configuration in force. Requests that run finish with the one they began with.
@@ -106,14 +112,14 @@ impl Service {
     /// # Errors
     /// When keys cannot be derived; the old configuration then stays.
     pub fn reload(&self, config: Config) -> Result<(), CryptoError> {
-        let before = self.live().nonce.clone();
-        let live = Arc::new(Live::new(config, Some(before))?);
-        *self.live.write().unwrap_or_else(PoisonError::into_inner) = live;
+        let before = self.active().nonce.clone();
+        let active = Arc::new(ActiveConfig::new(config, Some(before))?);
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = active;
         Ok(())
     }
 }
 
-impl Live {
+impl ActiveConfig {
     fn new(config: Config, previous_nonce: Option<NonceKey>) -> Result<Self, CryptoError> {
         let keys = config
             .accounts
@@ -140,17 +146,17 @@ impl Live {
 
     /// A fresh nonce.
     pub fn issue_nonce(&self, now: UnixTime, epoch: u64, random: [u8; 8]) -> String {
-        self.nonce.issue(Issued { at: now, epoch }, random)
+        self.nonce.issue(NonceStamp { at: now, epoch }, random)
     }
 
     /// When a nonce was issued, if it is the service's and good at `now`.
-    pub fn check_nonce(&self, nonce: &str, now: UnixTime) -> Option<Issued> {
+    pub fn check_nonce(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
         self.nonce.check(nonce, now).or_else(|| self.previous_nonce.as_ref().and_then(|key| key.check(nonce, now)))
     }
 
     /// Whether some account serves pages of this origin. The preflight request names no account, so
     /// this is what cross-origin answers go by; the account's own list decides about the request.
-    pub fn some_account_allows(&self, origin: &str) -> bool {
+    pub fn any_account_allows(&self, origin: &str) -> bool {
         self.config.accounts.is_empty()
             || self.config.accounts.values().any(|account| account.allowed_origins.allows(Some(origin)))
     }

@@ -6,8 +6,7 @@ use approov_verify::time::UnixTime;
 use reqwest::{Client, RequestBuilder};
 use url::Url;
 
-use super::{CheckError, Checked, ServerAnswer};
-use crate::attest::{Evidence, FreshResult};
+use super::{CheckError, Checked, Evidence, FreshResult, ServerAnswer};
 use crate::config::Site;
 use crate::provider::Provider;
 
@@ -19,20 +18,22 @@ const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// A client that keeps its connections open between checks.
 #[derive(Clone)]
-pub struct Lookup {
+pub struct CheckClient {
     client: Client,
 }
 
 /// What a check knows about the request it is made for.
 #[derive(Clone, Copy)]
-pub struct Asker<'a> {
+pub struct CheckContext<'a> {
     /// The browser's address.
     pub client_ip: &'a str,
     /// Host of the page, from its `Origin`; empty when unknown.
     pub page_host: &'a str,
+    /// When it is made, by a clock that is right.
+    pub now: UnixTime,
 }
 
-impl Lookup {
+impl CheckClient {
     /// A client whose every exchange ends within `timeout`.
     ///
     /// # Errors
@@ -52,17 +53,22 @@ impl Lookup {
     ///
     /// # Errors
     /// When the check could not be made; the text is fit for clients.
-    pub async fn check(&self, result: &FreshResult, site: &Site, asker: Asker<'_>) -> Result<Checked, CheckError> {
+    pub async fn check(
+        &self,
+        result: &FreshResult,
+        site: &Site,
+        context: CheckContext<'_>,
+    ) -> Result<Checked, CheckError> {
         match (&result.evidence, result.provider) {
             (Evidence::Fingerprint { visitor_id, request_id }, _) => {
-                self.check_fingerprint(result, site, visitor_id, request_id).await
+                self.check_fingerprint(result, site, visitor_id, request_id, context.now).await
             }
             (Evidence::Captcha { .. }, _) => {
-                let form = super::captcha_form(result, site, asker.client_ip);
+                let form = super::captcha_form(result, site, context.client_ip);
                 let request = self.client.post(site.verify_url.clone()).form(&form);
                 let (status, body) = send(request, result.provider).await?;
                 let answer = ServerAnswer { status, body: &body };
-                super::judge_captcha(result, site, &answer, asker.page_host, UnixTime::now())
+                super::judge_captcha(result, site, &answer, context.page_host, context.now)
             }
         }
     }
@@ -73,8 +79,8 @@ impl Lookup {
         site: &Site,
         visitor_id: &str,
         request_id: &str,
+        now: UnixTime,
     ) -> Result<Checked, CheckError> {
-        let asked = UnixTime::now();
         let secret = std::str::from_utf8(site.secret.as_bytes()).unwrap_or_default();
         let get = |url: Url| self.client.get(url).header("Auth-API-Key", secret);
         let url = below(&site.verify_url, &["visitors", visitor_id])?;
@@ -82,11 +88,11 @@ impl Lookup {
         let (status, body) = send(request, result.provider).await?;
         let visitor = ServerAnswer { status, body: &body };
         if !super::needs_bot_result(site, &visitor) {
-            return super::judge_fingerprint(result, site, &visitor, None, asked);
+            return super::judge_fingerprint(result, site, &visitor, None, now);
         }
         let (status, event) = send(get(below(&site.verify_url, &["events", request_id])?), result.provider).await?;
         let event = ServerAnswer { status, body: &event };
-        super::judge_fingerprint(result, site, &visitor, Some(&event), asked)
+        super::judge_fingerprint(result, site, &visitor, Some(&event), now)
     }
 }
 

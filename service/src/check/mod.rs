@@ -5,8 +5,10 @@
 //! secret, outage, nonsense) is an error that the client is told about.
 
 mod client;
+mod evidence;
 
-pub use client::{Asker, Lookup};
+pub use client::{CheckClient, CheckContext};
+pub use evidence::{Evidence, FreshResult, digest_of};
 
 use std::time::Duration;
 
@@ -14,7 +16,6 @@ use approov_verify::time::UnixTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::attest::{Evidence, FreshResult};
 use crate::config::{Rule, Site};
 use crate::provider::Provider;
 use crate::time::rfc3339;
@@ -26,7 +27,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
     /// `Err` says which rule was not met.
-    pub verdict: Result<(), Fault>,
+    pub verdict: Result<(), FailedRule>,
     /// What tokens embed by default. A failed check has the same members, so that it looks no different.
     pub brief: Map<String, Value>,
     /// The whole answer, for encrypted tokens.
@@ -35,7 +36,7 @@ pub struct Checked {
 
 /// Why a check failed. For the service's log and metrics; clients are not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum FailedRule {
     /// The check service does not accept the result: wrong, expired or used.
     NotAccepted,
     /// Solved on a host that is not listed, or not the one the page named.
@@ -52,17 +53,17 @@ pub enum Fault {
     Bot,
 }
 
-impl Fault {
+impl FailedRule {
     /// The name in logs.
     pub fn name(self) -> &'static str {
         match self {
-            Fault::NotAccepted => "not-accepted",
-            Fault::Host => "host",
-            Fault::Action => "action",
-            Fault::Score => "score",
-            Fault::Visitor => "visitor",
-            Fault::Age => "age",
-            Fault::Bot => "bot",
+            FailedRule::NotAccepted => "not-accepted",
+            FailedRule::Host => "host",
+            FailedRule::Action => "action",
+            FailedRule::Score => "score",
+            FailedRule::Visitor => "visitor",
+            FailedRule::Age => "age",
+            FailedRule::Bot => "bot",
         }
     }
 }
@@ -116,7 +117,7 @@ pub fn judge_captcha(
         return Err(CheckError(format!("{title}: {}", plain(ours))));
     }
     let hostname = full.get("hostname").and_then(Value::as_str);
-    let verdict = if success { captcha_rules(result, site, &full, hostname) } else { Err(Fault::NotAccepted) };
+    let verdict = if success { captcha_rules(result, site, &full, hostname) } else { Err(FailedRule::NotAccepted) };
     let brief = Map::from_iter([
         (
             "challenge_ts".to_owned(),
@@ -147,27 +148,27 @@ fn captcha_rules(
     site: &Site,
     full: &Map<String, Value>,
     hostname: Option<&str>,
-) -> Result<(), Fault> {
+) -> Result<(), FailedRule> {
     let Rule::Captcha { domains, actions, min_score, .. } = &site.rule else {
-        return Err(Fault::NotAccepted);
+        return Err(FailedRule::NotAccepted);
     };
     let hostname = hostname.map(str::to_ascii_lowercase);
     if !domains.is_empty() && hostname.as_ref().is_none_or(|host| !domains.contains(host)) {
-        return Err(Fault::Host);
+        return Err(FailedRule::Host);
     }
     if let Evidence::Captcha { host: Some(host), .. } = &result.evidence
         && hostname.as_deref() != Some(host.to_ascii_lowercase().as_str())
     {
-        return Err(Fault::Host);
+        return Err(FailedRule::Host);
     }
     if let Some(action) = full.get("action").and_then(Value::as_str)
         && !actions.is_empty()
         && !actions.iter().any(|known| known == action)
     {
-        return Err(Fault::Action);
+        return Err(FailedRule::Action);
     }
     if full.get("score").and_then(Value::as_f64).is_some_and(|score| score < *min_score) {
-        return Err(Fault::Score);
+        return Err(FailedRule::Score);
     }
     Ok(())
 }
@@ -230,7 +231,7 @@ pub fn judge_fingerprint(
     ]);
     let checked = |verdict, full| Ok(Checked { verdict, brief: brief.clone(), full });
     if visitor.status == 404 {
-        return checked(Err(Fault::Visitor), Map::new());
+        return checked(Err(FailedRule::Visitor), Map::new());
     }
     if !visitor.is_success() {
         return Err(fingerprint_error(visitor));
@@ -241,16 +242,16 @@ pub fn judge_fingerprint(
     };
     let visit = known.visits.iter().find(|visit| visit.request_id == *request_id);
     let (true, Some(visit)) = (known.visitor_id == *visitor_id, visit) else {
-        return checked(Err(Fault::Visitor), full);
+        return checked(Err(FailedRule::Visitor), full);
     };
     let Rule::Fingerprint { max_elapsed_time, max_bot_probability } = &site.rule else {
-        return checked(Err(Fault::Visitor), full);
+        return checked(Err(FailedRule::Visitor), full);
     };
     // Milliseconds, exact in a double for the next 285,000 years; out of range saturates to "too old" or "ahead".
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let made = UnixTime::from_millis(visit.timestamp.clamp(0.0, 9e15) as i64);
     if now.since(made) > *max_elapsed_time || made.since(now) > CLOCK_SKEW {
-        return checked(Err(Fault::Age), full);
+        return checked(Err(FailedRule::Age), full);
     }
     if *max_bot_probability < 1.0 {
         let told = visit.browser_details.as_ref().and_then(|details| details.bot_probability);
@@ -262,7 +263,7 @@ pub fn judge_fingerprint(
             }
         };
         if probability > *max_bot_probability {
-            return checked(Err(Fault::Bot), full);
+            return checked(Err(FailedRule::Bot), full);
         }
     }
     checked(Ok(()), full)
@@ -346,7 +347,12 @@ mod tests {
         site(Rule::Captcha { domains: own(domains), actions: own(actions), min_score, include_ip: true })
     }
 
-    fn judge(site: &Site, host: Option<&str>, status: u16, answer: Value) -> Result<Result<(), Fault>, CheckError> {
+    fn judge(
+        site: &Site,
+        host: Option<&str>,
+        status: u16,
+        answer: Value,
+    ) -> Result<Result<(), FailedRule>, CheckError> {
         let body = answer.to_string();
         judge_captcha(
             &captcha(Provider::Hcaptcha, host),
@@ -373,14 +379,14 @@ mod tests {
             answer[name] = value;
             answer
         };
-        assert_eq!(judge(&strict, None, 200, with("hostname", json!("evil.example"))), Ok(Err(Fault::Host)));
-        assert_eq!(judge(&strict, None, 200, with("hostname", json!(null))), Ok(Err(Fault::Host)));
-        assert_eq!(judge(&strict, None, 200, with("action", json!("pay"))), Ok(Err(Fault::Action)));
+        assert_eq!(judge(&strict, None, 200, with("hostname", json!("evil.example"))), Ok(Err(FailedRule::Host)));
+        assert_eq!(judge(&strict, None, 200, with("hostname", json!(null))), Ok(Err(FailedRule::Host)));
+        assert_eq!(judge(&strict, None, 200, with("action", json!("pay"))), Ok(Err(FailedRule::Action)));
         assert_eq!(judge(&strict, None, 200, with("action", json!(null))), Ok(Ok(())));
-        assert_eq!(judge(&strict, None, 200, with("score", json!(0.49))), Ok(Err(Fault::Score)));
+        assert_eq!(judge(&strict, None, 200, with("score", json!(0.49))), Ok(Err(FailedRule::Score)));
         assert_eq!(judge(&strict, None, 200, with("score", json!(null))), Ok(Ok(())));
         assert_eq!(judge(&any, Some("EXAMPLE.com"), 200, good.clone()), Ok(Ok(())));
-        assert_eq!(judge(&any, Some("other.com"), 200, good), Ok(Err(Fault::Host)));
+        assert_eq!(judge(&any, Some("other.com"), 200, good), Ok(Err(FailedRule::Host)));
     }
 
     #[test]
@@ -390,12 +396,12 @@ mod tests {
         for code in
             ["invalid-input-response", "expired-input-response", "already-seen-response", "timeout-or-duplicate"]
         {
-            assert_eq!(refused(code), Ok(Err(Fault::NotAccepted)), "{code}");
+            assert_eq!(refused(code), Ok(Err(FailedRule::NotAccepted)), "{code}");
         }
         for code in ["invalid-input-secret", "missing-input-secret", "sitekey-secret-mismatch", "bad-request"] {
             assert_eq!(refused(code), Err(CheckError(format!("hCaptcha: {code}"))), "{code}");
         }
-        assert_eq!(judge(&any, None, 200, json!({"success": false})), Ok(Err(Fault::NotAccepted)));
+        assert_eq!(judge(&any, None, 200, json!({"success": false})), Ok(Err(FailedRule::NotAccepted)));
         assert_eq!(
             judge(&any, None, 200, json!({"success": "true"})).unwrap_err().0,
             "hCaptcha gave an answer that is not understood"
@@ -429,7 +435,7 @@ mod tests {
         status: u16,
         event: Option<Value>,
         max_bot: f64,
-    ) -> Result<Result<(), Fault>, CheckError> {
+    ) -> Result<Result<(), FailedRule>, CheckError> {
         let result = FreshResult {
             provider: Provider::Fingerprint,
             site: "key".into(),
@@ -455,15 +461,15 @@ mod tests {
     #[test]
     fn a_fingerprint_answer_is_judged_by_every_rule() {
         assert_eq!(fingerprint(visit(NOW.as_millis() - 2000), 200, None, 1.0), Ok(Ok(())));
-        assert_eq!(fingerprint(visit(NOW.as_millis() - 2001), 200, None, 1.0), Ok(Err(Fault::Age)));
-        assert_eq!(fingerprint(visit(NOW.as_millis() + 5001), 200, None, 1.0), Ok(Err(Fault::Age)));
+        assert_eq!(fingerprint(visit(NOW.as_millis() - 2001), 200, None, 1.0), Ok(Err(FailedRule::Age)));
+        assert_eq!(fingerprint(visit(NOW.as_millis() + 5001), 200, None, 1.0), Ok(Err(FailedRule::Age)));
         assert_eq!(fingerprint(visit(NOW.as_millis()), 200, None, 0.3), Ok(Ok(())));
-        assert_eq!(fingerprint(visit(NOW.as_millis()), 200, None, 0.29), Ok(Err(Fault::Bot)));
+        assert_eq!(fingerprint(visit(NOW.as_millis()), 200, None, 0.29), Ok(Err(FailedRule::Bot)));
         let mut other = visit(NOW.as_millis());
         other["visitorId"] = json!("W");
-        assert_eq!(fingerprint(other, 200, None, 1.0), Ok(Err(Fault::Visitor)));
-        assert_eq!(fingerprint(json!({"visitorId": "V", "visits": []}), 200, None, 1.0), Ok(Err(Fault::Visitor)));
-        assert_eq!(fingerprint(json!({"error": "visitor not found"}), 404, None, 1.0), Ok(Err(Fault::Visitor)));
+        assert_eq!(fingerprint(other, 200, None, 1.0), Ok(Err(FailedRule::Visitor)));
+        assert_eq!(fingerprint(json!({"visitorId": "V", "visits": []}), 200, None, 1.0), Ok(Err(FailedRule::Visitor)));
+        assert_eq!(fingerprint(json!({"error": "visitor not found"}), 404, None, 1.0), Ok(Err(FailedRule::Visitor)));
         assert_eq!(
             fingerprint(json!({"error": "secret key is wrong"}), 403, None, 1.0).unwrap_err().0,
             "Fingerprint answered with status 403: secret key is wrong"
@@ -477,8 +483,8 @@ mod tests {
         silent["visits"][0]["browserDetails"] = json!({});
         let event = |result: &str| Some(json!({"products": {"botd": {"data": {"bot": {"result": result}}}}}));
         assert_eq!(fingerprint(silent.clone(), 200, event("notDetected"), 0.5), Ok(Ok(())));
-        assert_eq!(fingerprint(silent.clone(), 200, event("bad"), 0.5), Ok(Err(Fault::Bot)));
-        assert_eq!(fingerprint(silent.clone(), 200, event("good"), 0.5), Ok(Err(Fault::Bot)));
+        assert_eq!(fingerprint(silent.clone(), 200, event("bad"), 0.5), Ok(Err(FailedRule::Bot)));
+        assert_eq!(fingerprint(silent.clone(), 200, event("good"), 0.5), Ok(Err(FailedRule::Bot)));
         assert!(fingerprint(silent, 200, event("?"), 0.5).is_err());
     }
 }

@@ -37,7 +37,7 @@ const STREAMS: u32 = 128;
 /// How long running requests have to finish when the service ends.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// What answers requests: [`crate::http::Face`], in development with layers around it.
+/// What answers requests: [`crate::http::App`], in development with layers around it.
 pub trait Face:
     tower::Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static
 {
@@ -63,7 +63,7 @@ pub async fn serve<F: Face>(
     service: Arc<Service>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(service.live().config.limits.connections));
+    let slots = Arc::new(Semaphore::new(service.active().config.limits.connections));
     let mut connections = JoinSet::new();
     loop {
         // A full service leaves new connections in the kernel's queue.

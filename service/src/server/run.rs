@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::attest::Service;
-use crate::check::Lookup;
+use crate::check::CheckClient;
 use crate::cli::{Arg, Args, UsageError, unknown};
 use crate::config::{Config, DEFAULT_LISTEN};
 use crate::crypto::random;
@@ -137,7 +137,7 @@ async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Lo
     log.event("listening", &url);
     let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
     let watcher = tokio::spawn(watch_file(path.to_owned(), text, Arc::clone(&service), renew));
-    let face = http::Face::new(Arc::clone(&service), Router::new());
+    let face = http::App::new(Arc::clone(&service), Router::new());
     let done = run_until_signal(listener, identity, service, face).await;
     watcher.abort();
     done
@@ -178,7 +178,7 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     let service = start(config, log, with_tls).await?;
     announce(Some(if json { line } else { text }));
     let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
-    let face = http::Face::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
+    let face = http::App::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
     let face = Router::new().fallback_service(face).layer(from_fn_with_state(faults, faults::inject));
     run_until_signal(listener, identity, service, face).await
 }
@@ -202,7 +202,7 @@ async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>,
     if let Err(error) = store.ready().await {
         log.event("store", &format!("{error}; requests are refused until it is back"));
     }
-    let lookup = Lookup::new(config.limits.check).map_err(|error| error.to_string())?;
+    let lookup = CheckClient::new(config.limits.check).map_err(|error| error.to_string())?;
     let service = Service::new(config, store, lookup, log, over_tls).map_err(|error| error.to_string())?;
     Ok(Arc::new(service))
 }
@@ -294,8 +294,8 @@ fn reload(
 ) -> Result<(), String> {
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let mut config = Config::parse(text, &|name| std::env::var(name).ok()).map_err(|error| at(&error))?;
-    let live = service.live();
-    let before = &live.config;
+    let active = service.active();
+    let before = &active.config;
     if config.store != before.store || config.tls.is_some() != before.tls.is_some() {
         return Err(at(&"store and the presence of TLS change with a restart only"));
     }

@@ -3,7 +3,7 @@
 
 mod nonce;
 
-pub use nonce::{Epoch, Issued, NONCE_LIFETIME, NonceKey};
+pub use nonce::{Epoch, NONCE_LIFETIME, NonceKey, NonceStamp};
 
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
@@ -70,7 +70,7 @@ impl Session {
     }
 
     /// When the session ends: the earliest of the refresh token's and the results' ends.
-    pub fn ends(&self) -> i64 {
+    pub fn expiry(&self) -> i64 {
         self.results.iter().map(|result| result.expires).fold(self.expires, i64::min)
     }
 }
@@ -211,6 +211,6 @@ mod tests {
 
     #[test]
     fn a_session_ends_with_its_first_result() {
-        assert_eq!(session().ends(), NOW.as_millis() + 500);
+        assert_eq!(session().expiry(), NOW.as_millis() + 500);
     }
 }

@@ -29,7 +29,7 @@ pub type Epoch = u64;
 
 /// When and in which epoch a nonce was issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Issued {
+pub struct NonceStamp {
     /// By the issuing replica's clock.
     pub at: UnixTime,
     /// The store's epoch as that replica knew it.
@@ -51,7 +51,7 @@ impl NonceKey {
     }
 
     /// The nonce that says when and in which epoch it was issued.
-    pub fn issue(&self, issued: Issued, random: [u8; 8]) -> String {
+    pub fn issue(&self, issued: NonceStamp, random: [u8; 8]) -> String {
         let mut bytes = Vec::with_capacity(BODY + TAG);
         bytes.extend(issued.at.as_millis().to_be_bytes());
         bytes.extend(issued.epoch.to_be_bytes());
@@ -62,7 +62,7 @@ impl NonceKey {
     }
 
     /// When this nonce was issued, if it is ours and still good at `now`.
-    pub fn check(&self, nonce: &str, now: UnixTime) -> Option<Issued> {
+    pub fn check(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
         let bytes: [u8; BODY + TAG] = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
         let (body, tag) = bytes.split_at(BODY);
         let expected = hmac::sign(&self.0, body);
@@ -71,7 +71,7 @@ impl NonceKey {
         let issued = UnixTime::from_millis(i64::from_be_bytes(body.get(..8)?.try_into().ok()?));
         let epoch = u64::from_be_bytes(body.get(8..16)?.try_into().ok()?);
         let fresh = now.since(issued) <= NONCE_LIFETIME && issued.since(now) <= CLOCK_SKEW;
-        fresh.then_some(Issued { at: issued, epoch })
+        fresh.then_some(NonceStamp { at: issued, epoch })
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
 
     const NOW: UnixTime = UnixTime::from_millis(1_700_000_000_000);
 
-    const ISSUED: Issued = Issued { at: NOW, epoch: 5 };
+    const ISSUED: NonceStamp = NonceStamp { at: NOW, epoch: 5 };
 
     fn key(byte: u8) -> NonceKey {
         NonceKey::derive(&Secret::from_bytes(vec![byte; 32])).unwrap()

@@ -19,17 +19,17 @@ use redis::aio::MultiplexedConnection;
 
 use crate::config::StoreAddress;
 use crate::crypto::random;
-use crate::session::{Epoch, Issued, NONCE_LIFETIME};
+use crate::session::{Epoch, NONCE_LIFETIME, NonceStamp};
 
 /// What the store knows of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum ReplayCheck {
     /// It is new, and remembered from now on.
-    First,
+    New,
     /// It was used before.
-    Again,
+    Replayed,
     /// The store cannot tell: its nonce is from an epoch that the store no longer remembers.
-    Forgotten,
+    StaleEpoch,
 }
 
 /// Why a store did not answer.
@@ -38,7 +38,7 @@ pub struct StoreError(String);
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the store is away: {}", self.0)
+        write!(f, "the store is unavailable: {}", self.0)
     }
 }
 
@@ -52,18 +52,18 @@ pub trait Store: Send + Sync {
     /// Whether this proof was used before; remembers it for the nonce's life. One atomic step.
     ///
     /// # Errors
-    /// When the store is away. The caller must refuse.
+    /// When the store is unavailable. The caller must refuse.
     fn remember(
         &self,
         key: ReplayKey,
-        nonce: Issued,
+        nonce: NonceStamp,
         now: UnixTime,
-    ) -> impl Future<Output = Result<Seen, StoreError>> + Send;
+    ) -> impl Future<Output = Result<ReplayCheck, StoreError>> + Send;
 
     /// Counts one use of `name` in the current minute. `Ok(true)`: within `limit`.
     ///
     /// # Errors
-    /// When the store is away. The caller must refuse.
+    /// When the store is unavailable. The caller must refuse.
     fn count(&self, name: &str, limit: u64, now: UnixTime) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Whether the store answers.
@@ -90,7 +90,7 @@ impl AnyStore {
     /// Opens the configured store.
     ///
     /// # Errors
-    /// When its address cannot be used. A server that is away is not an error: it may come.
+    /// When its address cannot be used. A server that cannot be reached is not an error: it may come back.
     pub fn open(address: &StoreAddress, replay_entries: usize) -> Result<Self, StoreError> {
         match address {
             StoreAddress::Memory => {
@@ -110,7 +110,7 @@ impl Store for AnyStore {
         }
     }
 
-    async fn remember(&self, key: ReplayKey, nonce: Issued, now: UnixTime) -> Result<Seen, StoreError> {
+    async fn remember(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> Result<ReplayCheck, StoreError> {
         match self {
             AnyStore::Memory(store) => store.remember(key, nonce, now).await,
             // On the heap, so that requests make no room for it when there is no Redis.
@@ -166,9 +166,9 @@ impl MemoryStore {
         Self { epoch: random, capacity, proofs: Mutex::default(), counts: Mutex::default() }
     }
 
-    fn remember_now(&self, key: ReplayKey, nonce: Issued, now: UnixTime) -> Seen {
+    fn remember_now(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> ReplayCheck {
         if nonce.epoch != self.epoch {
-            return Seen::Forgotten;
+            return ReplayCheck::StaleEpoch;
         }
         let second = nonce.at.as_secs();
         let short = key.as_bytes().iter().take(16).fold(0_u128, |value, byte| value << 8 | u128::from(*byte));
@@ -182,10 +182,10 @@ impl MemoryStore {
             proofs.len -= gone;
         }
         if proofs.forgotten_to.is_some_and(|to| second <= to) {
-            return Seen::Forgotten;
+            return ReplayCheck::StaleEpoch;
         }
         if !proofs.slots.entry(second).or_default().insert(short) {
-            return Seen::Again;
+            return ReplayCheck::Replayed;
         }
         proofs.len += 1;
         while proofs.len > self.capacity
@@ -194,10 +194,10 @@ impl MemoryStore {
             proofs.len -= keys.len();
             proofs.forgotten_to = Some(oldest);
             if oldest == second {
-                return Seen::Forgotten;
+                return ReplayCheck::StaleEpoch;
             }
         }
-        Seen::First
+        ReplayCheck::New
     }
 }
 
@@ -206,7 +206,7 @@ impl Store for MemoryStore {
         self.epoch
     }
 
-    async fn remember(&self, key: ReplayKey, nonce: Issued, now: UnixTime) -> Result<Seen, StoreError> {
+    async fn remember(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> Result<ReplayCheck, StoreError> {
         Ok(self.remember_now(key, nonce, now))
     }
 
@@ -229,7 +229,7 @@ impl Store for MemoryStore {
 
 /// How long a Redis server has for one answer.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a failed connection is not tried again, so that a server that is away costs no waiting.
+/// How long a failed connection is not tried again, so that a server that cannot be reached costs no waiting.
 const REDIS_PAUSE: Duration = Duration::from_millis(200);
 const EPOCH_KEY: &str = "approov:epoch";
 
@@ -346,7 +346,7 @@ impl Store for RedisStore {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    async fn remember(&self, key: ReplayKey, nonce: Issued, now: UnixTime) -> Result<Seen, StoreError> {
+    async fn remember(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> Result<ReplayCheck, StoreError> {
         let life = nonce.at.plus(NONCE_LIFETIME).since(now) + Duration::from_secs(60);
         let mut pipeline = epoch_pipeline()?;
         pipeline
@@ -360,9 +360,9 @@ impl Store for RedisStore {
         let epoch = mix(&run_id, &stored);
         self.epoch.store(epoch, Ordering::Relaxed);
         Ok(match (nonce.epoch == epoch, first) {
-            (false, _) => Seen::Forgotten,
-            (true, Some(_)) => Seen::First,
-            (true, None) => Seen::Again,
+            (false, _) => ReplayCheck::StaleEpoch,
+            (true, Some(_)) => ReplayCheck::New,
+            (true, None) => ReplayCheck::Replayed,
         })
     }
 
@@ -395,37 +395,41 @@ mod tests {
         ReplayKey::new("jti", &Thumbprint::from_bytes([1; 32]), &n.to_be_bytes())
     }
 
-    fn issued(seconds_ago: u64) -> Issued {
-        Issued { at: NOW.minus(Duration::from_secs(seconds_ago)), epoch: 7 }
+    fn issued(seconds_ago: u64) -> NonceStamp {
+        NonceStamp { at: NOW.minus(Duration::from_secs(seconds_ago)), epoch: 7 }
     }
 
     #[test]
     fn a_proof_is_new_once() {
         let store = MemoryStore::new(10, 7);
-        assert_eq!(store.remember_now(key(1), issued(0), NOW), Seen::First);
-        assert_eq!(store.remember_now(key(1), issued(0), NOW), Seen::Again);
-        assert_eq!(store.remember_now(key(2), issued(0), NOW), Seen::First);
+        assert_eq!(store.remember_now(key(1), issued(0), NOW), ReplayCheck::New);
+        assert_eq!(store.remember_now(key(1), issued(0), NOW), ReplayCheck::Replayed);
+        assert_eq!(store.remember_now(key(2), issued(0), NOW), ReplayCheck::New);
         let late = NOW.plus(NONCE_LIFETIME);
-        assert_eq!(store.remember_now(key(1), issued(0), late), Seen::Again);
+        assert_eq!(store.remember_now(key(1), issued(0), late), ReplayCheck::Replayed);
     }
 
     #[test]
     fn a_nonce_of_another_epoch_is_not_judged() {
         let store = MemoryStore::new(10, 7);
-        let nonce = Issued { epoch: 8, ..issued(0) };
-        assert_eq!(store.remember_now(key(1), nonce, NOW), Seen::Forgotten);
+        let nonce = NonceStamp { epoch: 8, ..issued(0) };
+        assert_eq!(store.remember_now(key(1), nonce, NOW), ReplayCheck::StaleEpoch);
     }
 
     #[test]
     fn a_full_store_forgets_the_oldest_and_never_accepts_them_again() {
         let store = MemoryStore::new(3, 7);
         for n in 0..3 {
-            assert_eq!(store.remember_now(key(n), issued(100 - n), NOW), Seen::First);
+            assert_eq!(store.remember_now(key(n), issued(100 - n), NOW), ReplayCheck::New);
         }
-        assert_eq!(store.remember_now(key(3), issued(1), NOW), Seen::First);
-        assert_eq!(store.remember_now(key(0), issued(100), NOW), Seen::Forgotten, "the forgotten one is not accepted");
-        assert_eq!(store.remember_now(key(9), issued(200), NOW), Seen::Forgotten, "nor anything older");
-        assert_eq!(store.remember_now(key(1), issued(99), NOW), Seen::Again, "the others are remembered");
+        assert_eq!(store.remember_now(key(3), issued(1), NOW), ReplayCheck::New);
+        assert_eq!(
+            store.remember_now(key(0), issued(100), NOW),
+            ReplayCheck::StaleEpoch,
+            "the forgotten one is not accepted"
+        );
+        assert_eq!(store.remember_now(key(9), issued(200), NOW), ReplayCheck::StaleEpoch, "nor anything older");
+        assert_eq!(store.remember_now(key(1), issued(99), NOW), ReplayCheck::Replayed, "the others are remembered");
         assert_eq!(store.proofs.lock().unwrap().len, 3);
     }
 
@@ -435,7 +439,7 @@ mod tests {
         for second in 0..2000 {
             let now = NOW.plus(Duration::from_secs(second));
             for n in 0..10 {
-                store.remember_now(key(second * 10 + n), Issued { at: now, epoch: 7 }, now);
+                store.remember_now(key(second * 10 + n), NonceStamp { at: now, epoch: 7 }, now);
             }
         }
         let proofs = store.proofs.lock().unwrap();

@@ -39,8 +39,6 @@ pub struct RequestLine<'a> {
     pub path: &'a str,
     /// HTTP status.
     pub status: u16,
-    /// What became of it.
-    pub outcome: &'a str,
     /// Milliseconds from the request's head to the answer's.
     pub ms: u64,
     /// The client's address.
@@ -48,18 +46,35 @@ pub struct RequestLine<'a> {
     /// The page's origin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<&'a str>,
+    /// What the handler says about it.
+    #[serde(flatten)]
+    pub notes: &'a RequestNotes,
+}
+
+/// What a request's handler tells the log and the counters. It leaves them in the response's extensions.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RequestNotes {
+    /// What became of the request.
+    pub outcome: &'static str,
     /// Error codes of a refusal.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub codes: &'a [&'static str],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<&'static str>,
     /// Checks that were made: `hcaptcha: passed`, `fingerprint: age`.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub checks: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<String>,
     /// The `arc` claim of the tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub arc: Option<&'a str>,
-    /// Why a proof was refused, in more detail than the client is told.
+    pub arc: Option<String>,
+    /// Why a proof was refused or what went wrong inside, in more detail than the client learns.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<&'a str>,
+    pub detail: Option<String>,
+}
+
+impl RequestNotes {
+    /// Notes that have no more to say than the outcome.
+    pub fn outcome(outcome: &'static str) -> Self {
+        Self { outcome, ..Self::default() }
+    }
 }
 
 impl Log {
@@ -89,11 +104,12 @@ impl Log {
                     line.method,
                     line.path,
                     line.status,
-                    line.outcome,
+                    line.notes.outcome,
                     line.ms
                 );
-                for part in line.codes.iter().copied().chain(line.checks.iter().map(String::as_str)).chain(line.detail)
-                {
+                let notes = line.notes;
+                let parts = notes.codes.iter().copied().chain(notes.checks.iter().map(String::as_str));
+                for part in parts.chain(notes.detail.as_deref()) {
                     text.push_str(" [");
                     text.push_str(part);
                     text.push(']');

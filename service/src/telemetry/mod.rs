@@ -3,5 +3,5 @@
 mod log;
 mod metrics;
 
-pub use log::{Log, LogFormat, RequestLine, millis};
+pub use log::{Log, LogFormat, RequestLine, RequestNotes, millis};
 pub use metrics::Metrics;

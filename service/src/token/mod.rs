@@ -44,13 +44,13 @@ pub struct Embed<'a> {
     /// The session's results.
     pub results: &'a [CheckResult],
     /// Whether full results are told where a site asks for them; that is for encrypted tokens only.
-    pub whole: bool,
+    pub include_full: bool,
 }
 
 impl Serialize for Embed<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.results.iter().map(|result| {
-            let full = result.full.as_ref().filter(|full| self.whole && !full.is_empty());
+            let full = result.full.as_ref().filter(|full| self.include_full && !full.is_empty());
             (result.embed_key(), full.unwrap_or(&result.brief))
         }))
     }
