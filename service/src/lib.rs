@@ -12,10 +12,10 @@
 //! | [`store`] | what replicas share: proofs used, checks counted; in memory or Redis |
 //! | [`config`] | the configuration file: TOML in, checked values out |
 //! | [`token`] | Approov tokens: claims, signatures, encryption |
-//! | [`check`] | the check services: what each is asked, and how its response is judged |
 //! | [`session`] | sessions in refresh tokens, and nonces |
+//! | [`check`] | the check services: one file each, with all its names, its request and how its response is judged |
 //! | [`telemetry`] | the log and the counters |
-//! | [`provider`] | the names of the check services |
+//! | [`settings`] | a configuration file being read: positions, secrets, values within bounds |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
 //! | [`crypto`] | randomness, derived keys, key pairs |
 //! | [`time`] | points in time as text |
@@ -33,9 +33,9 @@ pub mod crypto;
 pub mod dev;
 pub mod error;
 pub mod http;
-pub mod provider;
 pub mod server;
 pub mod session;
+pub mod settings;
 pub mod store;
 pub mod telemetry;
 pub mod time;

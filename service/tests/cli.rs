@@ -160,7 +160,7 @@ site = [{ site_key = \"h\", secret = \"s\" }]
     assert!(after.contains("allow_web = true # not yet"), "{after}");
     place.ok("web -hcaptcha -add h2 -secret s2");
     let config = Config::parse(&place.text(), &|_| None).unwrap();
-    let sites = config.accounts["k"].sites(approov_web_service::provider::Provider::Hcaptcha).unwrap();
+    let sites = config.accounts["k"].sites(approov_web_service::check::Provider::Hcaptcha).unwrap();
     assert_eq!(sites.keys().collect::<Vec<_>>(), ["h", "h2"], "{}", place.text());
 }
 

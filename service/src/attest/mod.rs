@@ -113,17 +113,17 @@ impl<'a> Attest<'a> {
     }
 
     /// Has the results of a plan checked, within the rate limits of their sites.
-    async fn check(&mut self, plan: &Plan, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
+    async fn check(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
         self.limit_rates(plan, account).await?;
         self.run_checks(plan, account).await
     }
 
-    async fn limit_rates(&mut self, plan: &Plan, account: &Account) -> Result<(), Refusal> {
-        for (fresh, site) in plan.sites(account) {
-            let Some(limit) = site.rate_limit else {
+    async fn limit_rates(&mut self, plan: &Plan<'_>, account: &Account) -> Result<(), Refusal> {
+        for fresh in &plan.to_check {
+            let Some(limit) = fresh.site.rate_limit else {
                 continue;
             };
-            let name = format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.site);
+            let name = format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.key);
             match self.service.store.count(&name, limit, self.incoming.now).await {
                 Ok(true) => {}
                 Ok(false) => {
@@ -138,7 +138,7 @@ impl<'a> Attest<'a> {
         Ok(())
     }
 
-    async fn run_checks(&mut self, plan: &Plan, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
+    async fn run_checks(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
         let page_host = self.incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
         let client_ip = self.incoming.client_ip.to_string();
         let context = CheckContext {
@@ -149,35 +149,35 @@ impl<'a> Attest<'a> {
             now: UnixTime::now(),
         };
         let service = self.service;
-        let checks = plan.sites(account).map(|(fresh, site)| async move {
+        let checks = plan.to_check.iter().map(|fresh| async move {
             let begun = Instant::now();
-            let outcome = service.checks.check(fresh, site, context).await;
+            let outcome = service.checks.check(fresh, context).await;
             let result = match &outcome {
                 Ok(Checked { verdict: Ok(()), .. }) => "passed",
                 Ok(Checked { verdict: Err(rule), .. }) => rule.name(),
                 Err(_) => "error",
             };
             service.metrics.check(fresh.provider.name(), result, begun.elapsed());
-            (fresh, site, result, outcome)
+            (fresh, result, outcome)
         });
         let mut problems = Problems::default();
         let mut results = Vec::new();
-        for (fresh, site, result, outcome) in join_all(checks).await {
+        for (fresh, result, outcome) in join_all(checks).await {
             self.notes.checks.push(format!("{}: {result}", fresh.provider.name()));
             match outcome {
-                Err(error) => problems.add(fresh.provider.codes().check, error.0),
+                Err(error) => problems.add(fresh.provider.definition().codes.check, error.0),
                 Ok(checked) => results.push(CheckResult {
                     provider: fresh.provider,
-                    site: fresh.site.clone(),
-                    digest: fresh.digest.clone(),
+                    site: fresh.key.to_owned(),
+                    digest: fresh.params.digest(),
                     expires: self
                         .incoming
                         .now
-                        .plus(site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime))
+                        .plus(fresh.site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime))
                         .as_millis(),
                     passed: u8::from(checked.verdict.is_ok()),
                     brief: checked.brief,
-                    full: site.embed_result.then_some(checked.full).filter(fits_session),
+                    full: fresh.site.embed_result.then_some(checked.full).filter(fits_session),
                 }),
             }
         }

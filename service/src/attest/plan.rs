@@ -2,26 +2,24 @@
 
 use approov_verify::time::UnixTime;
 
-use crate::check::FreshResult;
-use crate::config::{Account, Site};
+use crate::check::{FreshResult, Provider};
 use crate::error::{Code, Problems, Refusal};
-use crate::provider::Provider;
 use crate::session::{CheckResult, Session};
 
 use super::ActiveConfig;
 use super::request::{self, AttestRequest};
 
 /// What a request needs done: which results are known, and which have to be checked.
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
     session: Session,
     /// Results that no session has yet.
-    pub(super) to_check: Vec<FreshResult>,
+    pub(super) to_check: Vec<FreshResult<'a>>,
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
     pub(super) fn new(
         active: &ActiveConfig,
-        request: &AttestRequest<'_>,
+        request: &AttestRequest<'a>,
         thumbprint: &str,
         now: UnixTime,
     ) -> Result<Self, Refusal> {
@@ -41,8 +39,9 @@ impl Plan {
         };
         let mut to_check = Vec::new();
         for fresh in &request.results {
+            let digest = fresh.params.digest();
             let same = |known: &CheckResult| {
-                known.provider == fresh.provider && known.site == fresh.site && known.digest == fresh.digest
+                known.provider == fresh.provider && known.site == fresh.key && known.digest == digest
             };
             if !session.results.iter().any(same) {
                 session.results.retain(|known| known.provider != fresh.provider);
@@ -67,11 +66,6 @@ impl Plan {
         }
         problems.into_result()?;
         Ok(Self { session, to_check })
-    }
-
-    /// The results to check, each with its site.
-    pub(super) fn sites<'a>(&'a self, account: &'a Account) -> impl Iterator<Item = (&'a FreshResult, &'a Site)> {
-        self.to_check.iter().filter_map(|fresh| Some((fresh, account.site(fresh.provider, &fresh.site)?)))
     }
 
     /// The session once its results are checked.

@@ -8,10 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::percent_decode;
 
-use crate::check::{Evidence, FreshResult, digest_of};
+use crate::check::{FreshResult, Provider, ResultParams, Site};
 use crate::config::{Account, Api};
 use crate::error::{Code, Problems, Refusal};
-use crate::provider::Provider;
 use crate::token::pay_claim;
 
 const API: &str = "api";
@@ -69,7 +68,10 @@ impl<'a> Form<'a> {
         let mut illegal = BTreeSet::new();
         for (name, _) in &self.0 {
             let known = matches!(&**name, API | SITE_KEY | PAYLOAD | REFRESH_TOKEN)
-                || Provider::ALL.iter().any(|p| p.params().iter().any(|(param, ..)| param == name));
+                || Provider::ALL
+                    .into_iter()
+                    .flat_map(|provider| provider.definition().params)
+                    .any(|param| param.name == name);
             if !known || (!seen.insert(name) && name != API) {
                 illegal.insert(name.chars().take(MAX_LISTED_CHARS).collect());
             }
@@ -119,7 +121,7 @@ pub struct AttestRequest<'a> {
     /// The refresh token, unopened.
     pub refresh_token: Option<&'a str>,
     /// Check results that came along, at most one of each service.
-    pub results: Vec<FreshResult>,
+    pub results: Vec<FreshResult<'a>>,
 }
 
 impl<'a> AttestRequest<'a> {
@@ -170,7 +172,7 @@ impl<'a> AttestRequest<'a> {
 /// Notes that the account requires a result of this service.
 pub(super) fn require(provider: Provider, account: Option<&Account>, problems: &mut Problems) {
     if account.and_then(|account| account.checks.get(&provider)).is_some_and(|check| check.required) {
-        problems.add(provider.codes().missing_required, "");
+        problems.add(provider.definition().codes.missing_required, "");
     }
 }
 
@@ -254,59 +256,63 @@ fn read_payload(payload: &str, problems: &mut Problems) -> Option<String> {
 }
 
 /// Reads one service's parameters: whether there are any, and the result they make.
-fn read_result(
+fn read_result<'a>(
     provider: Provider,
-    form: &Form<'_>,
-    account: Option<&Account>,
+    form: &'a Form<'_>,
+    account: Option<&'a Account>,
     problems: &mut Problems,
-) -> (bool, Option<FreshResult>) {
-    let params = provider.params();
-    if params.iter().all(|(name, ..)| form.get(name).is_none()) {
+) -> (bool, Option<FreshResult<'a>>) {
+    let params = ResultParams::read(provider, |name| form.get(name));
+    if params.is_empty() {
         return (false, None);
     }
-    let values: Vec<Option<&str>> = params.iter().map(|(name, ..)| form.get(name)).collect();
-    let codes = provider.codes();
-    let missing: Vec<&str> = params
+    let complete = check_complete(provider, &params, problems);
+    let site = find_site(provider, &params, account, problems);
+    let result = site.filter(|_| complete).map(|(key, site)| FreshResult { provider, key, site, params });
+    (true, result)
+}
+
+/// Whether all parameters of a result came that must, none empty that must not be.
+fn check_complete(provider: Provider, params: &ResultParams<'_>, problems: &mut Problems) -> bool {
+    let definition = provider.definition();
+    let missing: Vec<&str> = definition
+        .params
         .iter()
-        .zip(&values)
-        .filter(|((_, required, _), value)| *required && value.is_none())
-        .map(|((name, ..), _)| *name)
+        .filter(|param| param.required && params.find(param.name).is_none())
+        .map(|param| param.name)
         .collect();
-    let mut sound = missing.is_empty();
-    if !sound {
-        problems.add(codes.mismatch, format!("missing: {}", missing.join(", ")));
+    if !missing.is_empty() {
+        problems.add(definition.codes.mismatch, format!("missing: {}", missing.join(", ")));
     }
-    for ((_, _, empty), value) in params.iter().zip(&values) {
-        if let (Some(code), Some("")) = (empty, value) {
-            problems.add(*code, "");
-            sound = false;
+    let mut complete = missing.is_empty();
+    for param in definition.params {
+        if let (Some(code), Some("")) = (param.empty, params.find(param.name)) {
+            problems.add(code, "");
+            complete = false;
         }
     }
-    if let Some(account) = account {
-        if account.sites(provider).is_none() {
-            problems.add(codes.config_not_found, "");
-            sound = false;
-        } else if let Some(Some(site)) = values.first()
-            && !site.is_empty()
-            && account.site(provider, site).is_none()
-        {
-            problems.add(codes.key_not_found, site.chars().take(MAX_LISTED_CHARS).collect::<String>());
-            sound = false;
-        }
+    complete
+}
+
+/// The site that a result names, with its key.
+fn find_site<'a>(
+    provider: Provider,
+    params: &ResultParams<'a>,
+    account: Option<&'a Account>,
+    problems: &mut Problems,
+) -> Option<(&'a str, &'a Site)> {
+    let account = account?;
+    let codes = &provider.definition().codes;
+    if account.sites(provider).is_none() {
+        problems.add(codes.config_not_found, "");
+        return None;
     }
-    if !sound {
-        return (true, None);
+    let key = params.site_key().filter(|key| !key.is_empty())?;
+    let site = account.site(provider, key);
+    if site.is_none() {
+        problems.add(codes.key_not_found, key.chars().take(MAX_LISTED_CHARS).collect::<String>());
     }
-    let value = |index: usize| values.get(index).copied().flatten().unwrap_or_default().to_owned();
-    let evidence = match provider {
-        Provider::Fingerprint => Evidence::Fingerprint { visitor_id: value(1), request_id: value(2) },
-        Provider::Hcaptcha => {
-            Evidence::Captcha { token: value(1), host: Some(value(3)).filter(|host| !host.is_empty()) }
-        }
-        Provider::Recaptcha => Evidence::Captcha { token: value(1), host: None },
-    };
-    let result = FreshResult { provider, site: value(0), evidence, digest: digest_of(&values) };
-    (true, Some(result))
+    site.map(|site| (key, site))
 }
 
 #[cfg(test)]

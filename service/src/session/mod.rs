@@ -13,8 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::check::Provider;
 use crate::crypto::{CryptoError, derive_key};
-use crate::provider::Provider;
 
 /// What the service knows about a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
