@@ -33,7 +33,7 @@ fn site(provider: Provider, url: &str, more: &str) -> Site {
 
 /// The parameters of a result, of whichever check service.
 fn params(provider: Provider) -> ResultParams<'static> {
-    ResultParams::read(provider, |name| match name {
+    ResultParams::read(provider.definition().params, |name| match name {
         "fingerprintjs-visitor-id" => Some("v/1"),
         "fingerprintjs-request-id" => Some("r 1"),
         "hcaptcha-token" | "recaptcha-token" => Some("tok en"),
@@ -44,7 +44,7 @@ fn params(provider: Provider) -> ResultParams<'static> {
 async fn check(client: &CheckClient, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
     let result = FreshResult { provider, key: "key", site, params: params(provider) };
     let context = CheckContext { client_ip: "192.0.2.7", page_host: "a.example", now: UnixTime::now() };
-    client.check(&result, context).await
+    result.check(client, context).await
 }
 
 /// A server that answers each request with `answer` and keeps what it was asked; it counts connections.

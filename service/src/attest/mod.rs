@@ -151,7 +151,7 @@ impl<'a> Attest<'a> {
         let service = self.service;
         let checks = plan.to_check.iter().map(|fresh| async move {
             let begun = Instant::now();
-            let outcome = service.checks.check(fresh, context).await;
+            let outcome = fresh.check(&service.checks, context).await;
             let result = match &outcome {
                 Ok(Checked { verdict: Ok(()), .. }) => "passed",
                 Ok(Checked { verdict: Err(rule), .. }) => rule.name(),

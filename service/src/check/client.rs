@@ -7,7 +7,8 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{CheckError, Checked, FreshResult};
+use super::outcome::CheckError;
+use super::params::ResultParams;
 
 /// The most that is read of a response, bytes.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024;
@@ -35,7 +36,9 @@ pub struct CheckContext<'a> {
 /// A check to be made.
 pub(super) struct CheckRequest<'a> {
     pub(super) client: &'a CheckClient,
-    pub(super) result: &'a FreshResult<'a>,
+    /// Site key or public API key.
+    pub(super) key: &'a str,
+    pub(super) params: &'a ResultParams<'a>,
     pub(super) context: CheckContext<'a>,
 }
 
@@ -73,14 +76,6 @@ impl CheckClient {
             .user_agent(concat!("approov-web-service/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { client })
-    }
-
-    /// Has one result checked.
-    ///
-    /// # Errors
-    /// When the check could not be made; the text is fit for clients.
-    pub async fn check(&self, result: &FreshResult<'_>, context: CheckContext<'_>) -> Result<Checked, CheckError> {
-        result.site.kind.check(&CheckRequest { client: self, result, context }).await
     }
 
     /// A GET request, for [`Self::send`].

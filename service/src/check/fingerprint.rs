@@ -11,10 +11,11 @@ use url::Url;
 use crate::error::Code;
 use crate::settings::Read;
 
-use super::client::with_segments;
-use super::provider::{CheckSite, Definition, OptionKind, Param, ProviderCodes, SiteOption};
-use super::site::{SiteTable, VENDOR_OPTIONS};
-use super::{CheckError, CheckRequest, Checked, FailedRule, ServerResponse, Vendor, sanitized};
+use super::check_site::CheckSite;
+use super::client::{CheckRequest, ServerResponse, with_segments};
+use super::definition::{Definition, OptionKind, Param, ProviderCodes, SiteOption};
+use super::outcome::{CheckError, Checked, FailedRule, sanitized};
+use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 
 /// The regions of subscriptions, and their servers. The first is the default.
 const REGIONS: [(&str, &str); 3] =
@@ -112,8 +113,8 @@ impl CheckSite for Site {
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
         let identification = Identification {
-            visitor_id: request.result.params.get(VISITOR_ID),
-            request_id: request.result.params.get(REQUEST_ID),
+            visitor_id: request.params.get(VISITOR_ID),
+            request_id: request.params.get(REQUEST_ID),
             now: request.context.now,
         };
         let get = |segments: &[&str]| {

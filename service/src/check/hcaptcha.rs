@@ -3,10 +3,12 @@
 use crate::error::Code;
 use crate::settings::Read;
 
-use super::provider::{CheckSite, Definition, Param, ProviderCodes};
-use super::site::{SiteTable, VENDOR_OPTIONS};
+use super::check_site::CheckSite;
+use super::client::CheckRequest;
+use super::definition::{Definition, Param, ProviderCodes};
+use super::outcome::{CheckError, Checked};
+use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 use super::siteverify::{self, CaptchaRules, Question};
-use super::{CheckError, CheckRequest, Checked, Vendor};
 
 const SERVER: &str = "https://api.hcaptcha.com/siteverify";
 
@@ -64,9 +66,9 @@ impl CheckSite for Site {
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
-        let params = &request.result.params;
+        let params = &request.params;
         let name = DEFINITION.display_name;
-        let site_key = Some(request.result.key);
+        let site_key = Some(request.key);
         let form = self.rules.form(&self.vendor, params.get(TOKEN), site_key, request.context.client_ip);
         let response = request.client.post_form(name, &self.vendor.url, &form).await?;
         let question = Question {

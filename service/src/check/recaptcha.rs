@@ -3,10 +3,12 @@
 use crate::error::Code;
 use crate::settings::Read;
 
-use super::provider::{CheckSite, Definition, OptionKind, Param, ProviderCodes, SiteOption};
-use super::site::{SiteTable, VENDOR_OPTIONS};
+use super::check_site::CheckSite;
+use super::client::CheckRequest;
+use super::definition::{Definition, OptionKind, Param, ProviderCodes, SiteOption};
+use super::outcome::{CheckError, Checked};
+use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 use super::siteverify::{self, CaptchaRules, Question};
-use super::{CheckError, CheckRequest, Checked, Vendor};
 
 const SERVER: &str = "https://www.google.com/recaptcha/api/siteverify";
 
@@ -52,7 +54,7 @@ impl CheckSite for Site {
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
         let name = DEFINITION.display_name;
-        let form = self.rules.form(&self.vendor, request.result.params.get(TOKEN), None, request.context.client_ip);
+        let form = self.rules.form(&self.vendor, request.params.get(TOKEN), None, request.context.client_ip);
         let response = request.client.post_form(name, &self.vendor.url, &form).await?;
         let question = Question {
             display_name: name,

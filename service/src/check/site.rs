@@ -1,18 +1,21 @@
-//! The sites of an account at a check service, as the configuration file has them.
+//! The sites of an account at a check service, and the results that browsers bring of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use approov_verify::secret::Secret;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-use url::Url;
+use toml::de::DeValue;
 
-use crate::settings::{ConfigError, Read, Source, SpannedTable};
+use crate::settings::{Read, Source};
 
-use super::provider::{OptionKind, Provider, SiteKind, SiteOption};
+use super::client::{CheckClient, CheckContext, CheckRequest};
+use super::definition::{OptionKind, SiteOption};
+use super::outcome::{CheckError, Checked};
+use super::params::ResultParams;
+use super::provider::{Provider, SiteKind};
+use super::site_table::SiteTable;
 
 /// One check service of an account.
 #[derive(Clone, Debug, Default)]
@@ -36,19 +39,33 @@ pub struct Site {
     pub kind: SiteKind,
 }
 
-/// The server of a check service, and what it knows the site by.
-#[derive(Clone, Debug)]
-pub struct Vendor {
-    /// The secret that the server wants.
-    pub secret: Secret,
-    /// Where it is.
-    pub url: Url,
+/// A check result as the browser sent it.
+#[derive(Clone)]
+pub struct FreshResult<'a> {
+    /// Which service's.
+    pub provider: Provider,
+    /// Site key or public API key.
+    pub key: &'a str,
+    /// The site that has this key.
+    pub site: &'a Site,
+    /// The request's parameters about it.
+    pub params: ResultParams<'a>,
 }
 
-impl Vendor {
-    /// The secret as text; check services give out no other.
-    pub(super) fn secret_text(&self) -> &str {
-        std::str::from_utf8(self.secret.as_bytes()).unwrap_or_default()
+impl fmt::Debug for FreshResult<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FreshResult({}:{})", self.provider.prefix(), self.key)
+    }
+}
+
+impl FreshResult<'_> {
+    /// Has the result checked.
+    ///
+    /// # Errors
+    /// When the check could not be made; the text is fit for clients.
+    pub async fn check(&self, client: &CheckClient, context: CheckContext<'_>) -> Result<Checked, CheckError> {
+        let request = CheckRequest { client, key: self.key, params: &self.params, context };
+        self.site.kind.check(&request).await
     }
 }
 
@@ -57,13 +74,6 @@ pub const COMMON_OPTIONS: &[SiteOption] = &[
     SiteOption::new("embedResult", "embed_result", OptionKind::Switch),
     SiteOption::new("maxResultLifetime", "max_result_lifetime", OptionKind::WholeSeconds),
     SiteOption::new("rateLimit", "rate_limit", OptionKind::PerMinute),
-];
-
-/// The properties of a [`Vendor`] on the command line.
-pub const VENDOR_OPTIONS: &[SiteOption] = &[
-    SiteOption::new("secret", "secret", OptionKind::Text),
-    SiteOption::new("secretEnv", "secret_env", OptionKind::Text),
-    SiteOption::new("verifyURL", "verify_url", OptionKind::Text),
 ];
 
 /// The property of a site that a command line option sets.
@@ -88,14 +98,6 @@ struct RawCommon {
     max_result_lifetime: u32,
     #[serde(default)]
     rate_limit: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawVendor {
-    secret: Option<Spanned<String>>,
-    secret_env: Option<Spanned<String>>,
-    verify_url: Option<Spanned<String>>,
 }
 
 impl Check {
@@ -130,57 +132,6 @@ impl Site {
             rate_limit: (rate_limit > 0).then_some(rate_limit),
             kind: provider.read_site(table)?,
         })
-    }
-}
-
-/// The table of a site while it is read: each reader takes its keys out, the last refuses what is left.
-pub(super) struct SiteTable<'a> {
-    /// The file.
-    pub(super) source: &'a Source<'a>,
-    /// The site's public key.
-    pub(super) key: Spanned<String>,
-    table: SpannedTable<'a>,
-}
-
-impl<'a> SiteTable<'a> {
-    fn new(source: &'a Source<'a>, key_name: &str, mut table: SpannedTable<'a>) -> Read<Self> {
-        let Some(value) = table.get_mut().remove(key_name) else {
-            return source.error(&table, format!("missing field `{key_name}`"));
-        };
-        let span = value.span();
-        let DeValue::String(key) = value.into_inner() else {
-            return source.error(&Spanned::new(span, ()), format!("{key_name} must be a text"));
-        };
-        let key = Spanned::new(span, key.into_owned());
-        source.key_text(&key, key_name)?;
-        Ok(Self { source, key, table })
-    }
-
-    /// Reads the keys with these names.
-    pub(super) fn take<T: DeserializeOwned>(&mut self, names: &[&str]) -> Read<T> {
-        let taken: DeTable<'a> = names.iter().filter_map(|name| self.table.get_mut().remove_entry(*name)).collect();
-        self.source.deserialize(Spanned::new(self.table.span(), taken))
-    }
-
-    /// Reads the keys of a site whose results are sent to a server, which is `default_url` unless the file says so.
-    pub(super) fn vendor(&mut self, default_url: &str) -> Read<Vendor> {
-        let raw: RawVendor = self.take(&["secret", "secret_env", "verify_url"])?;
-        let secret = match self.source.secret_text(&raw.secret, &raw.secret_env, &self.key)? {
-            Some(secret) if !secret.get_ref().is_empty() => Secret::from_bytes(secret.into_inner().into_bytes()),
-            _ => return self.source.error(&self.key, format!("\"{}\" needs secret or secret_env", self.key.get_ref())),
-        };
-        let url = match &raw.verify_url {
-            Some(text) => self.source.http_url(text)?,
-            None => {
-                Url::parse(default_url).map_err(|error| ConfigError { position: None, message: error.to_string() })?
-            }
-        };
-        Ok(Vendor { secret, url })
-    }
-
-    /// Reads all keys that are left.
-    pub(super) fn rest<T: DeserializeOwned>(self) -> Read<T> {
-        self.source.deserialize(self.table)
     }
 }
 

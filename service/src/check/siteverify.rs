@@ -8,9 +8,10 @@ use toml::Spanned;
 use crate::settings::Read;
 use crate::time::rfc3339;
 
-use super::provider::{OptionKind, SiteOption};
-use super::site::SiteTable;
-use super::{CheckError, Checked, FailedRule, ServerResponse, Vendor, sanitized};
+use super::client::ServerResponse;
+use super::definition::{OptionKind, SiteOption};
+use super::outcome::{CheckError, Checked, FailedRule, sanitized};
+use super::site_table::{SiteTable, Vendor};
 
 /// What a result must meet to pass.
 #[derive(Clone, Debug, PartialEq)]

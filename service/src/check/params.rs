@@ -1,40 +1,19 @@
-//! Check results as browsers send them.
-
-use std::fmt;
+//! The parameters of a check result, as browsers send them.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{Provider, Site};
-
-/// A check result as the browser sent it.
-#[derive(Clone)]
-pub struct FreshResult<'a> {
-    /// Which service's.
-    pub provider: Provider,
-    /// Site key or public API key.
-    pub key: &'a str,
-    /// The site that has this key.
-    pub site: &'a Site,
-    /// The request's parameters about it.
-    pub params: ResultParams<'a>,
-}
-
-impl fmt::Debug for FreshResult<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FreshResult({}:{})", self.provider.prefix(), self.key)
-    }
-}
+use super::definition::Param;
 
 /// The parameters of one result: those that [`super::Definition::params`] names.
 #[derive(Clone)]
 pub struct ResultParams<'a>(Vec<(&'static str, Option<&'a str>)>);
 
 impl<'a> ResultParams<'a> {
-    /// Looks up the parameters of a provider.
-    pub fn read(provider: Provider, value: impl Fn(&str) -> Option<&'a str>) -> Self {
-        Self(provider.definition().params.iter().map(|param| (param.name, value(param.name))).collect())
+    /// Looks up these parameters.
+    pub fn read(params: &'static [Param], value: impl Fn(&str) -> Option<&'a str>) -> Self {
+        Self(params.iter().map(|param| (param.name, value(param.name))).collect())
     }
 
     /// Whether none came.
