@@ -157,8 +157,11 @@ impl Refusal {
 
     /// The HTTP status: the kind of fault that has to be mended first decides.
     pub fn status(&self) -> u16 {
-        const FIRST_TO_MEND: [u16; 7] = [413, 503, 400, 401, 403, 429, 502];
-        FIRST_TO_MEND.into_iter().find(|status| self.codes.keys().any(|code| code.status() == *status)).unwrap_or(400)
+        const STATUS_PRECEDENCE: [u16; 7] = [413, 503, 400, 401, 403, 429, 502];
+        STATUS_PRECEDENCE
+            .into_iter()
+            .find(|status| self.codes.keys().any(|code| code.status() == *status))
+            .unwrap_or(400)
     }
 
     /// The body: a flat JSON object, code to detail.
@@ -184,6 +187,11 @@ impl Problems {
         for (code, detail) in refusal.codes {
             self.add(code, detail);
         }
+    }
+
+    /// The value, or nothing after taking over the codes of its refusal.
+    pub fn take<T>(&mut self, result: Result<T, Refusal>) -> Option<T> {
+        result.map_err(|refusal| self.extend(refusal)).ok()
     }
 
     /// Whether nothing was wrong.

@@ -5,9 +5,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use approov_web_service::origin::AllowedOrigins;
-use approov_web_service::provider::Provider;
-use approov_web_service::{dev, sim};
+use approov_web_service::check::{Provider, SiteKind};
+use approov_web_service::config::AllowedOrigins;
+use approov_web_service::dev::{self, sim};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
@@ -124,12 +124,13 @@ async fn a_check_that_cannot_be_made_is_told_without_a_token() {
         let answer = browser.attest(&service, &params).await;
         assert_eq!(answer.status, 502);
         let text = answer.json()[code].as_str().unwrap().to_owned();
-        assert!(text.starts_with(&format!("{title} answered with status 500")), "{text}");
+        assert!(text.starts_with(&format!("{title} responded with status 500")), "{text}");
     }
     let dead = dev_config(|config| {
         let sites = config.accounts.get_mut(dev::SITE_KEY).unwrap().checks.get_mut(&Provider::Hcaptcha).unwrap();
         for site in sites.sites.values_mut() {
-            site.verify_url = "http://127.0.0.1:9/siteverify?secret=hidden".parse().unwrap();
+            let SiteKind::Hcaptcha(hcaptcha) = &mut site.kind else { panic!("another provider's site") };
+            hcaptcha.vendor.url = "http://127.0.0.1:9/siteverify?secret=hidden".parse().unwrap();
         }
     });
     let service = support::service(dead.await).await;
@@ -150,7 +151,7 @@ async fn checks_run_at_the_same_time_and_within_their_time() {
     assert!(begun.elapsed() < Duration::from_millis(1800), "one after the other: {:?}", begun.elapsed());
     let mut browser = Browser::new(&service).await;
     let answer = browser.attest(&service, &with_hcaptcha("sim-slow5000-c")).await;
-    assert_eq!(answer.json(), json!({"hcap-token-check": "hCaptcha did not answer in time"}));
+    assert_eq!(answer.json(), json!({"hcap-token-check": "hCaptcha did not respond in time"}));
 }
 
 #[tokio::test]

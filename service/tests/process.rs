@@ -311,8 +311,8 @@ async fn an_account_made_by_the_command_line_alone_serves_over_https() {
     command("api -add api.example.com -allowWeb -y");
     command(&format!(
         "web -hcaptcha -add {} -secret {} -verifyURL http://{simulators}/sim/hcaptcha/siteverify -y",
-        approov_web_service::sim::HCAPTCHA_SITE_KEY,
-        approov_web_service::sim::HCAPTCHA_SECRET
+        approov_web_service::dev::sim::HCAPTCHA_SITE_KEY,
+        approov_web_service::dev::sim::HCAPTCHA_SECRET
     ));
     let certificate = || rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let install = |made: &rcgen::CertifiedKey<rcgen::KeyPair>| {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use approov_web_service::{dev, sim};
+use approov_web_service::dev::{self, sim};
 use support::*;
 
 /// A Redis server of its own; every start is on the same port and with an empty data set, unless it

@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use approov_verify::secret::Secret;
+use approov_web_service::attest::Service;
+use approov_web_service::check::CheckClient;
 use approov_web_service::config::Config;
-use approov_web_service::http::{Face, Peer};
-use approov_web_service::log::{Log, LogFormat};
-use approov_web_service::lookup::Lookup;
-use approov_web_service::service::Service;
+use approov_web_service::dev::{self, sim};
+use approov_web_service::http::{App, Peer};
 use approov_web_service::store::{AnyStore, Store as _};
-use approov_web_service::{dev, sim};
+use approov_web_service::telemetry::{Log, LogFormat};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -55,7 +55,7 @@ pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
 pub async fn service(config: Config) -> Arc<Service> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).unwrap();
     let _ = store.ready().await;
-    let lookup = Lookup::new(config.limits.check).unwrap();
+    let lookup = CheckClient::new(config.limits.check).unwrap();
     Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet), false).unwrap())
 }
 
@@ -93,7 +93,7 @@ impl Answer {
 }
 
 pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Answer {
-    let face = Face::new(Arc::clone(service), Router::new());
+    let face = App::new(Arc::clone(service), Router::new());
     let mut request = request;
     request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
     let response = face.oneshot(request).await.unwrap();
