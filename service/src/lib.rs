@@ -4,7 +4,7 @@
 //!
 //! | room | concept |
 //! |---|---|
-//! | [`server`] | the process: `serve` from its arguments to its end, accept loop, TLS |
+//! | [`server`] | the process: `serve` from its arguments to its end |
 //! | [`cli`] | the commands that edit the configuration |
 //! | [`dev`] | development only: an account made up on the spot, simulated check services, faults on demand |
 //! | [`http`] | the routes: `/attest`, health, metrics; cross-origin headers, one log line per request |

@@ -1,6 +1,6 @@
 //! Points in time as text. Time itself is [`UnixTime`], a value that is read once per request.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use approov_verify::time::UnixTime;
 
@@ -14,7 +14,12 @@ pub fn rfc3339(time: UnixTime) -> String {
 
 /// The value of a `Date` header (RFC 9110 section 5.6.7).
 pub fn http_date(time: UnixTime) -> String {
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(0)))
+    httpdate::fmt_http_date(system_time(time))
+}
+
+/// The same time as the standard library has it.
+pub fn system_time(time: UnixTime) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -231,8 +231,8 @@ async fn reach_over_tcp(service: &Arc<Service>, line: &str, length: &str, body: 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (end, stop) = watch::channel(false);
-    let face = App::new(Arc::clone(service), Router::new());
-    let server = tokio::spawn(approov_web_service::server::serve(listener, None, face, Arc::clone(service), stop));
+    let app = App::new(Arc::clone(service), Router::new());
+    let server = tokio::spawn(approov_web_service::server::listener(listener, None, service).serve(app, stop));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{line} HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();

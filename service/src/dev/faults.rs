@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use approov_listener::service::CloseConnection;
 use axum::Router;
 use axum::extract::{Query, Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -11,8 +12,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::put;
 use serde::Deserialize;
-
-use crate::http::CloseConnection;
 
 /// What goes wrong with requests to `/attest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,28 +12,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use approov_listener::service::Peer;
 use approov_verify::time::UnixTime;
-use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use axum::{BoxError, Router};
 use tower::ServiceExt as _;
 
 use crate::attest::{ActiveConfig, Service};
 use crate::error::{Code, Refusal};
 use crate::telemetry::{RequestLine, RequestNotes, millis};
+use crate::time::system_time;
 
 pub use operations::OPENAPI;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The address of the connection's other end; the accept loop adds it to every request.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
-
-/// In a response's extensions: the connection closes instead of sending it.
-#[derive(Clone, Copy, Debug)]
-pub struct CloseConnection;
 
 /// Serves every request to the service.
 ///
@@ -53,7 +48,10 @@ impl App {
     }
 }
 
-impl tower::Service<Request> for App {
+impl<B> tower::Service<Request<B>> for App
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -62,8 +60,8 @@ impl tower::Service<Request> for App {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
-        let app = self.clone();
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (app, request) = (self.clone(), request.map(Body::new));
         Box::pin(async move { Ok(respond(&app, request).await) })
     }
 }
@@ -115,7 +113,7 @@ async fn respond(app: &App, request: Request) -> Response {
     let (status, time) = (response.status().as_u16(), begun.elapsed());
     service.metrics.request(notes.outcome, status, &notes.codes, time);
     service.log.request(
-        context.now,
+        system_time(context.now),
         &RequestLine {
             id: &id,
             method: method.as_str(),

@@ -1,8 +1,6 @@
-//! The server process: `serve` from its arguments to its end, the accept loop, the TLS identity.
+//! The server process: `serve` from its arguments to its end.
 
-mod listener;
 mod run;
 mod tls;
 
-pub use listener::{Face, serve};
-pub use run::{Options, run};
+pub use run::{Options, listener, run};

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use approov_listener::limits::Limits;
+use approov_listener::service::HttpService;
+use approov_listener::{Listener, shutdown};
 use approov_verify::secret::Secret;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -17,17 +20,17 @@ use tokio::sync::watch;
 use crate::attest::Service;
 use crate::check::CheckClient;
 use crate::cli::{Arg, Args, UsageError, unknown};
-use crate::config::{Config, DEFAULT_LISTEN};
+use crate::config::{Config, DEFAULT_LISTEN, TlsFiles};
 use crate::crypto::random;
 use crate::dev::faults::{self, Fault, Faults};
 use crate::store::{AnyStore, Store as _};
 use crate::telemetry::{Log, LogFormat};
 use crate::{dev, http};
 
-use super::{Face, serve, tls};
+use super::tls;
 
 /// How often the configuration file is looked at.
-const WATCH: Duration = Duration::from_secs(1);
+const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What `serve` was asked for.
 #[derive(Debug)]
@@ -111,7 +114,7 @@ fn read_secret(text: &str) -> Result<Secret, UsageError> {
         .ok_or_else(|| UsageError("--secret must be at least 32 bytes in base64".to_owned()))
 }
 
-/// Runs the service until it is told to stop.
+/// Runs the service until a signal ends it.
 ///
 /// # Errors
 /// Why it could not start.
@@ -129,16 +132,16 @@ async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Lo
         config.listen = listen;
     }
     let (listener, address) = bind(config.listen).await?;
-    let identity = config.tls.as_ref().map(tls::from_files).transpose()?.map(watch::channel);
+    let identity = config.tls.as_ref().map(identity_from).transpose()?.map(watch::channel);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     let service = start(config, log, identity.is_some()).await?;
     announce(json.then(|| serde_json::json!({ "url": url }).to_string()));
-    log.event("listening", &url);
+    service.log.event("listening", &url);
     let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
     let watcher = tokio::spawn(watch_file(path.to_owned(), text, Arc::clone(&service), renew));
-    let face = http::App::new(Arc::clone(&service), Router::new());
-    let done = run_until_signal(listener, identity, service, face).await;
+    let app = http::App::new(Arc::clone(&service), Router::new());
+    let done = run_until_signal(listener, identity, service, app).await;
     watcher.abort();
     done
 }
@@ -178,9 +181,9 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     let service = start(config, log, with_tls).await?;
     announce(Some(if json { line } else { text }));
     let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
-    let face = http::App::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
-    let face = Router::new().fallback_service(face).layer(from_fn_with_state(faults, faults::inject));
-    run_until_signal(listener, identity, service, face).await
+    let app = http::App::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
+    let app = Router::new().fallback_service(app).layer(from_fn_with_state(faults, faults::inject));
+    run_until_signal(listener, identity, service, app).await
 }
 
 async fn load(path: &Path) -> Result<(String, Config), String> {
@@ -207,6 +210,10 @@ async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>,
     Ok(Arc::new(service))
 }
 
+fn identity_from(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
+    approov_listener::tls::from_files(&files.cert, &files.key)
+}
+
 /// The one thing on standard output: where the service is.
 fn announce(text: Option<String>) {
     if let Some(text) = text {
@@ -217,35 +224,32 @@ fn announce(text: Option<String>) {
 }
 
 async fn run_until_signal(
-    listener: TcpListener,
+    socket: TcpListener,
     identity: Option<watch::Receiver<Arc<ServerConfig>>>,
     service: Arc<Service>,
-    face: impl Face,
+    app: impl HttpService,
 ) -> Result<(), String> {
-    let (end, stop) = watch::channel(false);
     let failed = |error: std::io::Error| error.to_string();
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let log = service.log;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        log.event("stopping", "no new connections; running requests finish");
-        // The accept loop may have ended by itself.
-        let _ = end.send(true);
-        // A second signal does not wait.
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        std::process::exit(130);
-    });
-    serve(listener, identity, face, service, stop).await.map_err(failed)
+    let stop = shutdown::on_signal(service.log.clone()).map_err(failed)?;
+    listener(socket, identity, &service).serve(app, stop).await.map_err(failed)
 }
 
-/// Puts a changed configuration file in force; on SIGHUP, or within [`WATCH`] of the change.
+/// A listener within the service's limits, which reports where the service does.
+pub fn listener(
+    socket: TcpListener,
+    identity: Option<watch::Receiver<Arc<ServerConfig>>>,
+    service: &Service,
+) -> Listener {
+    Listener {
+        socket,
+        identity,
+        limits: Limits { connections: service.active().config.limits.connections },
+        log: service.log.clone(),
+        metrics: Arc::clone(&service.metrics.listener),
+    }
+}
+
+/// Puts a changed configuration file in force; on SIGHUP, or within [`CONFIG_POLL_INTERVAL`] of the change.
 async fn watch_file(
     path: PathBuf,
     mut text: String,
@@ -258,14 +262,14 @@ async fn watch_file(
             return service.log.event("reload", &format!("changes are not watched: {error}"));
         }
     };
-    let mut ticks = tokio::time::interval(WATCH);
+    let mut ticks = tokio::time::interval(CONFIG_POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let forced = tokio::select! {
             _ = ticks.tick() => false,
             _ = hangup.recv() => true,
         };
-        // A file that is away for a moment, while an editor replaces it, is not a change.
+        // A file that is missing for a moment, while an editor replaces it, is not a change.
         let Ok(now) = tokio::fs::read_to_string(&path).await else {
             continue;
         };
@@ -301,7 +305,7 @@ fn reload(
     }
     // The command line may have chosen the address, and a listener does not move.
     config.listen = before.listen;
-    let identity = config.tls.as_ref().map(tls::from_files).transpose()?;
+    let identity = config.tls.as_ref().map(identity_from).transpose()?;
     service.reload(config).map_err(|error| at(&error))?;
     if let (Some(identity), Some(renew)) = (identity, renew) {
         renew.send_replace(identity);

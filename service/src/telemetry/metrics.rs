@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use approov_listener::metrics::{family, sample};
 use approov_verify::time::UnixTime;
 
 /// Upper bounds of the latency buckets, seconds.
@@ -12,11 +13,15 @@ const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 /// A session is active when it got a token in this time.
 const ACTIVE: Duration = Duration::from_secs(300);
 /// Most sessions counted, so that the count cannot eat the memory.
-const MOST_SESSIONS: usize = 1_000_000;
+const MAX_SESSIONS: usize = 1_000_000;
 
 /// What the service counts about itself. It starts at zero with the process.
 #[derive(Default)]
-pub struct Metrics(Mutex<Counts>);
+pub struct Metrics {
+    counts: Mutex<Counts>,
+    /// What its listener counts.
+    pub listener: Arc<approov_listener::metrics::Metrics>,
+}
 
 #[derive(Default)]
 struct Counts {
@@ -27,7 +32,6 @@ struct Counts {
     check_time: BTreeMap<&'static str, Histogram>,
     reloads: BTreeMap<&'static str, u64>,
     store_errors: u64,
-    connections: u64,
     sessions: Sessions,
 }
 
@@ -49,35 +53,35 @@ impl Histogram {
     }
 }
 
-/// Sessions seen in the present period of [`ACTIVE`] and the one before.
+/// Sessions seen in the current period of [`ACTIVE`] and the one before.
 #[derive(Default)]
 struct Sessions {
     period: u64,
-    present: HashSet<u64>,
-    past: HashSet<u64>,
+    current: HashSet<u64>,
+    previous: HashSet<u64>,
 }
 
 impl Sessions {
-    fn turn(&mut self, now: UnixTime) {
+    fn rotate(&mut self, now: UnixTime) {
         let period = now.since(UnixTime::from_secs(0)).as_secs() / ACTIVE.as_secs();
         if period != self.period {
-            let present = std::mem::take(&mut self.present);
-            self.past = if period == self.period + 1 { present } else { HashSet::new() };
+            let current = std::mem::take(&mut self.current);
+            self.previous = if period == self.period + 1 { current } else { HashSet::new() };
             self.period = period;
         }
     }
 
     fn active(&self) -> usize {
-        self.present.len() + self.past.difference(&self.present).count()
+        self.current.len() + self.previous.difference(&self.current).count()
     }
 }
 
 impl Metrics {
     fn with<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A request was answered.
+    /// A request was served.
     pub fn request(&self, outcome: &'static str, status: u16, codes: &[&'static str], time: Duration) {
         self.with(|counts| {
             *counts.requests.entry((outcome, status)).or_default() += 1;
@@ -96,7 +100,7 @@ impl Metrics {
         });
     }
 
-    /// The store did not answer.
+    /// The store was unavailable.
     pub fn store_error(&self) {
         self.with(|counts| counts.store_errors += 1);
     }
@@ -106,84 +110,69 @@ impl Metrics {
         self.with(|counts| *counts.reloads.entry(result).or_default() += 1);
     }
 
-    /// A connection was accepted.
-    pub fn connection(&self) {
-        self.with(|counts| counts.connections += 1);
-    }
-
     /// A session got a token; `id` is any number that belongs to it.
     pub fn session(&self, id: u64, now: UnixTime) {
         self.with(|counts| {
-            counts.sessions.turn(now);
-            if counts.sessions.present.len() < MOST_SESSIONS {
-                counts.sessions.present.insert(id);
+            counts.sessions.rotate(now);
+            if counts.sessions.current.len() < MAX_SESSIONS {
+                counts.sessions.current.insert(id);
             }
         });
     }
 
     /// Everything, in Prometheus' text format.
     pub fn render(&self, now: UnixTime) -> String {
-        self.with(|counts| {
-            counts.sessions.turn(now);
+        let mut out = self.with(|counts| {
+            counts.sessions.rotate(now);
             counts.render()
-        })
+        });
+        self.listener.render(&mut out);
+        out
     }
 }
 
 impl Counts {
     fn render(&self) -> String {
         let mut out = String::new();
-        head(&mut out, "approov_requests_total", "counter", "Requests answered, by outcome and HTTP status.");
+        family(&mut out, "approov_requests_total", "counter", "Responses, by outcome and HTTP status.");
         for ((outcome, status), count) in &self.requests {
-            line(&mut out, "approov_requests_total", &format!("outcome=\"{outcome}\",status=\"{status}\""), count);
+            sample(&mut out, "approov_requests_total", &format!("outcome=\"{outcome}\",status=\"{status}\""), count);
         }
-        head(&mut out, "approov_refusals_total", "counter", "Error codes sent.");
+        family(&mut out, "approov_refusals_total", "counter", "Error codes sent.");
         for (code, count) in &self.refusals {
-            line(&mut out, "approov_refusals_total", &format!("code=\"{code}\""), count);
+            sample(&mut out, "approov_refusals_total", &format!("code=\"{code}\""), count);
         }
-        head(&mut out, "approov_checks_total", "counter", "Checks made, by service and result.");
+        family(&mut out, "approov_checks_total", "counter", "Checks made, by service and result.");
         for ((service, result), count) in &self.checks {
-            line(&mut out, "approov_checks_total", &format!("service=\"{service}\",result=\"{result}\""), count);
+            sample(&mut out, "approov_checks_total", &format!("service=\"{service}\",result=\"{result}\""), count);
         }
         histograms(
             &mut out,
             "approov_request_seconds",
-            "Time from a request's head to its answer's.",
+            "Time from a request's head to its response's.",
             "outcome",
             &self.request_time,
         );
         histograms(&mut out, "approov_check_seconds", "Time a check service took.", "service", &self.check_time);
-        head(&mut out, "approov_config_reloads_total", "counter", "Configuration reloads, by result.");
+        family(&mut out, "approov_config_reloads_total", "counter", "Configuration reloads, by result.");
         for (result, count) in &self.reloads {
-            line(&mut out, "approov_config_reloads_total", &format!("result=\"{result}\""), count);
+            sample(&mut out, "approov_config_reloads_total", &format!("result=\"{result}\""), count);
         }
-        head(&mut out, "approov_store_errors_total", "counter", "Times the store did not answer.");
-        line(&mut out, "approov_store_errors_total", "", &self.store_errors);
-        head(&mut out, "approov_connections_total", "counter", "Connections accepted.");
-        line(&mut out, "approov_connections_total", "", &self.connections);
-        head(
+        family(&mut out, "approov_store_errors_total", "counter", "Times the store was unavailable.");
+        sample(&mut out, "approov_store_errors_total", "", self.store_errors);
+        family(
             &mut out,
             "approov_active_sessions",
             "gauge",
             "Sessions that got a token from this replica in the last five to ten minutes.",
         );
-        line(&mut out, "approov_active_sessions", "", &(self.sessions.active() as u64));
+        sample(&mut out, "approov_active_sessions", "", self.sessions.active());
         out
     }
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-fn line(out: &mut String, name: &str, labels: &str, value: &u64) {
-    let _ =
-        if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
-}
-
 fn histograms(out: &mut String, name: &str, help: &str, label: &str, all: &BTreeMap<&'static str, Histogram>) {
-    head(out, name, "histogram", help);
+    family(out, name, "histogram", help);
     for (value, histogram) in all {
         for (bound, count) in BUCKETS.iter().zip(histogram.buckets) {
             let _ = writeln!(out, "{name}_bucket{{{label}=\"{value}\",le=\"{bound}\"}} {count}");

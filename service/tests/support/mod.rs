@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use approov_listener::service::Peer;
 use approov_verify::secret::Secret;
 use approov_web_service::attest::Service;
 use approov_web_service::check::CheckClient;
 use approov_web_service::config::Config;
 use approov_web_service::dev::{self, sim};
-use approov_web_service::http::{App, Peer};
+use approov_web_service::http::App;
 use approov_web_service::store::{AnyStore, Store as _};
 use approov_web_service::telemetry::{Log, LogFormat};
 use aws_lc_rs::hmac;
@@ -93,10 +94,10 @@ impl Answer {
 }
 
 pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Answer {
-    let face = App::new(Arc::clone(service), Router::new());
+    let app = App::new(Arc::clone(service), Router::new());
     let mut request = request;
     request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
-    let response = face.oneshot(request).await.unwrap();
+    let response = app.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
