@@ -216,7 +216,7 @@ fn check_proof(proof: &Proof, incoming: &Incoming<'_>, nonce: Nonce<'_>, trace: 
             thumbprint: None,
             now: UnixTime::from_millis(i64::try_from(incoming.now.as_millis()).unwrap_or(i64::MAX)),
             max_age: ANY_CLOCK,
-            max_future: ANY_CLOCK,
+            clock_skew: ANY_CLOCK,
         })
         .map_err(|error| bad_proof(error, trace))
 }
