@@ -290,6 +290,34 @@ fn clients_that_misbehave_are_cut_off() {
     assert_eq!(raw(&process.url, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0, "200");
 }
 
+#[test]
+fn nobody_waits_for_a_log_that_nobody_reads() {
+    use std::io::BufRead as _;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+        .args(["serve", "--dev", "--json", "--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let announced: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let url = announced["url"].as_str().unwrap();
+    let mut stream = TcpStream::connect(url.split("//").nth(1).unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // Far more than a pipe holds, which is 64 KiB.
+    let request = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(250));
+    let mut response = [0; 1024];
+    for n in 0..2000 {
+        stream.write_all(request.as_bytes()).unwrap();
+        let length = stream.read(&mut response).unwrap_or_else(|error| panic!("request {n}: {error}"));
+        assert!(response[..length].starts_with(b"HTTP/1.1 404 "), "request {n}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// The way of docs/SERVICE.md, with simulated check services and a certificate made here.
 #[tokio::test]
 async fn an_account_made_by_the_command_line_alone_serves_over_https() {
