@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection;
-use crate::limits::{HEAD_TIMEOUT, Limits, SHUTDOWN_GRACE};
+use crate::connection::{self, Activity, Clock, WatchedSocket};
+use crate::limits::{Limits, SHUTDOWN_GRACE};
 use crate::log::{Log, Repeated};
 use crate::metrics::Metrics;
 use crate::service::HttpService;
@@ -42,6 +42,7 @@ impl Listener {
     pub async fn serve<S: HttpService>(self, service: S, mut stop: watch::Receiver<bool>) -> io::Result<()> {
         let failed_accepts = Repeated::new("accept");
         let failed_handshakes = Arc::new(Repeated::new("handshake"));
+        let clock = Clock::start();
         let slots = Arc::new(Semaphore::new(self.limits.connections));
         let mut connections = JoinSet::new();
         loop {
@@ -73,15 +74,31 @@ impl Listener {
             let failed_handshakes = Arc::clone(&failed_handshakes);
             let log_failed_handshake =
                 move |why: &str| failed_handshakes.event(&log, || format!("{}: {why}", peer.ip()));
+            let metrics = Arc::clone(&self.metrics);
+            let timeouts = self.limits.timeouts;
             connections.spawn(async move {
-                match acceptor {
-                    None => connection::serve(stream, peer, service, stop).await,
-                    Some(acceptor) => match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => connection::serve(stream, peer, service, stop).await,
-                        Ok(Err(error)) => log_failed_handshake(&error.to_string()),
-                        Err(_) => log_failed_handshake("no handshake in time"),
+                let activity = Arc::new(Activity::new(clock));
+                let stream = WatchedSocket::new(stream, Arc::clone(&activity));
+                let ending = match acceptor {
+                    None => connection::serve(stream, peer, &activity, timeouts, service, stop).await,
+                    Some(acceptor) => match tokio::time::timeout(timeouts.head, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => {
+                            activity.restart();
+                            connection::serve(stream, peer, &activity, timeouts, service, stop).await
+                        }
+                        Ok(Err(error)) => {
+                            metrics.failed_handshake();
+                            log_failed_handshake(&error.to_string());
+                            None
+                        }
+                        Err(_) => {
+                            metrics.failed_handshake();
+                            log_failed_handshake("no handshake in time");
+                            None
+                        }
                     },
-                }
+                };
+                metrics.closed(ending);
                 drop(slot);
             });
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use approov_listener::limits::Limits;
+use approov_listener::limits::{Limits, Timeouts};
 use approov_listener::service::HttpService;
 use approov_listener::{Listener, shutdown};
 use approov_verify::secret::Secret;
@@ -247,7 +247,7 @@ pub fn listener(
     Listener {
         socket,
         identity,
-        limits: Limits { connections: service.active().config.limits.connections },
+        limits: Limits { connections: service.active().config.limits.connections, timeouts: Timeouts::default() },
         log: service.log.clone(),
         metrics: Arc::clone(&service.metrics.listener),
     }
