@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`server`] | the process: `serve` from its arguments to its end, accept loop, TLS |
 //! | [`cli`] | the commands that edit the configuration |
-//! | [`dev`] | development only: an account made up on the spot, simulated check services, faults on demand |
+//! | [`dev`] | development only: an account of its own, simulated check services, faults on demand |
 //! | [`http`] | the routes: `/attest`, health, metrics; cross-origin headers, one log line per request |
 //! | [`attest`] | the flow of a token request: parameters, proof, session, checks, tokens |
 //! | [`store`] | what replicas share: proofs used, checks counted; in memory or Redis |

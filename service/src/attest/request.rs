@@ -1,4 +1,4 @@
-//! What an attest request asks for, read from its form. Everything that is wrong is noted, so that one response
+//! An attest request, read from its form. Everything that is wrong is noted, so that one response
 //! reports all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ const REFRESH_TOKEN: &str = "refresh-token";
 const MAX_LISTED: usize = 10;
 const MAX_LISTED_CHARS: usize = 64;
 
-/// What an attest request asks for.
+/// An attest request, checked against the configuration.
 #[derive(Debug)]
 pub struct AttestRequest<'a> {
     /// Whose request it is.
@@ -305,7 +305,7 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
     }
 
     #[test]
-    fn all_faults_are_told_at_once() {
+    fn all_faults_are_reported_at_once() {
         assert_eq!(
             faults(
                 "approov-site-key=site&api=&api=x.example&api=x.EXAMPLE&api=mobile.example&payload=%3D&\

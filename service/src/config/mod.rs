@@ -36,7 +36,7 @@ pub struct Config {
     pub public_url: Option<Url>,
     /// How many proxies in front append to `X-Forwarded-For`. 0: the peer address is the client's.
     pub trusted_proxies: usize,
-    /// Bounds that keep clients from holding the service.
+    /// Bounds on what clients may use.
     pub limits: Limits,
     /// The accounts, by site key.
     pub accounts: BTreeMap<String, Account>,
@@ -53,7 +53,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Where shared state lives.
+/// Where shared state is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreAddress {
     /// In this process.
@@ -69,9 +69,9 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Most connections open at once.
     pub connections: usize,
-    /// Longest time from a request's first byte to its answer.
+    /// Longest time from a request's first byte to its response.
     pub request: Duration,
-    /// Longest wait for one answer of a check service.
+    /// Longest wait for one response of a check service.
     pub check: Duration,
     /// Most proofs remembered by the memory store.
     pub replay_entries: usize,
@@ -98,9 +98,9 @@ pub struct Account {
     pub secret: Secret,
     /// A256GCMKW key, 32 bytes.
     pub jwe_secret: Option<Secret>,
-    /// Life of a token.
+    /// Lifetime of a token.
     pub token_lifetime: Duration,
-    /// Life of a session.
+    /// Lifetime of a session.
     pub refresh_token_lifetime: Duration,
     /// Pages that may use it.
     pub allowed_origins: AllowedOrigins,

@@ -87,9 +87,9 @@ mod tests {
     #[test]
     fn the_description_knows_the_status_of_every_error_code() {
         let description: Value = serde_json::from_str(OPENAPI).unwrap();
-        let answers = &description["paths"]["/attest"]["post"]["responses"];
+        let responses = &description["paths"]["/attest"]["post"]["responses"];
         for code in Code::ALL {
-            assert!(answers.get(code.status().to_string()).is_some(), "{code}");
+            assert!(responses.get(code.status().to_string()).is_some(), "{code}");
         }
         assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
     }

@@ -43,7 +43,7 @@ impl Form {
 struct Captcha {
     name: &'static str,
     secret: &'static str,
-    /// The one site, for services that are told which.
+    /// The one site, for services that take the site key.
     site_key: Option<&'static str>,
     /// The error codes of tokens that were used before, and of old ones.
     used: &'static str,

@@ -1,5 +1,5 @@
 //! Stand-ins for the three check services, for development and tests: the scripts that pages load and
-//! the endpoints that the service asks, over HTTP like the real ones. The token a script makes names
+//! the endpoints that the service calls, over HTTP like the real ones. The token a script makes names
 //! the outcome that the endpoint responds with:
 //!
 //! `sim-<outcome>-<unique>[.base64url(host name)[.base64url(action)]]`, outcome one of `pass`, `fail`,
