@@ -20,8 +20,8 @@
 //! | [`crypto`] | randomness, derived keys, key pairs |
 //! | [`time`] | points in time as text |
 //!
-//! Pure parts (`config`, `token`, `session`, `error`, what judges responses in `check`) take time and randomness as
-//! values: `http` reads the clock and draws once per request, and each refusal is the same for the same request.
+//! Pure are `config`, `settings`, `token`, `session`, `error` and what judges responses in `check`: time and randomness come
+//! in as values. (Signatures by a keyset draw their own random numbers, in `crypto`.)
 
 #![warn(missing_docs)]
 

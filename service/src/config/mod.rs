@@ -160,6 +160,11 @@ mod tests {
         format!("[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n{rest}")
     }
 
+    /// An account with one site, whose key is `x`.
+    fn site(table: &str, key_name: &str, rest: &str) -> String {
+        account(&format!("[[account.{table}]]\n{key_name} = \"x\"\nsecret = \"s\"\n{rest}"))
+    }
+
     #[test]
     fn the_documented_example_is_read_whole() {
         let config = parse(&account(&format!(
@@ -225,6 +230,30 @@ max_elapsed_time = 2.5
                 "between",
             ),
             ("[[account]]\nsite_key = \"k\"\nsecret = \"c2hvcnQ=\"\n".to_owned(), (3, 10), "32 bytes"),
+            ("account = 3\n".to_owned(), (1, 11), "array of tables"),
+            (account("hcaptcha = 3\n"), (4, 12), "table"),
+            (account("[account.hcaptcha]\nrequird = true\n"), (5, 1), "requird"),
+            (account("[account.hcaptcha]\nsubscription = []\n"), (5, 1), "subscription"),
+            (account("[account.hcaptcha]\nsite = 1\n"), (5, 8), "array of tables"),
+            (account("[[account.hcaptcha.site]]\nsecret = \"s\"\n"), (4, 1), "site_key"),
+            (account("[[account.hcaptcha.site]]\nsite_key = 1\nsecret = \"s\"\n"), (5, 12), "site_key"),
+            (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\n"), (5, 12), "secret"),
+            (site("hcaptcha.site", "site_key", "region = \"EU\"\n"), (7, 1), "region"),
+            (site("hcaptcha.site", "site_key", "actions = [\"login\"]\n"), (5, 12), "actions"),
+            (site("recaptcha.site", "site_key", "min_score = \"high\"\n"), (7, 13), "expected f64"),
+            (site("recaptcha.site", "site_key", "rate_limit = -1\n"), (7, 14), "-1"),
+            (site("recaptcha.site", "site_key", "verify_url = \"ftp://x\"\n"), (7, 14), "URL"),
+            (site("fingerprint.subscription", "public_api_key", "region = \"US\"\n"), (7, 10), "RoW, EU or AP"),
+            (site("fingerprint.subscription", "public_api_key", "min_score = 1\n"), (7, 1), "min_score"),
+            (
+                format!(
+                    "{}{}",
+                    site("recaptcha.site", "site_key", ""),
+                    "[[account.recaptcha.site]]\nsite_key = \"x\"\nsecret = \"s\"\n"
+                ),
+                (8, 12),
+                "twice",
+            ),
             ("store = \"mysql://\"".to_owned(), (1, 9), "redis"),
         ] {
             let error = parse(&text).unwrap_err();
