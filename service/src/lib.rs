@@ -6,22 +6,22 @@
 //! |---|---|
 //! | [`server`] | the process: `serve` from its arguments to its end |
 //! | [`cli`] | the commands that edit the configuration |
-//! | [`dev`] | development only: an account made up on the spot, simulated check services, faults on demand |
+//! | [`dev`] | development only: an account of its own, simulated check services, faults on demand |
 //! | [`http`] | the routes: `/attest`, health, metrics; cross-origin headers, one log line per request |
 //! | [`attest`] | the flow of a token request: parameters, proof, session, checks, tokens |
 //! | [`store`] | what replicas share: proofs used, checks counted; in memory or Redis |
 //! | [`config`] | the configuration file: TOML in, checked values out |
 //! | [`token`] | Approov tokens: claims, signatures, encryption |
-//! | [`check`] | the check services: what each is asked, and how its response is judged |
 //! | [`session`] | sessions in refresh tokens, and nonces |
+//! | [`check`] | the check services: one file each, with all its names, its request and how its response is judged |
 //! | [`telemetry`] | the log and the counters |
-//! | [`provider`] | the names of the check services |
+//! | [`settings`] | a configuration file being read: positions, secrets, values within bounds |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
 //! | [`crypto`] | randomness, derived keys, key pairs |
 //! | [`time`] | points in time as text |
 //!
-//! Pure parts (`config`, `token`, `session`, `error`, what judges responses in `check`) take time and randomness as
-//! values: `http` reads the clock and draws once per request, and each refusal is the same for the same request.
+//! Pure are `config`, `settings`, `token`, `session`, `error` and what judges responses in `check`: time and randomness come
+//! in as values. (Signatures by a keyset draw their own random numbers, in `crypto`.)
 
 #![warn(missing_docs)]
 
@@ -33,9 +33,9 @@ pub mod crypto;
 pub mod dev;
 pub mod error;
 pub mod http;
-pub mod provider;
 pub mod server;
 pub mod session;
+pub mod settings;
 pub mod store;
 pub mod telemetry;
 pub mod time;

@@ -326,6 +326,16 @@ impl Verifier {
     }
 }
 
+impl<S> Verifier<S> {
+    /// Checks a token alone: no channel, no binding, no proof. For tools; a request needs [`Self::verify`].
+    ///
+    /// # Errors
+    /// Why the token is refused.
+    pub fn verify_token(&self, token: &str, now: UnixTime) -> Result<Claims, TokenError> {
+        self.tokens.read(token, now)
+    }
+}
+
 impl<S: ReplayStore> Verifier<S> {
     /// Checks a request. `now` is the time at which it is checked, normally [`UnixTime::now`].
     ///

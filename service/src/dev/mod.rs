@@ -1,4 +1,4 @@
-//! The development mode: an account made up on the spot, whose check services are simulated by the
+//! The development mode: an account of its own, whose check services are simulated by the
 //! service itself.
 
 pub mod faults;
@@ -14,8 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use url::Url;
 
-use crate::config::{Account, AllowedOrigins, Api, Check, Config, Limits, Rule, Site, StoreAddress};
-use crate::provider::Provider;
+use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
+use crate::config::{Account, AllowedOrigins, Api, Config, Limits, StoreAddress};
 
 /// The site key of the development account.
 pub const SITE_KEY: &str = "dev-approov-site-key";
@@ -34,34 +34,7 @@ pub fn config(
     apis: &[String],
     secret: Secret,
 ) -> Result<Config, url::ParseError> {
-    let site = |secret: &str, path: &str, rule: Rule| {
-        Ok::<_, url::ParseError>(Site {
-            secret: Secret::from_bytes(secret.as_bytes().to_vec()),
-            embed_result: false,
-            max_result_lifetime: None,
-            rate_limit: None,
-            verify_url: Url::parse(&format!("http://{simulators}{path}"))?,
-            rule,
-        })
-    };
-    let captcha =
-        || Rule::Captcha { domains: Vec::new(), actions: Vec::new(), min_score: THRESHOLD, include_ip: false };
-    let fingerprint = Rule::Fingerprint { max_elapsed_time: Duration::from_secs(2), max_bot_probability: THRESHOLD };
-    let check = |key: &str, site: Site| Check { required: false, sites: BTreeMap::from([(key.to_owned(), site)]) };
-    let checks = BTreeMap::from([
-        (
-            Provider::Hcaptcha,
-            check(sim::HCAPTCHA_SITE_KEY, site(sim::HCAPTCHA_SECRET, "/sim/hcaptcha/siteverify", captcha())?),
-        ),
-        (
-            Provider::Recaptcha,
-            check(sim::RECAPTCHA_SITE_KEY, site(sim::RECAPTCHA_SECRET, "/sim/recaptcha/siteverify", captcha())?),
-        ),
-        (
-            Provider::Fingerprint,
-            check(sim::FINGERPRINT_PUBLIC_API_KEY, site(sim::FINGERPRINT_SECRET, "/sim/fingerprint", fingerprint)?),
-        ),
-    ]);
+    let checks = checks(simulators)?;
     let account = Account {
         site_key: SITE_KEY.to_owned(),
         secret,
@@ -88,6 +61,34 @@ pub fn config(
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
         nonce_secret: None,
     })
+}
+
+/// The check services, all simulated.
+fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::ParseError> {
+    let vendor = |secret: &str, path: &str| {
+        Ok::<_, url::ParseError>(Vendor {
+            secret: Secret::from_bytes(secret.as_bytes().to_vec()),
+            url: Url::parse(&format!("http://{simulators}{path}"))?,
+        })
+    };
+    let rules = || CaptchaRules { domains: Vec::new(), actions: Vec::new(), min_score: THRESHOLD, include_ip: false };
+    let hcaptcha = hcaptcha::Site { vendor: vendor(sim::HCAPTCHA_SECRET, "/sim/hcaptcha/siteverify")?, rules: rules() };
+    let recaptcha =
+        recaptcha::Site { vendor: vendor(sim::RECAPTCHA_SECRET, "/sim/recaptcha/siteverify")?, rules: rules() };
+    let fingerprint = fingerprint::Site {
+        vendor: vendor(sim::FINGERPRINT_SECRET, "/sim/fingerprint")?,
+        max_elapsed_time: Duration::from_secs(2),
+        max_bot_probability: THRESHOLD,
+    };
+    let check = |key: &str, kind: SiteKind| {
+        let site = Site { embed_result: false, max_result_lifetime: None, rate_limit: None, kind };
+        Check { required: false, sites: BTreeMap::from([(key.to_owned(), site)]) }
+    };
+    Ok(BTreeMap::from([
+        (Provider::Hcaptcha, check(sim::HCAPTCHA_SITE_KEY, SiteKind::Hcaptcha(hcaptcha))),
+        (Provider::Recaptcha, check(sim::RECAPTCHA_SITE_KEY, SiteKind::Recaptcha(recaptcha))),
+        (Provider::Fingerprint, check(sim::FINGERPRINT_PUBLIC_API_KEY, SiteKind::Fingerprint(fingerprint))),
+    ]))
 }
 
 /// What a developer needs to know, one line of JSON.

@@ -64,6 +64,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::check::Provider;
     use crate::error::Code;
 
     #[test]
@@ -73,9 +74,9 @@ mod tests {
         let listed: Vec<&str> =
             schemas["ErrorCode"]["enum"].as_array().unwrap().iter().map(|code| code.as_str().unwrap()).collect();
         assert_eq!(listed, Code::ALL.iter().map(|code| code.name()).collect::<Vec<_>>());
-        let mut params: Vec<&str> = crate::provider::Provider::ALL
-            .iter()
-            .flat_map(|provider| provider.params().iter().map(|(name, ..)| *name))
+        let mut params: Vec<&str> = Provider::ALL
+            .into_iter()
+            .flat_map(|provider| provider.definition().params.iter().map(|param| param.name))
             .chain(["api", "approov-site-key", "payload", "refresh-token"])
             .collect();
         params.sort_unstable();

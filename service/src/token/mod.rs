@@ -1,33 +1,33 @@
 //! Approov tokens: claims, signatures (HS256, RS256, ES256) and encryption (A256GCMKW with A256GCM).
 
+mod jwe;
+mod signing_key;
+
 use std::borrow::Cow;
-use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use approov_verify::secret::Secret;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde::{Serialize, Serializer};
-use zeroize::Zeroizing;
 
-use crate::crypto::{CryptoError, JweEntropy, KeyAlg, KeyPair};
+use crate::crypto::CryptoError;
 use crate::session::CheckResult;
+
+pub use jwe::encrypt;
+pub use signing_key::{SigningKey, private_pem};
 
 /// What an Approov web token says (specification, "embed token claim").
 #[derive(Clone, Debug, Serialize)]
 pub struct Claims<'a> {
-    /// End of life, Unix seconds.
+    /// End of its lifetime, Unix seconds.
     pub exp: i64,
     /// Time of issue, Unix seconds.
     pub iat: i64,
     /// The client's address as the service saw it.
     pub ip: IpAddr,
-    /// Ten base32 characters that find this answer in the service's log.
+    /// Ten base32 characters that find this response in the service's log.
     pub arc: &'a str,
     /// Check results by `prefix:key`.
     pub embed: Embed<'a>,
@@ -43,7 +43,7 @@ pub struct Claims<'a> {
 pub struct Embed<'a> {
     /// The session's results.
     pub results: &'a [CheckResult],
-    /// Whether full results are told where a site asks for them; that is for encrypted tokens only.
+    /// Whether full results are embedded where a site is configured so; that is for encrypted tokens only.
     pub include_full: bool,
 }
 
@@ -74,77 +74,8 @@ pub fn pay_claim(payload_hash: &[u8; 32]) -> String {
     STANDARD.encode(payload_hash)
 }
 
-/// A private key of a keyset.
-#[derive(Clone)]
-pub struct SigningKey {
-    kid: Option<String>,
-    pair: Arc<KeyPair>,
-}
-
-impl SigningKey {
-    /// Reads a PKCS#8 PEM key.
-    ///
-    /// # Errors
-    /// The message says what was expected; it never repeats the input.
-    pub fn from_pem(alg: KeyAlg, kid: &str, pem: &str) -> Result<Self, String> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
-            .map_err(|_| "private_key must be a PKCS#8 PEM (BEGIN PRIVATE KEY)".to_owned())?;
-        let pair = KeyPair::from_pkcs8(alg, der.secret_pkcs8_der())?;
-        Ok(Self { kid: Some(kid.to_owned()), pair: Arc::new(pair) })
-    }
-
-    /// Another key under the same name.
-    #[must_use]
-    pub fn with_pair(&self, pair: KeyPair) -> Self {
-        Self { kid: self.kid.clone(), pair: Arc::new(pair) }
-    }
-
-    /// The key pair.
-    pub fn pair(&self) -> &KeyPair {
-        &self.pair
-    }
-
-    /// The algorithm.
-    pub fn alg(&self) -> KeyAlg {
-        self.pair.alg()
-    }
-
-    /// The public key as SubjectPublicKeyInfo PEM, for backends.
-    ///
-    /// # Errors
-    /// When the key cannot be encoded.
-    pub fn public_pem(&self) -> Result<String, CryptoError> {
-        Ok(std::mem::take(&mut *pem("PUBLIC KEY", &self.pair.public_der()?)))
-    }
-}
-
-/// A private key as PKCS#8 PEM, as [`SigningKey::from_pem`] reads it.
-///
-/// # Errors
-/// When the key cannot be encoded.
-pub fn private_pem(pair: &KeyPair) -> Result<Zeroizing<String>, CryptoError> {
-    Ok(pem("PRIVATE KEY", &pair.to_pkcs8()?))
-}
-
-fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
-    let text = Zeroizing::new(STANDARD.encode(der));
-    let mut pem = Zeroizing::new(format!("-----BEGIN {label}-----\n"));
-    for line in text.as_bytes().chunks(64) {
-        pem.push_str(std::str::from_utf8(line).unwrap_or_default());
-        pem.push('\n');
-    }
-    pem.push_str(&format!("-----END {label}-----\n"));
-    pem
-}
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({}, {:?})", self.alg().name(), self.kid)
-    }
-}
-
-/// Room in a token for two dots and a signature by HS256 or ES256.
-const SIGNATURE_ROOM: usize = 96;
+/// Enough for two dots and a signature by HS256 or ES256, bytes.
+const SIGNATURE_CAPACITY: usize = 96;
 
 /// Makes the signature of a token.
 #[derive(Clone)]
@@ -174,14 +105,14 @@ impl Signer {
             Signer::Hmac(_) => Cow::Borrowed(r#"{"typ":"JWT","alg":"HS256"}"#),
             Signer::Key(key) => {
                 let mut header = serde_json::json!({"typ": "JWT", "alg": key.alg().name()});
-                if let (Some(kid), Some(header)) = (&key.kid, header.as_object_mut()) {
-                    header.insert("kid".to_owned(), kid.as_str().into());
+                if let (Some(kid), Some(header)) = (key.kid(), header.as_object_mut()) {
+                    header.insert("kid".to_owned(), kid.into());
                 }
                 Cow::Owned(header.to_string())
             }
         };
         let claims = serde_json::to_vec(claims).map_err(|_| CryptoError)?;
-        let mut token = String::with_capacity((header.len() + claims.len()) * 4 / 3 + SIGNATURE_ROOM);
+        let mut token = String::with_capacity((header.len() + claims.len()) * 4 / 3 + SIGNATURE_CAPACITY);
         URL_SAFE_NO_PAD.encode_string(&*header, &mut token);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(claims, &mut token);
@@ -192,7 +123,7 @@ impl Signer {
                 URL_SAFE_NO_PAD.encode_string(tag, &mut token);
             }
             Signer::Key(key) => {
-                let signature = key.pair.sign(token.as_bytes())?;
+                let signature = key.pair().sign(token.as_bytes())?;
                 token.push('.');
                 URL_SAFE_NO_PAD.encode_string(signature, &mut token);
             }
@@ -201,45 +132,12 @@ impl Signer {
     }
 }
 
-/// Nests a JWS in a compact JWE (RFC 7516; RFC 7518 section 4.7; RFC 7519 section 5.2 for `cty`).
-///
-/// # Errors
-/// When `key` is not 32 bytes or the cryptographic module fails.
-pub fn encrypt(jws: &str, key: &Secret, entropy: JweEntropy) -> Result<String, CryptoError> {
-    let mut wrapped = *entropy.content_key;
-    let wrap_tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_bytes())?).seal_in_place_separate_tag(
-        Nonce::assume_unique_for_key(entropy.wrap_nonce),
-        Aad::empty(),
-        &mut wrapped,
-    )?;
-    let header = serde_json::json!({
-        "alg": "A256GCMKW",
-        "enc": "A256GCM",
-        "cty": "JWT",
-        "iv": URL_SAFE_NO_PAD.encode(entropy.wrap_nonce),
-        "tag": URL_SAFE_NO_PAD.encode(wrap_tag.as_ref()),
-    });
-    let header = URL_SAFE_NO_PAD.encode(header.to_string());
-    let mut content = jws.as_bytes().to_vec();
-    let tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*entropy.content_key)?).seal_in_place_separate_tag(
-        Nonce::assume_unique_for_key(entropy.content_nonce),
-        Aad::from(header.as_bytes()),
-        &mut content,
-    )?;
-    Ok([
-        header,
-        URL_SAFE_NO_PAD.encode(wrapped),
-        URL_SAFE_NO_PAD.encode(entropy.content_nonce),
-        URL_SAFE_NO_PAD.encode(content),
-        URL_SAFE_NO_PAD.encode(tag.as_ref()),
-    ]
-    .join("."))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::Value;
+
+    use super::*;
+    use crate::crypto::{KeyAlg, KeyPair};
 
     #[test]
     fn hs256_agrees_with_the_published_example_token() {
@@ -291,43 +189,5 @@ mod tests {
                 serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap();
             assert_eq!(header, serde_json::json!({"typ": "JWT", "alg": alg.name(), "kid": "k1"}));
         }
-    }
-
-    #[test]
-    fn a_jwe_opens_with_the_key_and_only_with_it() {
-        let key = Secret::from_bytes(vec![7; 32]);
-        let jwe = encrypt(
-            "the.inner.jws",
-            &key,
-            JweEntropy { content_key: Zeroizing::new([1; 32]), wrap_nonce: [2; 12], content_nonce: [3; 12] },
-        )
-        .unwrap();
-        let parts: Vec<&str> = jwe.split('.').collect();
-        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
-        let header: Value = serde_json::from_slice(&decode(parts[0])).unwrap();
-        assert_eq!(header["cty"], "JWT");
-        let open = |kek: &[u8]| {
-            let mut wrapped = decode(parts[1]);
-            wrapped.extend(decode(header["tag"].as_str().unwrap()));
-            let nonce: [u8; 12] = decode(header["iv"].as_str().unwrap()).try_into().unwrap();
-            let kek = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, kek).unwrap());
-            let cek = kek.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut wrapped).ok()?.to_vec();
-            let mut content = decode(parts[3]);
-            content.extend(decode(parts[4]));
-            let nonce: [u8; 12] = decode(parts[2]).try_into().unwrap();
-            let cek = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &cek).unwrap());
-            let text =
-                cek.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(parts[0]), &mut content).ok()?;
-            Some(String::from_utf8(text.to_vec()).unwrap())
-        };
-        assert_eq!(open(&[7; 32]).as_deref(), Some("the.inner.jws"));
-        assert_eq!(open(&[8; 32]), None);
-    }
-
-    #[test]
-    fn a_private_key_is_never_printed() {
-        let pem = private_pem(&KeyPair::generate(KeyAlg::Es256).unwrap()).unwrap();
-        let key = SigningKey::from_pem(KeyAlg::Es256, "k1", &pem).unwrap();
-        assert_eq!(format!("{key:?}"), "SigningKey(ES256, Some(\"k1\"))");
     }
 }
