@@ -1,7 +1,6 @@
 //! The accept loop: who gets a connection, and how all of them end.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection;
-use crate::limits::{HEAD_TIMEOUT, Limits, SHUTDOWN_GRACE};
-use crate::log::Log;
+use crate::connection::{self, Activity, Clock, WatchedSocket};
+use crate::limits::{Limits, SHUTDOWN_GRACE};
+use crate::log::{Log, Repeated};
 use crate::metrics::Metrics;
 use crate::service::HttpService;
 use crate::shutdown::stopped;
@@ -41,6 +40,9 @@ impl Listener {
     /// # Errors
     /// When the listener itself fails for good.
     pub async fn serve<S: HttpService>(self, service: S, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+        let failed_accepts = Repeated::new("accept");
+        let failed_handshakes = Arc::new(Repeated::new("handshake"));
+        let clock = Clock::start();
         let slots = Arc::new(Semaphore::new(self.limits.connections));
         let mut connections = JoinSet::new();
         loop {
@@ -53,7 +55,7 @@ impl Listener {
                 accepted = self.socket.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        self.log.event("accept", &error.to_string());
+                        failed_accepts.event(&self.log, || error.to_string());
                         tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                         continue;
                     }
@@ -64,20 +66,39 @@ impl Listener {
             self.metrics.accepted();
             // Small responses must not wait for acknowledgements.
             if let Err(error) = stream.set_nodelay(true) {
-                self.log.event("accept", &error.to_string());
+                failed_accepts.event(&self.log, || error.to_string());
                 continue;
             }
             let acceptor = self.identity.as_ref().map(|config| TlsAcceptor::from(Arc::clone(&config.borrow())));
             let (service, stop, log) = (service.clone(), stop.clone(), self.log.clone());
+            let failed_handshakes = Arc::clone(&failed_handshakes);
+            let log_failed_handshake =
+                move |why: &str| failed_handshakes.event(&log, || format!("{}: {why}", peer.ip()));
+            let metrics = Arc::clone(&self.metrics);
+            let timeouts = self.limits.timeouts;
             connections.spawn(async move {
-                match acceptor {
-                    None => connection::serve(stream, peer, service, stop).await,
-                    Some(acceptor) => match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => connection::serve(stream, peer, service, stop).await,
-                        Ok(Err(error)) => log_failed_handshake(&log, peer, &error.to_string()),
-                        Err(_) => log_failed_handshake(&log, peer, "no handshake in time"),
+                let activity = Arc::new(Activity::new(clock));
+                let stream = WatchedSocket::new(stream, Arc::clone(&activity));
+                let ending = match acceptor {
+                    None => connection::serve(stream, peer, &activity, timeouts, service, stop).await,
+                    Some(acceptor) => match tokio::time::timeout(timeouts.head, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => {
+                            activity.restart();
+                            connection::serve(stream, peer, &activity, timeouts, service, stop).await
+                        }
+                        Ok(Err(error)) => {
+                            metrics.failed_handshake();
+                            log_failed_handshake(&error.to_string());
+                            None
+                        }
+                        Err(_) => {
+                            metrics.failed_handshake();
+                            log_failed_handshake("no handshake in time");
+                            None
+                        }
                     },
-                }
+                };
+                metrics.closed(ending);
                 drop(slot);
             });
         }
@@ -88,8 +109,4 @@ impl Listener {
         }
         Ok(())
     }
-}
-
-fn log_failed_handshake(log: &Log, peer: SocketAddr, why: &str) {
-    log.event("handshake", &format!("{}: {why}", peer.ip()));
 }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `accept` | the accept loop: who gets a connection, and how all of them end |
 //! | `connection` | one connection: HTTP/1.1 or HTTP/2, and its time-outs |
+//! | [`body`] | bodies of requests, with an end in bounded time |
 //! | [`service`] | what is served, and what it learns of and says to its connection |
 //! | [`shutdown`] | signals that end the process |
 //! | [`tls`] | the TLS identity |
@@ -16,6 +17,7 @@
 #![warn(missing_docs)]
 
 mod accept;
+pub mod body;
 mod connection;
 pub mod limits;
 pub mod log;

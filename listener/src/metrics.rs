@@ -3,22 +3,57 @@
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::connection::Ending;
+
 /// What a listener counts. It starts at zero with the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
     accepted: AtomicU64,
+    closed: AtomicU64,
+    failed_handshakes: AtomicU64,
+    ended: [AtomicU64; Ending::ALL.len()],
 }
 
 impl Metrics {
     pub(crate) fn accepted(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
+        increment(&self.accepted);
+    }
+
+    pub(crate) fn failed_handshake(&self) {
+        increment(&self.failed_handshakes);
+    }
+
+    /// A connection closed; `ending` says why, when this side ended it.
+    pub(crate) fn closed(&self, ending: Option<Ending>) {
+        increment(&self.closed);
+        let counters = Ending::ALL.iter().zip(&self.ended);
+        counters.filter(|(name, _)| Some(**name) == ending).for_each(|(_, counter)| increment(counter));
     }
 
     /// Adds everything to `out`.
     pub fn render(&self, out: &mut String) {
+        let (closed, accepted) = (get(&self.closed), get(&self.accepted));
         family(out, "approov_connections_total", "counter", "Connections accepted.");
-        sample(out, "approov_connections_total", "", self.accepted.load(Ordering::Relaxed));
+        sample(out, "approov_connections_total", "", accepted);
+        family(out, "approov_connections_open", "gauge", "Connections open now.");
+        sample(out, "approov_connections_open", "", accepted.saturating_sub(closed));
+        let name = "approov_connections_ended_total";
+        family(out, name, "counter", "Connections that this side ended, by the limit that they broke.");
+        for (ending, counter) in Ending::ALL.iter().zip(&self.ended) {
+            sample(out, name, &format!("limit=\"{}\"", ending.name()), get(counter));
+        }
+        let name = "approov_handshakes_failed_total";
+        family(out, name, "counter", "TLS handshakes that failed or did not end in time.");
+        sample(out, name, "", get(&self.failed_handshakes));
     }
+}
+
+fn increment(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 /// Begins a family of samples.

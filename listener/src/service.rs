@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tower_service::Service;
+
+use crate::body::RequestBody;
 
 /// What a listener serves. It is implemented by every cloneable [`Service`] of these types: one clone serves one
 /// connection, and its `poll_ready` is not called.
 pub trait HttpService:
     Service<
-        Request<Incoming>,
+        Request<RequestBody>,
         Response = Response<Self::ResponseBody>,
         Error = Infallible,
         Future: Future<Output = Result<Response<Self::ResponseBody>, Infallible>> + Send + 'static,
@@ -23,17 +24,17 @@ pub trait HttpService:
     + 'static
 {
     /// The body of its responses.
-    type ResponseBody: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+    type ResponseBody: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + Send + 'static;
 }
 
 impl<S, B> HttpService for S
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
         + Clone
         + Send
         + Sync
         + 'static,
-    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + Send + 'static,
 {
     type ResponseBody = B;
 }

@@ -1,6 +1,7 @@
 //! Signals that end the process.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -28,6 +29,7 @@ pub fn on_signal(log: Log) -> io::Result<watch::Receiver<bool>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        log.flush(Duration::from_millis(100));
         std::process::exit(130);
     });
     Ok(stop)

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`server`] | the process: `serve` from its arguments to its end |
 //! | [`cli`] | the commands that edit the configuration |
-//! | [`dev`] | development only: an account made up on the spot, simulated check services, faults on demand |
+//! | [`dev`] | development only: an account of its own, simulated check services, faults on demand |
 //! | [`http`] | the routes: `/attest`, health, metrics; cross-origin headers, one log line per request |
 //! | [`attest`] | the flow of a token request: parameters, proof, session, checks, tokens |
 //! | [`store`] | what replicas share: proofs used, checks counted; in memory or Redis |
@@ -20,8 +20,8 @@
 //! | [`crypto`] | randomness, derived keys, key pairs |
 //! | [`time`] | points in time as text |
 //!
-//! Pure parts (`config`, `token`, `session`, `error`, what judges responses in `check`) take time and randomness as
-//! values: `http` reads the clock and draws once per request, and each refusal is the same for the same request.
+//! Pure are `config`, `settings`, `token`, `session`, `error` and what judges responses in `check`: time and randomness come
+//! in as values. (Signatures by a keyset draw their own random numbers, in `crypto`.)
 
 #![warn(missing_docs)]
 

@@ -21,7 +21,7 @@ approov-web-service serve --config FILE [--listen ADDRESS]
 fn main() -> ExitCode {
     let mut args = Args::new(std::env::args().skip(1));
     let outcome = match args.next_arg() {
-        Some(Arg::Word(command)) if command == "serve" => match server::Options::parse(args) {
+        Some(Arg::Operand(command)) if command == "serve" => match server::Options::parse(args) {
             Ok(options) => serve(options),
             Err(error) => return usage(&error.0),
         },
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             print!("{USAGE}{}", cli::USAGE);
             Ok(())
         }
-        Some(Arg::Word(command)) => {
+        Some(Arg::Operand(command)) => {
             let (input, output) = (&mut std::io::stdin().lock(), &mut std::io::stdout().lock());
             match cli::run(&command, args, &mut Console { input, output }) {
                 Some(Ok(())) => Ok(()),

@@ -14,7 +14,7 @@ use super::{Attest, AttestRequest};
 pub struct Granted {
     /// Tokens by API, named as the client named it.
     pub tokens: BTreeMap<String, String>,
-    /// Life of the tokens, seconds.
+    /// Lifetime of the tokens, seconds.
     pub token_lifetime: u64,
     /// The session.
     pub refresh_token: String,
@@ -22,7 +22,7 @@ pub struct Granted {
     pub expiries: BTreeMap<String, i64>,
     /// The service's clock, Unix milliseconds.
     pub server_time: i64,
-    /// Whether the checks passed; the client is not told.
+    /// Whether the checks passed; the client does not learn it.
     pub passed: bool,
     /// Whether a check was made for this request.
     pub checked: bool,

@@ -1,17 +1,17 @@
-//! The parameters of an attest request: the form as it came, then the request it means.
-//! Everything that is wrong is noted, so that one answer tells all.
+//! An attest request, read from its form. Everything that is wrong is noted, so that one response
+//! reports all of it.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use percent_encoding::percent_decode;
 
 use crate::check::{FreshResult, Provider, ResultParams, Site};
 use crate::config::{Account, Api};
 use crate::error::{Code, Problems, Refusal};
 use crate::token::pay_claim;
+
+use super::form::Form;
 
 const API: &str = "api";
 const SITE_KEY: &str = "approov-site-key";
@@ -22,94 +22,7 @@ const REFRESH_TOKEN: &str = "refresh-token";
 const MAX_LISTED: usize = 10;
 const MAX_LISTED_CHARS: usize = 64;
 
-/// The decoded parameters, in the order they came.
-#[derive(Debug, Default)]
-pub struct Form<'a>(Vec<Param<'a>>);
-
-/// Name and value; copied only when they came encoded.
-type Param<'a> = (Cow<'a, str>, Cow<'a, str>);
-
-impl<'a> Form<'a> {
-    /// Decodes the parameters of a request from its query or its body.
-    ///
-    /// # Errors
-    /// When both have some, or they are not a well-formed form.
-    pub fn read(query: Option<&'a str>, content_type: Option<&str>, body: &'a [u8]) -> Result<Self, Refusal> {
-        let query = query.unwrap_or_default();
-        if body.is_empty() {
-            return decode(query.as_bytes()).map(Self);
-        }
-        if !query.is_empty() {
-            return Err(Refusal::new(Code::ParamsInBodyAndPath, ""));
-        }
-        let essence = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
-        if essence.is_some_and(|text| !text.eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
-            return Err(Refusal::new(Code::BodyParse, "the body must be application/x-www-form-urlencoded"));
-        }
-        decode(body).map(Self)
-    }
-
-    /// Whether there are no parameters.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
-    }
-
-    fn all<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| &**value)
-    }
-
-    /// Names that no parameter has, and names that came twice but may come once.
-    fn illegal(&self) -> Vec<String> {
-        let mut seen = BTreeSet::new();
-        let mut illegal = BTreeSet::new();
-        for (name, _) in &self.0 {
-            let known = matches!(&**name, API | SITE_KEY | PAYLOAD | REFRESH_TOKEN)
-                || Provider::ALL
-                    .into_iter()
-                    .flat_map(|provider| provider.definition().params)
-                    .any(|param| param.name == name);
-            if !known || (!seen.insert(name) && name != API) {
-                illegal.insert(name.chars().take(MAX_LISTED_CHARS).collect());
-            }
-        }
-        illegal.into_iter().take(MAX_LISTED).collect()
-    }
-}
-
-/// Strict `application/x-www-form-urlencoded`: what does not decode to UTF-8 is refused, not replaced.
-fn decode(text: &[u8]) -> Result<Vec<Param<'_>>, Refusal> {
-    let param = |pair| {
-        let (name, value) = str::split_once(pair, '=').unwrap_or((pair, ""));
-        Some((component(name)?, component(value)?))
-    };
-    std::str::from_utf8(text)
-        .ok()
-        .and_then(|text| text.split('&').filter(|pair| !pair.is_empty()).map(param).collect())
-        .ok_or_else(|| Refusal::new(Code::BodyParse, "the parameters are not well-formed percent-encoded UTF-8"))
-}
-
-fn component(text: &str) -> Option<Cow<'_, str>> {
-    // Two searches for one character use memchr; a search for a set of characters does not.
-    if !text.contains('%') && !text.contains('+') {
-        return Some(Cow::Borrowed(text));
-    }
-    let spaced: Vec<u8> = text.bytes().map(|b| if b == b'+' { b' ' } else { b }).collect();
-    let mut rest = spaced.as_slice();
-    while let Some(at) = rest.iter().position(|b| *b == b'%') {
-        let hex = rest.get(at + 1..at + 3)?;
-        if !hex.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        rest = rest.get(at + 3..)?;
-    }
-    percent_decode(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
-}
-
-/// What an attest request asks for.
+/// An attest request, checked against the configuration.
 #[derive(Debug)]
 pub struct AttestRequest<'a> {
     /// Whose request it is.
@@ -135,7 +48,7 @@ impl<'a> AttestRequest<'a> {
         origin: Option<&str>,
     ) -> Result<Self, Refusal> {
         let mut problems = Problems::default();
-        let illegal = form.illegal();
+        let illegal = illegal_names(form);
         if !illegal.is_empty() {
             problems.add(Code::IllegalParams, illegal.join(", "));
         }
@@ -174,6 +87,23 @@ pub(super) fn require(provider: Provider, account: Option<&Account>, problems: &
     if account.and_then(|account| account.checks.get(&provider)).is_some_and(|check| check.required) {
         problems.add(provider.definition().codes.missing_required, "");
     }
+}
+
+/// Names that no parameter has, and names that came twice but may come once.
+fn illegal_names(form: &Form<'_>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let mut illegal = BTreeSet::new();
+    for name in form.names() {
+        let known = matches!(name, API | SITE_KEY | PAYLOAD | REFRESH_TOKEN)
+            || Provider::ALL
+                .into_iter()
+                .flat_map(|provider| provider.definition().params)
+                .any(|param| param.name == name);
+        if !known || (!seen.insert(name) && name != API) {
+            illegal.insert(name.chars().take(MAX_LISTED_CHARS).collect());
+        }
+    }
+    illegal.into_iter().take(MAX_LISTED).collect()
 }
 
 fn find_account<'a>(
@@ -375,7 +305,7 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
     }
 
     #[test]
-    fn all_faults_are_told_at_once() {
+    fn all_faults_are_reported_at_once() {
         assert_eq!(
             faults(
                 "approov-site-key=site&api=&api=x.example&api=x.EXAMPLE&api=mobile.example&payload=%3D&\
@@ -428,18 +358,5 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
         assert_eq!(with("47DEQpj8HBSa"), ["aprv-payload-param-invalid-size"]);
         assert_eq!(with(""), ["aprv-payload-param-invalid-size"]);
         assert_eq!(with("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="), ["aprv-payload-not-b64url"]);
-    }
-
-    #[test]
-    fn a_form_that_does_not_decode_is_refused_whole() {
-        for bad in [&b"a=%"[..], b"a=%1", b"a=%zz", b"a=%ff", b"\xff=1"] {
-            let refusal = Form::read(None, None, bad).unwrap_err();
-            assert!(refusal.has(Code::BodyParse), "{bad:?}");
-        }
-        let refusal = Form::read(None, Some("application/json"), b"{}").unwrap_err();
-        assert!(refusal.has(Code::BodyParse));
-        let refusal = Form::read(Some("api=a"), None, b"api=a").unwrap_err();
-        assert!(refusal.has(Code::ParamsInBodyAndPath));
-        assert!(!Form::read(Some("api=a"), None, b"").unwrap().is_empty());
     }
 }

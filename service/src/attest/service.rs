@@ -23,7 +23,7 @@ pub struct Service {
     active: RwLock<Arc<ActiveConfig>>,
     /// Replays and rates.
     pub store: AnyStore,
-    /// The way to the check services.
+    /// The client for the check services.
     pub checks: CheckClient,
     /// Counters.
     pub metrics: Metrics,
@@ -44,7 +44,7 @@ pub struct ActiveConfig {
     pub config: Config,
     keys: BTreeMap<String, AccountKeys>,
     nonce: NonceKey,
-    /// The nonce key before the last reload: nonces that are out there stay good.
+    /// The nonce key before the last reload: nonces that browsers hold stay good.
     previous_nonce: Option<NonceKey>,
 }
 
@@ -126,7 +126,7 @@ impl ActiveConfig {
             .iter()
             .map(|(site_key, account)| Ok((site_key.clone(), AccountKeys::new(account)?)))
             .collect::<Result<BTreeMap<_, _>, CryptoError>>()?;
-        // Nonces are asked for before the account is known, so their key is the service's: configured,
+        // Nonces are requested before the account is known, so their key is the service's: configured,
         // or that of the first account, so that replicas with the same file agree.
         let nonce = match (&config.nonce_secret, config.accounts.values().next()) {
             (Some(secret), _) => NonceKey::derive(secret)?,
@@ -154,8 +154,8 @@ impl ActiveConfig {
         self.nonce.check(nonce, now).or_else(|| self.previous_nonce.as_ref().and_then(|key| key.check(nonce, now)))
     }
 
-    /// Whether some account serves pages of this origin. The preflight request names no account, so
-    /// this is what cross-origin answers go by; the account's own list decides about the request.
+    /// Whether any account serves pages of this origin. The preflight request names no account, so
+    /// this decides about cross-origin headers; the account's own list decides about the request.
     pub fn any_account_allows(&self, origin: &str) -> bool {
         self.config.accounts.is_empty()
             || self.config.accounts.values().any(|account| account.allowed_origins.allows(Some(origin)))

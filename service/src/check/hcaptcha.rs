@@ -1,4 +1,4 @@
-//! hCaptcha (docs.hcaptcha.com): `siteverify`, which is also told the site key.
+//! hCaptcha (docs.hcaptcha.com): `siteverify`, which also takes the site key.
 
 use crate::error::Code;
 use crate::settings::Read;

@@ -3,7 +3,7 @@
 //! A file says all that is particular to its check service: names on the wire, in the configuration file and on the
 //! command line, the request to its server, how the response is judged (pure: bytes in, verdict out), what tokens embed.
 //!
-//! Three outcomes are told apart. A check that ran and met the rules passed. A check that ran and did not, failed: the
+//! There are three outcomes. A check that ran and met the rules passed. A check that ran and did not, failed: the
 //! client gets tokens that no backend accepts. A check that did not run (wrong secret, outage, a response that is not
 //! understood) is an error that the client learns of.
 

@@ -36,7 +36,7 @@ impl<'a> ResultParams<'a> {
         self.find(name).unwrap_or_default()
     }
 
-    /// 128 bits that tell one result from another: SHA-256 over the values with their lengths.
+    /// 128 bits that identify a result: SHA-256 over the values with their lengths.
     pub fn digest(&self) -> String {
         let mut context = digest::Context::new(&digest::SHA256);
         for (_, value) in &self.0 {

@@ -31,7 +31,7 @@ pub struct Check {
 pub struct Site {
     /// Whether full results go into encrypted tokens.
     pub embed_result: bool,
-    /// Life of a result; `None`: as long as the refresh token.
+    /// Lifetime of a result; `None`: as long as the refresh token.
     pub max_result_lifetime: Option<Duration>,
     /// Checks per minute; `None`: no limit.
     pub rate_limit: Option<u64>,

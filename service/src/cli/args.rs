@@ -1,4 +1,4 @@
-//! Command line arguments: `-name value`, `--name value`, `--name=value`, flags and words. One dash or
+//! Command line arguments: `-name value`, `--name value`, `--name=value`, flags and operands. One dash or
 //! two, as in the hosted service's command line.
 
 use std::collections::VecDeque;
@@ -11,8 +11,8 @@ pub struct Args(VecDeque<String>);
 pub enum Arg {
     /// `-name` or `--name`, without the dashes.
     Flag(String),
-    /// A word on its own.
-    Word(String),
+    /// An argument without a dash.
+    Operand(String),
 }
 
 /// What is wrong with a command line.
@@ -36,7 +36,7 @@ impl Args {
         let text = self.0.pop_front()?;
         let Some(name) = text.strip_prefix("--").or_else(|| text.strip_prefix('-')).filter(|name| !name.is_empty())
         else {
-            return Some(Arg::Word(text));
+            return Some(Arg::Operand(text));
         };
         if let Some((name, value)) = name.split_once('=') {
             self.0.push_front(value.to_owned());
@@ -67,7 +67,7 @@ impl Args {
 pub fn unknown(command: &str, arg: &Arg) -> UsageError {
     UsageError(match arg {
         Arg::Flag(name) => format!("{command} has no option -{name}"),
-        Arg::Word(word) => format!("{command} does not take \"{word}\""),
+        Arg::Operand(text) => format!("{command} does not take \"{text}\""),
     })
 }
 
@@ -84,7 +84,7 @@ mod tests {
             assert_eq!(args.next_arg(), None);
         }
         let mut args = Args::new(["serve".into(), "-n".into(), "-1".into()]);
-        assert_eq!(args.next_arg(), Some(Arg::Word("serve".into())));
+        assert_eq!(args.next_arg(), Some(Arg::Operand("serve".into())));
         assert_eq!(args.next_arg(), Some(Arg::Flag("n".into())));
         assert_eq!(args.parsed::<i8>("n", "a number").unwrap(), -1);
         assert!(args.value("n").is_err());

@@ -144,7 +144,7 @@ pub(super) fn table<'a>(parent: &'a mut Table, name: &str) -> Result<&'a mut Tab
     item.as_table_mut().ok_or_else(|| format!("{name} must be a table ([{name}])"))
 }
 
-/// Puts `entry` among `list`, in the place of the one with the same `key`. True: it replaced one.
+/// Puts `entry` into `list`; it replaces the one with the same `key`. True: there was one.
 pub(super) fn put(list: &mut ArrayOfTables, key: &str, entry: Table) -> bool {
     let name = entry.get(key).and_then(Item::as_str).unwrap_or_default().to_owned();
     match find(list, key, &name).and_then(|index| list.get_mut(index)) {
@@ -167,7 +167,7 @@ pub(super) fn put(list: &mut ArrayOfTables, key: &str, entry: Table) -> bool {
     }
 }
 
-/// Sets a value; comments beside the one before it stay.
+/// Sets a value; the comments next to the old one stay.
 pub(super) fn set(table: &mut Table, name: &str, item: Item) {
     match (table.get_mut(name), item) {
         (Some(Item::Value(old)), Item::Value(mut new)) => {

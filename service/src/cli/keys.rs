@@ -18,7 +18,7 @@ pub(super) fn account(mut args: Args, console: &mut Console<'_>) -> CliResult {
         match &arg {
             Arg::Flag(flag) if flag == "add" || flag == "list" => action.set(flag, None)?,
             Arg::Flag(flag) if common.take(flag, &mut args)? => {}
-            Arg::Word(word) if site_key.is_none() => site_key = Some(word.clone()),
+            Arg::Operand(text) if site_key.is_none() => site_key = Some(text.clone()),
             _ => return Err(unknown("account", &arg).into()),
         }
     }

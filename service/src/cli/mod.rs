@@ -67,7 +67,7 @@ type CliResult = Result<(), Failure>;
 
 /// Where a command reads and writes.
 pub struct Console<'a> {
-    /// For the answer to a question.
+    /// For what the operator types.
     pub input: &'a mut dyn BufRead,
     /// For what the command says.
     pub output: &'a mut dyn Write,
@@ -78,19 +78,19 @@ impl Console<'_> {
         writeln!(self.output, "{line}").map_err(|error| Failure::Refused(error.to_string()))
     }
 
-    /// Asks before a change, in the words of the hosted command line.
+    /// Has the operator confirm a change, with the hosted command line's text.
     fn confirm(&mut self, warning: &str, yes: bool) -> CliResult {
         if yes {
             return Ok(());
         }
         self.say(&format!("WARNING: {warning}"))?;
-        let asked = write!(self.output, "ATTENTION: If you wish to continue then please type YES and return: ");
-        let mut answer = String::new();
-        asked
+        let prompted = write!(self.output, "ATTENTION: If you wish to continue then please type YES and return: ");
+        let mut typed = String::new();
+        prompted
             .and_then(|()| self.output.flush())
-            .and_then(|()| self.input.read_line(&mut answer))
+            .and_then(|()| self.input.read_line(&mut typed))
             .map_err(|error| Failure::Refused(error.to_string()))?;
-        if answer.trim() == "YES" { Ok(()) } else { Err(Failure::Refused("nothing was changed".to_owned())) }
+        if typed.trim() == "YES" { Ok(()) } else { Err(Failure::Refused("nothing was changed".to_owned())) }
     }
 }
 
@@ -142,14 +142,14 @@ impl CommonFlags {
     }
 }
 
-/// The one thing that a command is asked to do.
+/// The one thing that a command does.
 struct Action(Option<(String, Option<String>)>);
 
 impl Action {
     fn set(&mut self, flag: &str, operand: Option<String>) -> Result<(), UsageError> {
         match self.0.replace((flag.to_owned(), operand)) {
             None => Ok(()),
-            Some((first, _)) => Err(UsageError(format!("-{first} and -{flag} cannot be asked at once"))),
+            Some((first, _)) => Err(UsageError(format!("-{first} and -{flag} cannot be used at once"))),
         }
     }
 

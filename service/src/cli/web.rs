@@ -49,7 +49,7 @@ pub(super) fn web(mut args: Args, console: &mut Console<'_>) -> CliResult {
     console.say(&done)
 }
 
-/// An edit that is about no check service; tells what it did.
+/// An edit that is about no check service. The text says what it did.
 fn edit_account(account: &mut Table, flag: &str, operand: &str) -> Result<String, Failure> {
     let (key, name) = match flag {
         "setTokenLifetime" => ("token_lifetime", "token lifetime"),
@@ -68,7 +68,7 @@ fn edit_account(account: &mut Table, flag: &str, operand: &str) -> Result<String
     Ok(format!("{name} set to {seconds} seconds"))
 }
 
-/// An edit of one check service; tells what it did.
+/// An edit of one check service. The text says what it did.
 fn edit_check(
     account: &mut Table,
     provider: Provider,

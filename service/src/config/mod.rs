@@ -36,7 +36,7 @@ pub struct Config {
     pub public_url: Option<Url>,
     /// How many proxies in front append to `X-Forwarded-For`. 0: the peer address is the client's.
     pub trusted_proxies: usize,
-    /// Bounds that keep clients from holding the service.
+    /// Bounds on what clients may use.
     pub limits: Limits,
     /// The accounts, by site key.
     pub accounts: BTreeMap<String, Account>,
@@ -53,7 +53,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Where shared state lives.
+/// Where shared state is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreAddress {
     /// In this process.
@@ -69,9 +69,9 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Most connections open at once.
     pub connections: usize,
-    /// Longest time from a request's first byte to its answer.
+    /// Longest time from a request's first byte to its response.
     pub request: Duration,
-    /// Longest wait for one answer of a check service.
+    /// Longest wait for one response of a check service.
     pub check: Duration,
     /// Most proofs remembered by the memory store.
     pub replay_entries: usize,
@@ -98,9 +98,9 @@ pub struct Account {
     pub secret: Secret,
     /// A256GCMKW key, 32 bytes.
     pub jwe_secret: Option<Secret>,
-    /// Life of a token.
+    /// Lifetime of a token.
     pub token_lifetime: Duration,
-    /// Life of a session.
+    /// Lifetime of a session.
     pub refresh_token_lifetime: Duration,
     /// Pages that may use it.
     pub allowed_origins: AllowedOrigins,
@@ -158,6 +158,11 @@ mod tests {
 
     fn account(rest: &str) -> String {
         format!("[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n{rest}")
+    }
+
+    /// An account with one site, whose key is `x`.
+    fn site(table: &str, key_name: &str, rest: &str) -> String {
+        account(&format!("[[account.{table}]]\n{key_name} = \"x\"\nsecret = \"s\"\n{rest}"))
     }
 
     #[test]
@@ -225,6 +230,30 @@ max_elapsed_time = 2.5
                 "between",
             ),
             ("[[account]]\nsite_key = \"k\"\nsecret = \"c2hvcnQ=\"\n".to_owned(), (3, 10), "32 bytes"),
+            ("account = 3\n".to_owned(), (1, 11), "array of tables"),
+            (account("hcaptcha = 3\n"), (4, 12), "table"),
+            (account("[account.hcaptcha]\nrequird = true\n"), (5, 1), "requird"),
+            (account("[account.hcaptcha]\nsubscription = []\n"), (5, 1), "subscription"),
+            (account("[account.hcaptcha]\nsite = 1\n"), (5, 8), "array of tables"),
+            (account("[[account.hcaptcha.site]]\nsecret = \"s\"\n"), (4, 1), "site_key"),
+            (account("[[account.hcaptcha.site]]\nsite_key = 1\nsecret = \"s\"\n"), (5, 12), "site_key"),
+            (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\n"), (5, 12), "secret"),
+            (site("hcaptcha.site", "site_key", "region = \"EU\"\n"), (7, 1), "region"),
+            (site("hcaptcha.site", "site_key", "actions = [\"login\"]\n"), (5, 12), "actions"),
+            (site("recaptcha.site", "site_key", "min_score = \"high\"\n"), (7, 13), "expected f64"),
+            (site("recaptcha.site", "site_key", "rate_limit = -1\n"), (7, 14), "-1"),
+            (site("recaptcha.site", "site_key", "verify_url = \"ftp://x\"\n"), (7, 14), "URL"),
+            (site("fingerprint.subscription", "public_api_key", "region = \"US\"\n"), (7, 10), "RoW, EU or AP"),
+            (site("fingerprint.subscription", "public_api_key", "min_score = 1\n"), (7, 1), "min_score"),
+            (
+                format!(
+                    "{}{}",
+                    site("recaptcha.site", "site_key", ""),
+                    "[[account.recaptcha.site]]\nsite_key = \"x\"\nsecret = \"s\"\n"
+                ),
+                (8, 12),
+                "twice",
+            ),
             ("store = \"mysql://\"".to_owned(), (1, 9), "redis"),
         ] {
             let error = parse(&text).unwrap_err();

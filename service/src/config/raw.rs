@@ -1,6 +1,6 @@
 //! The file as it is written, before any meaning is checked. Every struct refuses unknown names.
 //!
-//! Accounts, and in them the check services, are taken out before: each check service reads its own part.
+//! Accounts, and in them the check services, are read apart: each check service reads its own part.
 
 use serde::Deserialize;
 use toml::Spanned;

@@ -18,11 +18,11 @@ use serde::Deserialize;
 pub enum Fault {
     /// The connection closes before anything is done.
     Drop,
-    /// Everything is done, then the connection closes without an answer.
+    /// Everything is done, then the connection closes without a response.
     Lose,
-    /// The answer comes this much later.
+    /// The response comes this much later.
     Delay(Duration),
-    /// An answer with this status and an HTML body, as of a gateway in trouble.
+    /// A response with this status and an HTML body, as of a gateway in trouble.
     Status(StatusCode),
     /// The service's clock is off by this many milliseconds.
     Clock(i64),
@@ -59,7 +59,7 @@ pub struct Faults {
 #[derive(Default, Clone, Copy)]
 struct Mode {
     fault: Option<Fault>,
-    /// For how many requests more; `None`: until told otherwise.
+    /// For how many requests more; `None`: until the next change.
     left: Option<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! The development mode: an account made up on the spot, whose check services are simulated by the
+//! The development mode: an account of its own, whose check services are simulated by the
 //! service itself.
 
 pub mod faults;

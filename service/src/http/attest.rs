@@ -1,7 +1,6 @@
 //! `/attest`: preflight, nonce request and attest request.
 
-use std::time::Duration;
-
+use approov_listener::body::BodyError;
 use approov_verify::uri::HttpUri;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -23,8 +22,6 @@ use super::respond::{annotate, json, refused};
 
 const DPOP: &str = "dpop";
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
-/// How long a client may take to send a body.
-const BODY_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a request to `/attest`.
 pub(super) async fn attest(context: &RequestContext<'_>, request: Request) -> Response {
@@ -117,11 +114,13 @@ async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<Byte
     if declared.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::new(Code::BodyReadFail, "the body ended early")),
-        Err(_) => Err(Refusal::new(Code::BodyReadFail, "the body did not come in time")),
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) if BodyError::is_time_out(&*error) => {
+            Err(Refusal::new(Code::BodyReadFail, "the body did not come in time"))
+        }
+        Err(_) => Err(Refusal::new(Code::BodyReadFail, "the body ended early")),
     }
 }
 

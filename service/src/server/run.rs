@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use approov_listener::limits::Limits;
+use approov_listener::limits::{Limits, Timeouts};
 use approov_listener::service::HttpService;
 use approov_listener::{Listener, shutdown};
 use approov_verify::secret::Secret;
@@ -31,6 +31,8 @@ use super::tls;
 
 /// How often the configuration file is looked at.
 const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for the last log lines to be written.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What `serve` was asked for.
 #[derive(Debug)]
@@ -120,10 +122,12 @@ fn read_secret(text: &str) -> Result<Secret, UsageError> {
 /// Why it could not start.
 pub async fn run(options: Options) -> Result<(), String> {
     let log = Log::new(options.log);
-    match options.mode {
-        Mode::Config(path) => run_config(&path, options.listen, options.json, log).await,
-        Mode::Dev(dev) => run_dev(options.listen, dev, options.json, log).await,
-    }
+    let done = match options.mode {
+        Mode::Config(path) => run_config(&path, options.listen, options.json, log.clone()).await,
+        Mode::Dev(dev) => run_dev(options.listen, dev, options.json, log.clone()).await,
+    };
+    log.flush(LOG_FLUSH_TIMEOUT);
+    done
 }
 
 async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Log) -> Result<(), String> {
@@ -243,7 +247,7 @@ pub fn listener(
     Listener {
         socket,
         identity,
-        limits: Limits { connections: service.active().config.limits.connections },
+        limits: Limits { connections: service.active().config.limits.connections, timeouts: Timeouts::default() },
         log: service.log.clone(),
         metrics: Arc::clone(&service.metrics.listener),
     }

@@ -18,7 +18,7 @@ pub struct Session {
     /// RFC 7638 thumbprint of the session's key.
     #[serde(rename = "k")]
     pub thumbprint: String,
-    /// End of the refresh token's life, Unix milliseconds.
+    /// End of the refresh token's lifetime, Unix milliseconds.
     #[serde(rename = "e")]
     pub expires: i64,
     /// At most one result of each check service.
@@ -38,16 +38,16 @@ pub struct CheckResult {
     /// Digest of the parameters, to know the same result when it comes again.
     #[serde(rename = "d")]
     pub digest: String,
-    /// End of the result's life, Unix milliseconds.
+    /// End of the result's lifetime, Unix milliseconds.
     #[serde(rename = "e")]
     pub expires: i64,
-    /// Whether it met the account's rules. A number, so that its length tells nothing.
+    /// Whether it met the account's rules. A number, so that its length says nothing.
     #[serde(rename = "o")]
     pub passed: u8,
     /// What every token embeds.
     #[serde(rename = "b")]
     pub brief: Map<String, Value>,
-    /// What encrypted tokens embed instead, when the site asks for it.
+    /// What encrypted tokens embed instead, when the site is configured so.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
     pub full: Option<Map<String, Value>>,
 }

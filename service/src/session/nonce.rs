@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::crypto::{CryptoError, derive_key};
 
 /// How long a nonce is accepted. Long enough for a person to solve a challenge between the nonce
-/// request and the attest request, and for a token's life between two refreshes.
+/// request and the attest request, and for a token's lifetime between two refreshes.
 pub const NONCE_LIFETIME: Duration = Duration::from_secs(600);
 
 /// How far ahead another replica's clock may be.

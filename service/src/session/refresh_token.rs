@@ -51,7 +51,7 @@ impl RefreshKey {
     }
 
     /// Opens a refresh token, if it is this account's, belongs to the key with `thumbprint`, and
-    /// has not reached the end of its own life at `now`. Its results may have: the caller decides.
+    /// has not reached the end of its own lifetime at `now`. Its results may have: the caller decides.
     pub fn open(&self, token: &str, site_key: &str, thumbprint: &str, now: UnixTime) -> Option<Session> {
         if token.len() > MAX_LENGTH {
             return None;

@@ -13,7 +13,7 @@ use super::{ReplayCheck, Store, StoreError};
 
 /// A store in this process's memory, with a bound.
 ///
-/// Proofs lie in slots by the second their nonce was issued in; whole slots are dropped when their
+/// Proofs are kept in slots by the second their nonce was issued in; whole slots are dropped when their
 /// nonces have expired. When the bound is reached before that, the oldest slots go too, and nonces as
 /// old as theirs are no longer accepted.
 pub struct MemoryStore {
@@ -51,7 +51,7 @@ impl MemoryStore {
         let second = nonce.at.as_secs();
         let short = key.as_bytes().iter().take(16).fold(0_u128, |value, byte| value << 8 | u128::from(*byte));
         let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
-        // One second more than the life: a slot holds nonces up to its last millisecond.
+        // One second more than the lifetime: a slot holds nonces up to its last millisecond.
         let expired = now.minus(NONCE_LIFETIME + Duration::from_secs(1)).as_secs();
         while let Some(slot) = proofs.slots.first_entry()
             && *slot.key() < expired

@@ -2,7 +2,7 @@
 //!
 //! A store has an epoch, a number that changes whenever it may have forgotten something (the process
 //! restarted, Redis restarted or was flushed). Nonces carry the epoch they were issued in, and only
-//! proofs with a nonce of the present epoch are accepted: what the store has forgotten cannot be
+//! proofs with a nonce of the current epoch are accepted: what the store has forgotten cannot be
 //! replayed. Sessions survive, at the price of one more round trip for a fresh nonce.
 
 mod memory;
@@ -32,7 +32,7 @@ pub enum ReplayCheck {
     StaleEpoch,
 }
 
-/// Why a store did not answer.
+/// Why a store did not respond.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreError(String);
 
@@ -46,10 +46,10 @@ impl std::error::Error for StoreError {}
 
 /// What the service needs of a store.
 pub trait Store: Send + Sync {
-    /// The present epoch, as far as it is known without asking.
+    /// The current epoch, as far as it is known without a request.
     fn epoch(&self) -> Epoch;
 
-    /// Whether this proof was used before; remembers it for the nonce's life. One atomic step.
+    /// Whether this proof was used before; remembers it for the nonce's lifetime. One atomic step.
     ///
     /// # Errors
     /// When the store is unavailable. The caller must refuse.
@@ -66,7 +66,7 @@ pub trait Store: Send + Sync {
     /// When the store is unavailable. The caller must refuse.
     fn count(&self, name: &str, limit: u64, now: UnixTime) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Whether the store answers.
+    /// Whether the store responds.
     ///
     /// # Errors
     /// When it does not.
@@ -113,7 +113,7 @@ impl Store for AnyStore {
     async fn remember(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> Result<ReplayCheck, StoreError> {
         match self {
             AnyStore::Memory(store) => store.remember(key, nonce, now).await,
-            // On the heap, so that requests make no room for it when there is no Redis.
+            // Boxed: otherwise its size is part of every request's future, Redis or not.
             AnyStore::Redis(store) => Box::pin(store.remember(key, nonce, now)).await,
         }
     }

@@ -133,7 +133,7 @@ impl Store for RedisStore {
     }
 
     async fn remember(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> Result<ReplayCheck, StoreError> {
-        let life = nonce.at.plus(NONCE_LIFETIME).since(now) + Duration::from_secs(60);
+        let lifetime = nonce.at.plus(NONCE_LIFETIME).since(now) + Duration::from_secs(60);
         let mut pipeline = epoch_pipeline()?;
         pipeline
             .cmd("SET")
@@ -141,7 +141,7 @@ impl Store for RedisStore {
             .arg(1)
             .arg("NX")
             .arg("PX")
-            .arg(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+            .arg(u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
         let ((stored, first), run_id): ((String, Option<String>), _) = self.run(&pipeline).await?;
         let epoch = combined_epoch(&run_id, &stored);
         self.epoch.store(epoch, Ordering::Relaxed);

@@ -21,13 +21,13 @@ pub use signing_key::{SigningKey, private_pem};
 /// What an Approov web token says (specification, "embed token claim").
 #[derive(Clone, Debug, Serialize)]
 pub struct Claims<'a> {
-    /// End of life, Unix seconds.
+    /// End of its lifetime, Unix seconds.
     pub exp: i64,
     /// Time of issue, Unix seconds.
     pub iat: i64,
     /// The client's address as the service saw it.
     pub ip: IpAddr,
-    /// Ten base32 characters that find this answer in the service's log.
+    /// Ten base32 characters that find this response in the service's log.
     pub arc: &'a str,
     /// Check results by `prefix:key`.
     pub embed: Embed<'a>,
@@ -43,7 +43,7 @@ pub struct Claims<'a> {
 pub struct Embed<'a> {
     /// The session's results.
     pub results: &'a [CheckResult],
-    /// Whether full results are told where a site asks for them; that is for encrypted tokens only.
+    /// Whether full results are embedded where a site is configured so; that is for encrypted tokens only.
     pub include_full: bool,
 }
 

@@ -1,4 +1,4 @@
-// Simulated Fingerprint agent, for development: same calls, same answers, nothing fingerprinted.
+// Simulated Fingerprint agent, for development: same calls, same results, nothing fingerprinted.
 const params = new URL(import.meta.url).searchParams
 const served = Number('SERVED_AT')
 const loaded = performance.now()

@@ -1,4 +1,4 @@
-// Simulated reCAPTCHA (v2 and v3), for development: same calls, same answers, no challenge.
+// Simulated reCAPTCHA (v2 and v3), for development: same calls, same results, no challenge.
 ;(() => {
   const script = /** @type {HTMLScriptElement} */ (document.currentScript)
   const params = new URL(script.src).searchParams
