@@ -318,7 +318,9 @@ impl Tests<'_> {
         if !self.selects(name) {
             return Ok(());
         }
+        let begin = Instant::now();
         if run_watched(command, |_| {})?.success() {
+            println!("-- {name}: holds, {} s --", begin.elapsed().as_secs());
             self.tally.passed += 1;
         } else {
             self.fail(name);
@@ -392,6 +394,37 @@ mod tests {
         let one = |part, name| Selection { parts: vec![part], name: Some(NamePart::new(name).unwrap()) };
         assert_eq!(Selection::parse(&["e2e", "a stale token"]).unwrap(), one(Part::E2e, "a stale token"));
         assert_eq!(Selection::parse(&["unit", "--", "package"]).unwrap(), one(Part::Unit, "package"));
+    }
+
+    /// What is counted for a runner that prints this and ends with this status, when all tests or those of a name were to run.
+    fn counted(printed: &str, status: u8, name: Option<&str>) -> Tally {
+        let project =
+            Project { root: PathBuf::new(), target: PathBuf::new(), packages: Vec::new(), version: String::new() };
+        let name = name.map(|name| NamePart::new(name).unwrap());
+        let mut tests = Tests { project: &project, name: name.as_ref(), tally: Tally::default() };
+        tests.runner(Command::new("sh").args(["-c", &format!("echo '{printed}'; exit {status}")])).unwrap();
+        tests.tally
+    }
+
+    #[test]
+    fn a_runner_that_runs_no_test_has_failed_unless_only_tests_of_a_name_were_to_run() {
+        let failed = Tally { passed: 0, failed: 1 };
+        assert_eq!(counted("0 tests", 0, None), failed);
+        assert_eq!(counted("no tests ran in 0.01s", 5, None), failed);
+        assert_eq!(counted("0 tests", 0, Some("proof")), Tally::default());
+        assert_eq!(counted("no tests ran in 0.01s", 5, Some("proof")), Tally::default());
+        assert_eq!(counted("error: could not compile", 101, Some("proof")), failed);
+    }
+
+    #[test]
+    fn a_runner_that_fails_after_its_tests_passed_has_failed() {
+        let summary = "test result: ok. 2 passed; 0 failed; 0 ignored";
+        assert_eq!(counted(summary, 0, Some("proof")), Tally { passed: 2, failed: 0 });
+        assert_eq!(counted(summary, 1, Some("proof")), Tally { passed: 2, failed: 1 });
+        assert_eq!(
+            counted("test result: FAILED. 2 passed; 3 failed; 0 ignored", 1, None),
+            Tally { passed: 2, failed: 3 }
+        );
     }
 
     #[test]
