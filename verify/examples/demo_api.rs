@@ -1,4 +1,4 @@
-//! The demo's protected API: `/shapes` answers whoever sends a good token with a good proof.
+//! The demo's protected API: `/shapes` serves whoever sends a good token with a good proof.
 //!
 //! `cargo run -p approov-verify --example demo_api -- --listen 127.0.0.1:0 --secret BASE64
 //! --allow-origin http://127.0.0.1:8080`; `--allow-origin` may be repeated.

@@ -1,7 +1,7 @@
 //! What the fuzz target does with an input, and `tests/corpus.rs` with each input of the corpus.
 //!
 //! An input is text: method, URL, token, proof and body, each on a line; the body is the rest. A token or a proof
-//! that begins with `{` stands for its claims and gets a good header and signature here, so that the fuzzer comes
+//! that begins with `{` stands for its claims and gets a good header and signature here, so that the fuzzer gets
 //! past the signatures; in it `$jkt` stands for the thumbprint of the proof's key, `$ath` for the hash of the token,
 //! `$msgs` for the hash of the body.
 

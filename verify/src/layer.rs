@@ -19,11 +19,11 @@ use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Lets good requests pass, with [`Verified`] among their extensions, and answers the others itself: `401` with a
+/// Lets good requests pass, with [`Verified`] among their extensions, and rejects the others: `401` with a
 /// `WWW-Authenticate: DPoP` challenge and a problem document (RFC 9457) whose member `code` is [`Error::code`].
 ///
-/// Put it inside the layer that answers CORS preflights (they carry no token), and outside of path rewriting:
-/// the path that it sees must be the one that clients ask for, up to the path of a [`PublicUrl`].
+/// Put it inside the layer that handles CORS preflights (they carry no token), and outside of path rewriting:
+/// the path that it sees must be the one that clients request, up to the path of a [`PublicUrl`].
 pub struct ApproovLayer<S = MemoryReplayStore> {
     verifier: Arc<Verifier<S>>,
     settings: Settings,
@@ -67,7 +67,7 @@ impl PublicUrl {
 
     /// Whether a request with this `Host` was meant for this URL.
     fn has_authority(&self, authority: &str) -> bool {
-        self.base.with_authority(authority).is_ok_and(|asked| asked.origin() == self.base.origin())
+        self.base.with_authority(authority).is_ok_and(|requested| requested.origin() == self.base.origin())
     }
 }
 
@@ -87,7 +87,7 @@ impl Refusal {
 }
 
 impl<S> ApproovLayer<S> {
-    /// A layer for a server that clients find at these URLs. Of several, the `Host` of a request tells which.
+    /// A layer for a server that clients find at these URLs. Of several, the `Host` of a request selects one.
     #[must_use]
     pub fn new(verifier: Verifier<S>, public_urls: impl IntoIterator<Item = PublicUrl>) -> Self {
         Self {
@@ -102,7 +102,7 @@ impl<S> ApproovLayer<S> {
         }
     }
 
-    /// The longest body that is read to compare it with a proof's `msgs`, in bytes; a longer one is answered with
+    /// The longest body that is read to compare it with a proof's `msgs`, in bytes; a longer one is rejected with
     /// `413`. Bodies that no proof covers pass unread. Default: 1 MiB.
     #[must_use]
     pub const fn body_limit(mut self, bytes: usize) -> Self {
@@ -134,7 +134,7 @@ impl<S> ApproovLayer<S> {
     }
 
     /// Adds a rule of the application, such as "mobile only" or "this visitor only". Rules see requests that passed
-    /// all checks, in the order in which they were added; the first refusal is answered with `403`.
+    /// all checks, in the order in which they were added; the first refusal becomes a `403`.
     #[must_use]
     pub fn rule(mut self, rule: impl Fn(&Verified, &Parts) -> Result<(), Refusal> + Send + Sync + 'static) -> Self {
         self.settings.rules.push(Arc::new(rule));
@@ -299,7 +299,7 @@ impl Settings {
     }
 }
 
-/// Why the layer answers itself.
+/// Why the layer responds itself.
 #[derive(Debug)]
 enum Problem {
     Unverified(Error),

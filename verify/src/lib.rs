@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `layer` (feature `tower`) | the check as a tower layer |
 //! | [`Verifier`] | the whole check of a request |
-//! | [`token`] | what a token says, and whether it may be believed |
+//! | [`token`] | what a token says, and whether it can be trusted |
 //! | [`dpop`] | a DPoP proof (RFC 9449) and what a request demands of it |
 //! | [`jws`] | compact JSON Web Signatures (RFC 7515) |
 //! | [`jwe`] | encrypted tokens (RFC 7516) |
@@ -46,6 +46,6 @@ pub use verifier::{
 };
 
 /// The examples of the README are compiled.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "tower"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

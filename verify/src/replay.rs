@@ -35,22 +35,22 @@ impl fmt::Display for ReplayKey {
     }
 }
 
-/// Whether a key was seen before.
+/// Whether a key was used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// This use is the first, and is now remembered.
-    First,
-    /// The key was used before.
-    Again,
+pub enum ReplayCheck {
+    /// It was not, and is remembered from now on.
+    New,
+    /// It was.
+    Replayed,
 }
 
-/// A store that could not answer. Nothing may be accepted then.
+/// A store that could not decide. Nothing may be accepted then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The store holds as many unexpired keys as it may.
     Full,
-    /// The store cannot be reached, or answered with an error: its message, for logs.
+    /// The store cannot be reached, or reported an error: its message, for logs.
     Unavailable(String),
 }
 
@@ -65,23 +65,23 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// Remembers keys until they expire. Servers that answer for the same URL must share one store.
+/// Remembers keys until they expire. Servers behind the same URL must share one store.
 pub trait ReplayStore: Send + Sync {
-    /// Remembers `key` until `until` (inclusive) and tells whether this is its first use, as one atomic step.
+    /// Remembers `key` until `until` (inclusive) and reports whether it is new, as one atomic step.
     ///
     /// # Errors
-    /// [`StoreError`] when that cannot be told; the caller must then refuse.
+    /// [`StoreError`] when that cannot be decided; the caller must then refuse.
     fn remember(
         &self,
         key: ReplayKey,
         until: UnixTime,
         now: UnixTime,
-    ) -> impl Future<Output = Result<Use, StoreError>> + Send;
+    ) -> impl Future<Output = Result<ReplayCheck, StoreError>> + Send;
 }
 
 /// A store in this process's memory, with a bound.
 ///
-/// When it is full of unexpired keys it answers [`StoreError::Full`] and does not forget any: forgetting would
+/// When it is full of unexpired keys it returns [`StoreError::Full`] and does not forget any: forgetting would
 /// let replays pass. Only proofs that passed every other check get this far, so the bound is reached by real
 /// sessions alone. An entry takes 100 to 150 bytes.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl MemoryReplayStore {
     ///
     /// # Errors
     /// [`StoreError::Full`].
-    pub fn remember_now(&self, key: ReplayKey, until: UnixTime, now: UnixTime) -> Result<Use, StoreError> {
+    pub fn remember_now(&self, key: ReplayKey, until: UnixTime, now: UnixTime) -> Result<ReplayCheck, StoreError> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(Reverse((expiry, expired))) = entries.by_expiry.peek().copied() {
             if expiry >= now {
@@ -117,14 +117,14 @@ impl MemoryReplayStore {
             entries.keys.remove(&expired);
         }
         if entries.keys.contains(&key) {
-            return Ok(Use::Again);
+            return Ok(ReplayCheck::Replayed);
         }
         if entries.keys.len() >= self.capacity {
             return Err(StoreError::Full);
         }
         entries.keys.insert(key);
         entries.by_expiry.push(Reverse((until, key)));
-        Ok(Use::First)
+        Ok(ReplayCheck::New)
     }
 
     /// How many keys are held, expired ones that were not yet removed included.
@@ -153,7 +153,7 @@ impl ReplayStore for MemoryReplayStore {
         key: ReplayKey,
         until: UnixTime,
         now: UnixTime,
-    ) -> impl Future<Output = Result<Use, StoreError>> + Send {
+    ) -> impl Future<Output = Result<ReplayCheck, StoreError>> + Send {
         future::ready(self.remember_now(key, until, now))
     }
 }
@@ -171,23 +171,23 @@ mod tests {
     }
 
     #[test]
-    fn the_second_use_is_told_from_the_first_until_the_key_expires() {
+    fn a_key_is_replayed_until_it_expires() {
         let store = MemoryReplayStore::default();
         assert!(store.is_empty());
         let one = key("jti", 1, "a");
-        assert_eq!(store.remember_now(one, at(100), at(50)), Ok(Use::First));
-        assert_eq!(store.remember_now(one, at(100), at(50)), Ok(Use::Again));
-        assert_eq!(store.remember_now(one, at(200), at(100)), Ok(Use::Again));
+        assert_eq!(store.remember_now(one, at(100), at(50)), Ok(ReplayCheck::New));
+        assert_eq!(store.remember_now(one, at(100), at(50)), Ok(ReplayCheck::Replayed));
+        assert_eq!(store.remember_now(one, at(200), at(100)), Ok(ReplayCheck::Replayed));
         assert_eq!(store.len(), 1);
         assert!(!store.is_empty());
-        assert_eq!(store.remember_now(one, at(200), at(101)), Ok(Use::First));
+        assert_eq!(store.remember_now(one, at(200), at(101)), Ok(ReplayCheck::New));
     }
 
     #[test]
     fn keys_differ_by_kind_holder_and_value() {
         let store = MemoryReplayStore::default();
         for other in [key("jti", 1, "a"), key("nonce", 1, "a"), key("jti", 2, "a"), key("jti", 1, "b")] {
-            assert_eq!(store.remember_now(other, at(100), at(50)), Ok(Use::First));
+            assert_eq!(store.remember_now(other, at(100), at(50)), Ok(ReplayCheck::New));
         }
         assert_eq!(key("jti", 1, "a").to_string().len(), 43);
     }
@@ -195,11 +195,11 @@ mod tests {
     #[test]
     fn a_full_store_refuses_instead_of_forgetting() {
         let store = MemoryReplayStore::with_capacity(2);
-        assert_eq!(store.remember_now(key("jti", 1, "a"), at(100), at(50)), Ok(Use::First));
-        assert_eq!(store.remember_now(key("jti", 1, "b"), at(90), at(50)), Ok(Use::First));
+        assert_eq!(store.remember_now(key("jti", 1, "a"), at(100), at(50)), Ok(ReplayCheck::New));
+        assert_eq!(store.remember_now(key("jti", 1, "b"), at(90), at(50)), Ok(ReplayCheck::New));
         assert_eq!(store.remember_now(key("jti", 1, "c"), at(100), at(50)), Err(StoreError::Full));
-        assert_eq!(store.remember_now(key("jti", 1, "a"), at(100), at(50)), Ok(Use::Again));
-        assert_eq!(store.remember_now(key("jti", 1, "c"), at(100), at(91)), Ok(Use::First));
+        assert_eq!(store.remember_now(key("jti", 1, "a"), at(100), at(50)), Ok(ReplayCheck::Replayed));
+        assert_eq!(store.remember_now(key("jti", 1, "c"), at(100), at(91)), Ok(ReplayCheck::New));
         assert_eq!(store.len(), 2);
     }
 }

@@ -127,10 +127,10 @@ fn normalise_path(path: &str) -> Result<String, InvalidUri> {
         return Ok(["/", path].concat());
     }
     let mut kept: Vec<String> = Vec::new();
-    let mut ends_open = true;
+    let mut ends_with_dot_segment = true;
     for segment in path.split('/') {
         let segment = normalise_segment(segment)?;
-        ends_open = matches!(segment.as_str(), "." | "..");
+        ends_with_dot_segment = matches!(segment.as_str(), "." | "..");
         match segment.as_str() {
             "." => {}
             ".." => {
@@ -140,7 +140,7 @@ fn normalise_path(path: &str) -> Result<String, InvalidUri> {
         }
     }
     let mut normal: String = kept.iter().flat_map(|segment| ["/", segment]).collect();
-    if ends_open {
+    if ends_with_dot_segment {
         normal.push('/');
     }
     Ok(normal)

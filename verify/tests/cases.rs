@@ -12,6 +12,7 @@ use approov_verify::{Body, Challenge, Error, MessagePolicy, NoncePolicy, ProofPo
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,7 +150,7 @@ async fn each_case_gives_its_error() {
         assert!(case.runs.iter().any(|name| name == "rust"), "{}", case.name);
         let verifier = case.config.verifier(&file, &jwks);
         for request in &case.earlier {
-            // Whether these pass is told by cases of their own.
+            // Whether these pass is checked by cases of their own.
             drop(request.check(&verifier, now).await);
         }
         let verdict = case.request.check(&verifier, now).await;
@@ -186,7 +187,7 @@ async fn keys_from_pem_verify_what_the_same_keys_from_a_jwk_set_verify() {
     for (name, expected) in [
         ("ES256 by the keyset", None),
         ("RS256 by the keyset", None),
-        // A key without a name answers to any.
+        // A key without a name matches any.
         ("an unknown kid", None),
         ("ES256 by a stranger", Some("token_signature")),
         ("HS256 with the PEM of the RSA key", Some("token_algorithm")),
@@ -254,4 +255,24 @@ async fn the_results_of_each_check_service_are_told() {
     assert_eq!(embed.recaptcha["site"].hostname.as_deref(), Some("two.example"));
     assert_eq!(embed.recaptcha["site"].challenge_time, None);
     assert_eq!((embed.fingerprint.len(), embed.hcaptcha.len(), embed.recaptcha.len()), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn the_clock_leeway_bounds_how_far_a_token_may_be_outside_its_time() {
+    let file = file();
+    for (name, leeway, expected) in [
+        ("exp past by more than the leeway", 6, Some("token_expired")),
+        ("exp past by more than the leeway", 7, None),
+        ("exp past by less than the leeway", 4, Some("token_expired")),
+        ("exp past by less than the leeway", 0, Some("token_expired")),
+        ("nbf within the leeway", 5, None),
+        ("nbf within the leeway", 4, Some("token_not_yet_valid")),
+        ("nbf to come", 60, None),
+        ("nbf to come", 59, Some("token_not_yet_valid")),
+    ] {
+        let case = file.cases.iter().find(|case| case.name == name).unwrap();
+        let builder = Verifier::builder().secret_base64(&file.secret).clock_leeway(Duration::from_secs(leeway));
+        let verdict = case.request.check(&builder.build().unwrap(), UnixTime::from_secs(file.now)).await;
+        assert_eq!(verdict.err().map(|error| error.code()), expected, "{name}, {leeway} s");
+    }
 }

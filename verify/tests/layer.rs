@@ -33,9 +33,9 @@ fn layer(builder: VerifierBuilder) -> ApproovLayer {
 }
 
 fn app(layer: ApproovLayer) -> Router {
-    let answer =
+    let respond =
         |verified: Extension<Verified>, body: String| async move { format!("{} {body}", verified.claims.channel) };
-    Router::new().route("/order", any(answer)).layer(layer)
+    Router::new().route("/order", any(respond)).layer(layer)
 }
 
 /// A session and the token that it holds.

@@ -4,14 +4,14 @@
 
 use approov_verify::jwk::Thumbprint;
 use approov_verify::redis::RedisReplayStore;
-use approov_verify::replay::{ReplayKey, ReplayStore, StoreError, Use};
+use approov_verify::replay::{ReplayCheck, ReplayKey, ReplayStore, StoreError};
 use approov_verify::time::UnixTime;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::sleep;
 
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A server of this test's own; it ends with the test.
 struct Server {
@@ -47,12 +47,12 @@ fn free_port() -> u16 {
 
 async fn connect(server: &Server) -> RedisReplayStore {
     for _ in 0..100 {
-        if let Ok(store) = RedisReplayStore::connect(&server.url(), "test:", PATIENCE).await {
+        if let Ok(store) = RedisReplayStore::connect(&server.url(), "test:", TIMEOUT).await {
             return store;
         }
         sleep(Duration::from_millis(50)).await;
     }
-    panic!("redis-server does not answer");
+    panic!("redis-server does not respond");
 }
 
 fn key(value: &str) -> ReplayKey {
@@ -65,15 +65,16 @@ async fn two_servers_that_share_redis_tell_the_second_use() {
     let (one, other) = (connect(&server).await, connect(&server).await);
     let now = UnixTime::now();
     let until = now.plus(Duration::from_secs(60));
-    assert_eq!(one.remember(key("a"), until, now).await, Ok(Use::First));
-    assert_eq!(other.remember(key("a"), until, now).await, Ok(Use::Again));
-    assert_eq!(other.remember(key("b"), until, now).await, Ok(Use::First));
+    assert_eq!(one.remember(key("a"), until, now).await, Ok(ReplayCheck::New));
+    assert_eq!(other.remember(key("a"), until, now).await, Ok(ReplayCheck::Replayed));
+    assert_eq!(other.remember(key("b"), until, now).await, Ok(ReplayCheck::New));
     let remember = |store: &RedisReplayStore| {
         let store = store.clone();
         async move { store.remember(key("c"), until, now).await.unwrap() }
     };
     let at_once = tokio::join!(remember(&one), remember(&other), remember(&one), remember(&other));
-    let firsts = [at_once.0, at_once.1, at_once.2, at_once.3].into_iter().filter(|found| *found == Use::First).count();
+    let firsts =
+        [at_once.0, at_once.1, at_once.2, at_once.3].into_iter().filter(|found| *found == ReplayCheck::New).count();
     assert_eq!(firsts, 1);
 }
 
@@ -82,10 +83,10 @@ async fn a_key_is_forgotten_when_it_expires() {
     let server = Server::start(free_port());
     let store = connect(&server).await;
     let now = UnixTime::now();
-    assert_eq!(store.remember(key("a"), now.plus(Duration::from_millis(200)), now).await, Ok(Use::First));
-    assert_eq!(store.remember(key("a"), now.plus(Duration::from_millis(200)), now).await, Ok(Use::Again));
+    assert_eq!(store.remember(key("a"), now.plus(Duration::from_millis(200)), now).await, Ok(ReplayCheck::New));
+    assert_eq!(store.remember(key("a"), now.plus(Duration::from_millis(200)), now).await, Ok(ReplayCheck::Replayed));
     sleep(Duration::from_millis(300)).await;
-    assert_eq!(store.remember(key("a"), now.plus(Duration::from_secs(1)), now).await, Ok(Use::First));
+    assert_eq!(store.remember(key("a"), now.plus(Duration::from_secs(1)), now).await, Ok(ReplayCheck::New));
 }
 
 #[tokio::test]
@@ -95,7 +96,7 @@ async fn nothing_is_accepted_while_redis_is_away_and_the_store_comes_back_by_its
     let store = connect(&server).await;
     let now = UnixTime::now();
     let until = now.plus(Duration::from_secs(60));
-    assert_eq!(store.remember(key("a"), until, now).await, Ok(Use::First));
+    assert_eq!(store.remember(key("a"), until, now).await, Ok(ReplayCheck::New));
     drop(server);
     assert!(matches!(store.remember(key("b"), until, now).await, Err(StoreError::Unavailable(_))));
     let _server = Server::start(port);
@@ -111,6 +112,6 @@ async fn nothing_is_accepted_while_redis_is_away_and_the_store_comes_back_by_its
 #[tokio::test]
 async fn a_server_that_is_not_there_is_told_at_once() {
     let url = format!("redis://127.0.0.1:{}", free_port());
-    assert!(matches!(RedisReplayStore::connect(&url, "", PATIENCE).await, Err(StoreError::Unavailable(_))));
-    assert!(matches!(RedisReplayStore::connect("nonsense", "", PATIENCE).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(RedisReplayStore::connect(&url, "", TIMEOUT).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(RedisReplayStore::connect("nonsense", "", TIMEOUT).await, Err(StoreError::Unavailable(_))));
 }

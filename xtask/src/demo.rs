@@ -20,7 +20,7 @@ pub(crate) struct Servers {
 impl Servers {
     /// Builds both and learns from cargo where they are.
     pub(crate) fn build(project: &Project) -> Result<Self> {
-        let programs = ["--bin", "approov-web-service", "--example", "demo_api"];
+        let programs = ["--bin", "approov-web-service", "--example", "demo_api", "--features", "approov-verify/tower"];
         let arguments = [&["-p", "approov-web-service", "-p", "approov-verify"], &programs[..]].concat();
         let messages = cargo_build(project, &arguments)?;
         Ok(Self {

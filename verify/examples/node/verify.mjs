@@ -4,7 +4,7 @@
 //   const { claims, proof } = await verify({ method, url, headers, body, binding })
 //
 // It throws a Refusal when a check fails:
-//   1. the token is signed with the account's secret and has not expired (and is of the channel asked for),
+//   1. the token is signed with the account's secret and has not expired (and is of the required channel),
 //   2. the proof is signed by the key that it names, and that is the key that the token is bound to (cnf),
 //   3. the proof is for this method and URL (htm, htu), and was made just now (iat),
 //   4. the proof is for this token (ath),
@@ -22,7 +22,7 @@ export class Refusal extends Error {
     this.challenge = challenge
   }
 
-  /** The value of the WWW-Authenticate header to answer with, together with status 401. */
+  /** The value of the WWW-Authenticate header of the response, whose status is 401. */
   get header() {
     return `DPoP ${this.challenge === 'none' ? '' : `error="${this.challenge}", `}algs="ES256"`
   }
@@ -41,7 +41,7 @@ const MAX_PROOF = 8192
  * @param {'unique' | 'required' | 'ignored'} [options.nonce] what to do about `nonce`
  * @param {(nonce: unknown) => boolean} [options.acceptNonce] demands a nonce that this accepts
  * @param {(key: string, untilMs: number, nowMs: number) => Promise<boolean> | boolean} [options.firstUse] remembers
- *   keys and tells whether this use is the first; several servers behind one URL must share what it remembers
+ *   keys and returns whether this use is the first; several servers behind one URL must share what it remembers
  */
 export function createVerifier({
   secret,
@@ -52,9 +52,9 @@ export function createVerifier({
   nonce: noncePolicy = 'unique',
   acceptNonce,
   leeway = 5,
-  proofAge = 60,
-  proofFuture = 15,
-  nonceMemory = 600,
+  maxProofAge = 60,
+  clockSkew = 15,
+  nonceTtl = 600,
   firstUse = memory(),
 }) {
   const key = Buffer.from(secret, 'base64') // reads base64url too
@@ -96,12 +96,12 @@ export function createVerifier({
     if (message !== 'ignored') await checkMessage(payload.msgs, body, jwk)
 
     demand(
-      await firstUse(`jti ${thumbprint} ${payload.jti}`, (payload.iat + proofAge) * 1000, now),
+      await firstUse(`jti ${thumbprint} ${payload.jti}`, (payload.iat + maxProofAge) * 1000, now),
       'the proof was used before',
     )
     if (payload.nonce !== undefined && noncePolicy !== 'ignored') {
       demand(
-        await firstUse(`nonce ${thumbprint} ${JSON.stringify(payload.nonce)}`, now + nonceMemory * 1000, now),
+        await firstUse(`nonce ${thumbprint} ${JSON.stringify(payload.nonce)}`, now + nonceTtl * 1000, now),
         'the nonce was used before',
       )
     }
@@ -131,7 +131,7 @@ export function createVerifier({
     if (did !== undefined && typeof did !== 'string') throw refuse('the claim did is malformed')
     if (embed !== undefined && did !== undefined) throw refuse('the token is of two channels')
     if (cnf !== undefined && typeof cnf?.jkt !== 'string') throw refuse('the claim cnf is malformed')
-    const its = embed !== undefined ? 'web' : did !== undefined ? 'mobile' : 'unmarked'
+    const its = embed !== undefined ? 'web' : did !== undefined ? 'mobile' : 'unspecified'
     if (channel !== undefined && its !== channel) throw refuse(`tokens of the channel "${its}" are not accepted`)
     return payload
   }
@@ -157,7 +157,7 @@ export function createVerifier({
       const { payload } = await jwtVerify(text, EmbeddedJWK, {
         algorithms: ['ES256'],
         currentDate: new Date(now),
-        clockTolerance: proofFuture,
+        clockTolerance: clockSkew,
       })
       for (const claim of ['jti', 'htm', 'htu'])
         demand(
@@ -176,8 +176,8 @@ export function createVerifier({
 
   function checkTime({ iat, exp, nbf }, now) {
     const seconds = now / 1000
-    demand(iat >= seconds - proofAge && !(exp <= seconds), 'the proof is too old')
-    demand(iat <= seconds + proofFuture && !(nbf > seconds + proofFuture), 'the proof was made in the future')
+    demand(iat >= seconds - maxProofAge && !(exp <= seconds), 'the proof is too old')
+    demand(iat <= seconds + clockSkew && !(nbf > seconds + clockSkew), 'the proof was made in the future')
   }
 
   function checkNonce(nonce) {

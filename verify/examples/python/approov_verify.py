@@ -4,7 +4,7 @@
     claims, proof = verifier.verify(method, url, headers, body=body)
 
 A Refusal is raised when a check fails:
-  1. the token is signed with the account's secret and has not expired (and is of the channel asked for),
+  1. the token is signed with the account's secret and has not expired (and is of the required channel),
   2. the proof is signed by the key that it names, and that is the key that the token is bound to (cnf),
   3. the proof is for this method and URL (htm, htu), and was made just now (iat),
   4. the proof is for this token (ath),
@@ -45,7 +45,7 @@ class Refusal(Exception):
 
     @property
     def header(self):
-        """The value of the WWW-Authenticate header to answer with, together with status 401."""
+        """The value of the WWW-Authenticate header of the response, whose status is 401."""
         error = "" if self.challenge == "none" else f'error="{self.challenge}", '
         return f'DPoP {error}algs="ES256"'
 
@@ -60,19 +60,19 @@ class Verifier:
     message: what to do about `msgs`: "when-present", "required" or "ignored"
     nonce: what to do about `nonce`: "unique", "required" or "ignored"
     accept_nonce: demands a nonce that this function accepts
-    first_use: remembers keys and tells whether this use is the first: (key, until, now) -> bool, in Unix seconds;
+    first_use: remembers keys and returns whether this use is the first: (key, until, now) -> bool, in Unix seconds;
         several servers behind one URL must share what it remembers
     """
 
     def __init__(self, secret, *, proof="when-bound", channel=None, require_binding=False, message="when-present",
-                 nonce="unique", accept_nonce=None, leeway=5, proof_age=60, proof_future=15, nonce_memory=600, first_use=None):
+                 nonce="unique", accept_nonce=None, leeway=5, max_proof_age=60, clock_skew=15, nonce_ttl=600, first_use=None):
         key = _decode_secret(secret)
         if len(key) < 32:
             raise ValueError("the secret must have at least 32 bytes")
         self._key = OctKey.import_key(key)
         self._proof, self._channel, self._require_binding, self._message = proof, channel, require_binding, message
-        self._nonce, self._accept_nonce, self._nonce_memory = nonce, accept_nonce, nonce_memory
-        self._leeway, self._proof_age, self._proof_future = leeway, proof_age, proof_future
+        self._nonce, self._accept_nonce, self._nonce_memory = nonce, accept_nonce, nonce_ttl
+        self._leeway, self._proof_age, self._proof_future = leeway, max_proof_age, clock_skew
         self._first_use = first_use or Memory()
 
     def verify(self, method, url, headers, body=None, binding=None, now=None):
@@ -143,7 +143,7 @@ class Verifier:
         demand(not (web and mobile), "the token is of two channels")
         cnf = claims.get("cnf", {"jkt": ""})
         demand(isinstance(cnf, dict) and isinstance(cnf.get("jkt"), str), "the claim cnf is malformed")
-        channel = "web" if web else "mobile" if mobile else "unmarked"
+        channel = "web" if web else "mobile" if mobile else "unspecified"
         demand(self._channel in (None, channel), f"tokens of the channel {channel} are not accepted")
         return claims
 

@@ -19,17 +19,17 @@ class Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            return self.answer(413, {"detail": "the body is too long"})
+            return self.respond(413, {"detail": "the body is too long"})
         body = self.rfile.read(int(length))
         try:
             claims, proof = VERIFIER.verify(self.command, PUBLIC_URL + self.path, self.headers.items(), body=body)
         except Refusal as refusal:
-            return self.answer(401, {"detail": str(refusal)}, {"WWW-Authenticate": refusal.header})
-        return self.answer(200, {"claims": claims, "proof": proof})
+            return self.respond(401, {"detail": str(refusal)}, {"WWW-Authenticate": refusal.header})
+        return self.respond(200, {"claims": claims, "proof": proof})
 
     do_GET = do_POST
 
-    def answer(self, status, value, headers=None):
+    def respond(self, status, value, headers=None):
         content = json.dumps(value).encode()
         self.send_response(status)
         for name, text in {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}.items():

@@ -3,7 +3,7 @@
 //
 //     node verify/tests/data/generate.mjs
 //
-// Keys are made anew each time; the cases and their verdicts are what counts.
+// Keys are new each time; the cases and their verdicts are what counts.
 
 import { createCipheriv, createHash, createHmac, generateKeyPairSync, randomBytes, sign } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
@@ -341,7 +341,7 @@ tokenCase('ip that is a number', 'token_claim', unbound({ ip: 1 }), { runs: RUST
 // ---- channel, binding ----
 
 tokenCase('a mobile token where web is asked for', 'token_channel', MOBILE, { config: { channel: 'web' } })
-tokenCase('an unmarked token where web is asked for', 'token_channel', unbound({ embed: undefined }), {
+tokenCase('a token of no channel where web is required', 'token_channel', unbound({ embed: undefined }), {
   config: { channel: 'web' },
 })
 add('a web token where web is asked for', null, { config: { channel: 'web' } })
