@@ -144,7 +144,7 @@ impl<S> VerifierBuilder<S> {
         self
     }
 
-    /// Refuses requests for which [`Request::binding`] is `None`. (Where it is given it is always checked.)
+    /// Refuses requests for which [`Request::binding`](crate::Request::binding) is `None`. (Where it is given it is always checked.)
     #[must_use]
     pub const fn require_binding(mut self) -> Self {
         self.rules.binding_required = true;
