@@ -107,7 +107,7 @@ impl<S> Verifier<S> {
     ///
     /// # Errors
     /// Why the token is refused.
-    pub fn verify_token(&self, token: &str, now: UnixTime) -> Result<Claims, TokenError> {
+    pub fn verify_token(&self, token: &str, now: UnixTime) -> Result<Claims, crate::token::TokenError> {
         self.tokens.read(token, now)
     }
 }
