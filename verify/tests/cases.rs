@@ -224,7 +224,7 @@ async fn keys_from_pem_verify_what_the_same_keys_from_a_jwk_set_verify() {
 }
 
 #[tokio::test]
-async fn a_good_request_tells_what_the_token_and_the_proof_say() {
+async fn a_good_request_yields_the_claims_of_token_and_proof() {
     let file = file();
     let case = file.cases.iter().find(|case| case.name == "a web token with its proof").unwrap();
     let verifier = case.config.verifier(&file, &KeySet::default());
@@ -267,7 +267,7 @@ async fn secrets_can_be_changed_while_old_tokens_are_about() {
 }
 
 #[tokio::test]
-async fn the_results_of_each_check_service_are_told() {
+async fn the_results_of_each_check_service_are_read() {
     let file = file();
     let case = file.cases.iter().find(|case| case.name == "results of all check services").unwrap();
     let verified =

@@ -159,7 +159,7 @@ impl<S> VerifierBuilder<S> {
         self
     }
 
-    /// Refuses requests for which [`Request::binding`] is `None`. (Where it is given it is always checked.)
+    /// Refuses requests for which [`Request::binding`](crate::Request::binding) is `None`. (Where it is given it is always checked.)
     #[must_use]
     pub const fn require_binding(mut self) -> Self {
         self.rules.binding_required = true;
@@ -201,7 +201,7 @@ impl<S> VerifierBuilder<S> {
         self
     }
 
-    /// What is done about a proof's `nonce`. Default: [`NoncePolicy::UniqueWhenPresent`].
+    /// What is done about a proof's `nonce`. Default: [`NoncePolicy::UniqueWhenDemanded`].
     #[must_use]
     pub const fn nonce(mut self, policy: NoncePolicy) -> Self {
         self.rules.nonce = policy;
