@@ -301,3 +301,16 @@ async fn the_clock_leeway_bounds_how_far_a_token_may_be_outside_its_time() {
         assert_eq!(verdict.err().map(|error| error.code()), expected, "{name}, {leeway} s");
     }
 }
+
+#[tokio::test]
+async fn a_proof_stays_used_when_a_clock_is_set_back() {
+    let file = file();
+    let verifier = Verifier::builder().secret_base64(&file.secret).build().unwrap();
+    let case = |name: &str| &file.cases.iter().find(|case| case.name == name).unwrap().request;
+    let (proof, other) = (case("a web token with its proof"), case("as far ahead as is allowed"));
+    let at = |seconds| UnixTime::from_secs(file.now + seconds);
+    assert!(proof.check(&verifier, at(0)).await.is_ok());
+    // This server forgets what has expired; then its clock, or that of another one with the same store, is behind.
+    assert!(other.check(&verifier, at(75)).await.is_ok());
+    assert_eq!(proof.check(&verifier, at(60)).await, Err(Error::Replayed));
+}

@@ -230,7 +230,7 @@ async fn of_several_public_urls_the_host_header_chooses() {
 }
 
 #[tokio::test]
-async fn a_target_that_no_browser_sends_is_refused_whatever_the_proof_says() {
+async fn a_target_that_can_be_read_in_two_ways_is_refused_whatever_the_proof_says() {
     let any_path = any(|| async { "reached" });
     let app = Router::new().route("/{*path}", any_path).layer(layer(builder()));
     let client = Client::new();

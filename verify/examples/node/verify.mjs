@@ -213,9 +213,9 @@ export function createVerifier({
 /**
  * Where clients find this server, such as 'https://api.example.com', with a path when a proxy in front takes it off.
  *
- * The result makes the URL of a request from its target (`request.url` in Node): null for a target that no browser
- * sends, such as one that is not a path or has dot segments. Never join the two as text: with a target `m/` the text
- * 'https://api.example.co' becomes another server's URL.
+ * The result makes the URL of a request from its target (`request.url` in Node): null for a target that can be read in
+ * two ways, since it does not begin with one slash or has dot segments. Never join the two as text: with a target `m/` the
+ * text 'https://api.example.co' becomes another server's URL.
  *
  * @param {string} text from configuration, never from a request
  * @returns {(target: string) => string | null}

@@ -243,8 +243,8 @@ class PublicUrl:
         self._path = path.rstrip("/")
 
     def of_request(self, target):
-        """The URL of a request from its target, as it was received; None for a target that no browser sends, such as one
-        that is not a path or has dot segments. Never join the two as text: with a target "m/" the text
+        """The URL of a request from its target, as it was received; None for a target that can be read in two ways:
+        one that does not begin with one slash, or has dot segments. Never join the two as text: with a target "m/" the text
         "https://api.example.co" becomes another server's URL."""
         if not re.fullmatch(r"/(?!/)[!-~]*", target) or "#" in target:
             return None

@@ -116,7 +116,15 @@ function add(
           ? 'invalid_token'
           : 'invalid_dpop_proof')
   const addressed = received ?? { url }
-  cases.push({ name, runs, config, earlier, request: { method, ...addressed, headers, body, binding }, error, challenge })
+  cases.push({
+    name,
+    runs,
+    config,
+    earlier,
+    request: { method, ...addressed, headers, body, binding },
+    error,
+    challenge,
+  })
 }
 const tokenCase = (name, error, text, more = {}) => add(name, error, { tokens: [text], proofs: [], ...more })
 const proofCase = (name, error, text, more = {}) => add(name, error, { proofs: [text], ...more })
