@@ -58,7 +58,7 @@ impl Attest<'_> {
             thumbprint: None,
             now: self.incoming.now,
             max_age: UNBOUNDED_AGE,
-            max_future: UNBOUNDED_AGE,
+            clock_skew: UNBOUNDED_AGE,
         };
         proof.check(&expected).map_err(|error| self.bad_proof(error))
     }

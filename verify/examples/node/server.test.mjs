@@ -42,12 +42,12 @@ async function session() {
 const post = (token, proof, body) =>
   fetch(`${address}/order?x=1`, { method: 'POST', headers: { 'Approov-Token': token, DPoP: proof }, body })
 
-test('a good request is answered with its claims, and its proof is good once', async () => {
+test('a good request gets its claims, and its proof is good once', async () => {
   const { token, proof } = await session()
   const made = await proof(`${PUBLIC_URL}/order`, 'two shapes')
-  const answer = await post(token, made, 'two shapes')
-  assert.equal(answer.status, 200)
-  assert.equal((await answer.json()).proof.htm, 'POST')
+  const response = await post(token, made, 'two shapes')
+  assert.equal(response.status, 200)
+  assert.equal((await response.json()).proof.htm, 'POST')
   const again = await post(token, made, 'two shapes')
   assert.equal(again.status, 401)
   assert.equal(again.headers.get('www-authenticate'), 'DPoP error="invalid_dpop_proof", algs="ES256"')
@@ -66,6 +66,6 @@ test('another body, another server and another token are refused', async () => {
 
 test('a body beyond the limit is refused', async () => {
   const { token, proof } = await session()
-  const answer = await post(token, await proof(`${PUBLIC_URL}/order`, ''), Buffer.alloc((1 << 20) + 1))
-  assert.equal(answer.status, 413)
+  const response = await post(token, await proof(`${PUBLIC_URL}/order`, ''), Buffer.alloc((1 << 20) + 1))
+  assert.equal(response.status, 413)
 })

@@ -56,17 +56,17 @@ class Server(unittest.TestCase):
     def post(self, token, proof, body):
         request = urllib.request.Request(f"{self.address}/order?x=1", data=body, headers={"Approov-Token": token, "DPoP": proof})
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return answer.status, json.load(answer), None
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status, json.load(response), None
         except urllib.error.HTTPError as refusal:
             with refusal:
                 return refusal.code, json.load(refusal), refusal.headers["WWW-Authenticate"]
 
-    def test_a_good_request_is_answered_with_its_claims_and_its_proof_is_good_once(self):
+    def test_a_good_request_gets_its_claims_and_its_proof_is_good_once(self):
         session = Session()
         proof = session.proof(f"{PUBLIC_URL}/order", b"two shapes")
-        status, answer, _ = self.post(session.token, proof, b"two shapes")
-        self.assertEqual((status, answer.get("proof", answer).get("htm")), (200, "POST"))
+        status, response, _ = self.post(session.token, proof, b"two shapes")
+        self.assertEqual((status, response.get("proof", response).get("htm")), (200, "POST"))
         status, _, challenge = self.post(session.token, proof, b"two shapes")
         self.assertEqual((status, challenge), (401, 'DPoP error="invalid_dpop_proof", algs="ES256"'))
 

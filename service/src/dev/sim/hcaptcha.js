@@ -1,6 +1,6 @@
 // Simulated hCaptcha widget, for development: same calls, same results, no challenge.
 ;(() => {
-  const script = document.currentScript
+  const script = /** @type {HTMLScriptElement} */ (document.currentScript)
   const params = new URL(script.src).searchParams
   const encode = (text) => btoa(text).replace(/\+/g, '-').replace(/\//g, '_').replace(/=/g, '')
   const unique = () =>

@@ -1,20 +1,22 @@
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
 
-//! Reading of answers, hostile ones included. The fuzz target of the same name runs [`read`]; here its corpus is read again.
+//! Reading of responses, hostile ones included. The fuzz target `response` runs [`read`]; here its corpus is read again.
+
+#[path = "support/parsed_json.rs"]
+mod parsed_json;
 
 use approov_web_sdk::error::Code;
-use approov_web_sdk::json::Json;
 use approov_web_sdk::wire::{Body, Granted, Response};
 
-/// Reads an input as an answer: its first line is status and media type, the rest is the body.
+/// Reads an input as a response: its first line is status, media type and nonce, the rest is the body.
 pub fn read(input: &[u8]) {
     let Some(response) = response(input) else { return };
     if let Some(nonce) = response.usable_nonce() {
         assert!(nonce.bytes().all(|byte| byte.is_ascii_graphic()));
     }
     let status = response.status;
-    match response.clone().into_granted() {
+    match response.clone().into_grant() {
         Ok(Granted::Session(grant)) => {
             assert!((200..300).contains(&status));
             assert!(grant.token_lifetime > 0 && grant.session_expiry >= 0 && grant.server_time >= 0);
@@ -37,13 +39,7 @@ fn response(input: &[u8]) -> Option<Response> {
     let status = head.next()?.parse().ok()?;
     let content_type = head.next().unwrap_or_default().to_owned();
     let nonce = head.next().map(str::to_owned);
-    let body = body.get(1..).unwrap_or_default();
-    let body = match (serde_json::from_slice::<Json>(body), std::str::from_utf8(body)) {
-        (_, Ok("")) => Body::Empty,
-        (Ok(json), _) if content_type != "text/plain" => Body::Json(json),
-        (_, Ok(text)) => Body::Text(text.to_owned()),
-        (_, Err(_)) => Body::NotText,
-    };
+    let body = Body::read(body.get(1..).unwrap_or_default().to_vec(), &content_type, parsed_json::decode_text);
     Some(Response { status, content_type, nonce, body, ..Response::default() })
 }
 
@@ -51,7 +47,7 @@ fn response(input: &[u8]) -> Option<Response> {
 mod tests {
     #[test]
     fn the_whole_corpus_is_read_without_a_panic() {
-        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/answers");
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/response");
         let mut read = 0;
         for entry in std::fs::read_dir(corpus).expect("the corpus") {
             super::read(&std::fs::read(entry.expect("an entry").path()).expect("readable"));

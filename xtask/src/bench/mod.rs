@@ -7,6 +7,7 @@ mod chart;
 mod machine;
 mod report;
 mod series;
+mod units;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,16 +25,16 @@ use machine::Machine;
 use report::Table;
 use series::Series;
 
-/// A part of the measurements that can be asked for by name.
+/// A part of the measurements that can be requested by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Part {
-    /// The SDK beside its peers, in browsers.
+    /// The SDK next to its peers, in browsers.
     Sdk,
-    /// Sizes of the package's entries beside the peers'.
+    /// Sizes of the package's entries next to the peers'.
     Size,
-    /// The service's throughput beside bare signature verification.
+    /// The service's throughput next to bare signature verification.
     Service,
-    /// One verification in a backend beside bare signature verification.
+    /// One verification in a backend next to bare signature verification.
     Verify,
 }
 
@@ -50,7 +51,7 @@ impl Part {
     }
 }
 
-/// What was asked for.
+/// What to measure.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Options {
     parts: Vec<Part>,
@@ -65,13 +66,13 @@ pub(crate) struct Options {
 const NATIVE_ROUNDS: usize = 3;
 
 impl Options {
-    /// Reads the words after `bench`.
-    pub(crate) fn parse(words: &[&str]) -> Result<Self> {
+    /// Reads the arguments after `bench`.
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self> {
         let mut options = Self { parts: Vec::new(), rounds: 9, requests: 60_000, write_readme: false };
-        let mut words = words.iter();
-        while let Some(&word) = words.next() {
+        let mut arguments = arguments.iter();
+        while let Some(&word) = arguments.next() {
             let mut number = || -> Result<u32> {
-                let value = words.next().and_then(|value| value.parse().ok()).filter(|value| *value > 0);
+                let value = arguments.next().and_then(|value| value.parse().ok()).filter(|value| *value > 0);
                 value.with_context(|| format!("{word} needs a whole number above 0"))
             };
             match word {
@@ -105,12 +106,13 @@ impl Options {
 
 /// Measures the parts and shows what came of it.
 pub(crate) fn run_parts(project: &Project, options: &Options) -> Result<ExitCode> {
-    // Whatever is compiled or installed comes first, so that nothing of it runs beside a measurement.
+    // Whatever is compiled or installed comes first, so that nothing of it runs during a measurement.
     if options.includes(Part::Sdk) || options.includes(Part::Size) {
         package::build(project)?;
         install_peers(project)?;
     }
     if options.includes(Part::Sdk) {
+        tools::ensure_npm_packages(&project.tests())?;
         tools::ensure_engines(&tools::chosen_engines()?)?;
     }
     let native = options.includes(Part::Sdk) || options.includes(Part::Service);
@@ -150,7 +152,7 @@ pub(crate) fn run_parts(project: &Project, options: &Options) -> Result<ExitCode
             println!("{}", table.to_text());
         }
     }
-    let (holding, measured) = report::kept(&all);
+    let (holding, measured) = report::count_held(&all);
     println!("{holding} of {measured} budgets hold; all rounds are in {}", directory.display());
     let drawing = chart::draw(&all);
     fs::write(directory.join("performance.svg"), &drawing).context("writing the chart")?;
@@ -332,11 +334,11 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_taken_and_nonsense_is_refused() {
+    fn numbers_are_taken_and_anything_else_is_refused() {
         let options = Options::parse(&["service", "--requests", "1000000", "--rounds", "3"]).unwrap();
         assert_eq!((options.requests, options.rounds), (1_000_000, 3));
-        for words in [["--requests", "0"], ["--rounds", "many"], ["sdk", "--requests"], ["speed", "sdk"]] {
-            assert!(Options::parse(&words).is_err(), "{words:?}");
+        for arguments in [["--requests", "0"], ["--rounds", "many"], ["sdk", "--requests"], ["speed", "sdk"]] {
+            assert!(Options::parse(&arguments).is_err(), "{arguments:?}");
         }
     }
 

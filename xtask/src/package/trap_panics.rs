@@ -1,17 +1,23 @@
-//! Panics without words: what Rust would say of a panic goes nowhere in a browser, so the shipped WebAssembly traps at once.
+//! Makes panics trap without formatting a message: a browser shows nobody what Rust would print.
 //!
 //! The standard library comes compiled, with machinery that formats a message and hands it to a hook. The facade shows none of it:
 //! it sees the trap, and replaces the instance. Here the bodies of those functions become `unreachable`, and wasm-opt then drops all
-//! that served them. Nothing else may have used that machinery: a call from a function that stays is an error of the build. The
-//! places in the source that panics would have named are blanked.
+//! that served them. It is what wasm-snip did (rustwasm/wasm-snip, archived); rustc itself can do it on nightly only, with
+//! `-Zbuild-std` and `panic=immediate-abort`. Nothing else may have used that machinery: a direct call from a function that stays,
+//! and an entry of the function table that is not known to be a panic's, are errors of the build. The places in the source that
+//! panics would have named are blanked.
+//!
+//! The names below are private to the standard library, and so are the forms of a location and of a name: another release of Rust
+//! may change any of them, and what this pass then misses is larger or, worse, traps where it should not. So the toolchain is
+//! pinned to one release ([`crate::tools::RUST`]) and raised by hand: "Another Rust toolchain" in CONTRIBUTING.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use wasm_encoder::reencode::{self, Reencode};
 use wasm_encoder::{CodeSection, Function, Module};
-use wasmparser::{DataKind, KnownCustom, Name, Operator, Parser, Payload, TypeRef};
+use wasmparser::{DataKind, ElementItems, KnownCustom, Name, Operator, Parser, Payload, TypeRef};
 
 /// Parts of the names of functions that begin or carry out a panic. They never return.
 const PANICS: &[&str] = &[
@@ -36,24 +42,53 @@ const PANICS: &[&str] = &[
     "__rustc::__rust_alloc_error_handler",
 ];
 
-/// Parts of the names of functions that format. Only panics use them, by way of tables that no optimiser looks into.
+/// Parts of the names of functions that format. Only panics use them.
 const FORMATTING: &[&str] = &["core::fmt::"];
 
-/// The same module with panics that trap at once. The module must have its names.
-pub(crate) fn without_words(wasm: &[u8]) -> Result<Vec<u8>> {
+/// The functions that format and are in the function table, which no optimiser looks into, because a panic's message may be made by
+/// them: numbers, names and errors in the standard library's own messages, and the text it collects them in.
+const FORMATTING_IN_TABLE: &[&str] = &[
+    "<&dyn core::fmt::Debug as core::fmt::Debug>::fmt",
+    "<&str as core::fmt::Display>::fmt",
+    "<&u8 as core::fmt::Debug>::fmt",
+    "<&usize as core::fmt::Debug>::fmt",
+    "<alloc::string::String as core::fmt::Write>::write_char",
+    "<alloc::string::String as core::fmt::Write>::write_fmt",
+    "<alloc::string::String as core::fmt::Write>::write_str",
+    "<core::cell::BorrowError as core::fmt::Display>::fmt",
+    "<core::cell::BorrowMutError as core::fmt::Display>::fmt",
+    "<core::fmt::Arguments as core::fmt::Display>::fmt",
+    "<std::thread::local::AccessError as core::fmt::Debug>::fmt",
+    "<u32 as core::fmt::Display>::fmt",
+];
+
+/// The same module with panics that trap. The module must have its names.
+pub(crate) fn trap_panics(wasm: &[u8]) -> Result<Vec<u8>> {
     let functions = Functions::read(wasm)?;
     let panics = functions.named(PANICS);
     ensure!(!panics.is_empty(), "the WebAssembly has no function that panics: has it lost its names?");
     let formatting = functions.named(FORMATTING);
+    let name = |function| functions.names.get(function).map_or("a function without a name", String::as_str);
     for (caller, callees) in &functions.calls {
         if panics.contains(caller) || formatting.contains(caller) {
             continue;
         }
         if let Some(callee) = callees.iter().find(|callee| formatting.contains(callee) && !panics.contains(callee)) {
-            let name = |function| functions.names.get(function).map_or("a function without a name", String::as_str);
-            anyhow::bail!("{} formats text ({}), which the shipped WebAssembly cannot", name(caller), name(callee));
+            bail!("{} formats text ({}), which the shipped WebAssembly cannot", name(caller), name(callee));
         }
     }
+    // These could be called by whoever has a `dyn Display`, without a direct call to anything that formats.
+    let unknown: Vec<&str> = formatting
+        .iter()
+        .filter(|function| functions.in_table.contains(function) && !panics.contains(function))
+        .map(name)
+        .filter(|name| !FORMATTING_IN_TABLE.contains(name))
+        .collect();
+    ensure!(
+        unknown.is_empty(),
+        "in the function table are functions that format, which the shipped WebAssembly cannot, and that no panic is known to use:\n  {}",
+        unknown.join("\n  ")
+    );
     let mut module = Module::new();
     Trapping { bodies: &panics | &formatting, next: functions.imported }
         .parse_core_module(&mut module, Parser::new(0), wasm)
@@ -64,20 +99,24 @@ pub(crate) fn without_words(wasm: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Zeroes what `core::panic::Location` describes: the address and length of a file's name, line and column, and the name.
+///
+/// Nothing marks a location in the data, so it is known by its form: four aligned words, of which the first two are where a text is
+/// that is nothing but the name of a Rust source file, and the others are a plausible line and column. Data of another kind would
+/// have to point to such a name; code that reads one at run time would get zeros.
 fn blank_locations(wasm: &mut [u8]) -> Result<()> {
     let segments = data_segments(wasm)?;
-    let place = |address: u32, length: u32| {
-        segments.iter().find_map(|(start, place)| {
+    let range = |address: u32, length: u32| {
+        segments.iter().find_map(|(start, range)| {
             let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
-            let begin = place.start.checked_add(offset)?;
+            let begin = range.start.checked_add(offset)?;
             let end = begin.checked_add(usize::try_from(length).ok()?)?;
-            (end <= place.end).then_some(begin..end)
+            (end <= range.end).then_some(begin..end)
         })
     };
     let mut blank = Vec::new();
     for (start, segment) in &segments {
-        let words = segment.clone().filter(|at| (at - segment.start + *start as usize).is_multiple_of(4));
-        for at in words {
+        let addresses = segment.clone().filter(|at| (at - segment.start + *start as usize).is_multiple_of(4));
+        for at in addresses {
             let Some(location) = wasm.get(at..at + 16).filter(|_| at + 16 <= segment.end) else { break };
             let word = |index: usize| {
                 location
@@ -88,13 +127,16 @@ fn blank_locations(wasm: &mut [u8]) -> Result<()> {
             if !(5..200).contains(&word(1)) || !(1..100_000).contains(&word(2)) || !(1..1_000).contains(&word(3)) {
                 continue;
             }
-            let Some(name) = place(word(0), word(1)) else { continue };
+            let Some(name) = range(word(0), word(1)) else { continue };
             if wasm.get(name.clone()).is_some_and(is_source_file) {
                 blank.extend([at..at + 16, name]);
             }
         }
     }
-    ensure!(!blank.is_empty(), "the WebAssembly names no place in its source: are locations told in another way now?");
+    ensure!(
+        !blank.is_empty(),
+        "the WebAssembly has no location in its source: do they look different in this release of Rust?"
+    );
     for range in blank {
         if let Some(bytes) = wasm.get_mut(range) {
             bytes.fill(0);
@@ -127,12 +169,14 @@ fn is_source_file(name: &[u8]) -> bool {
     name.ends_with(b".rs") && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(byte))
 }
 
-/// What a module says of its functions; the imported ones come first.
+/// The functions of a module; the imported ones come first.
 #[derive(Default)]
 struct Functions {
     imported: u32,
     names: BTreeMap<u32, String>,
     calls: BTreeMap<u32, BTreeSet<u32>>,
+    /// Those that can be called indirectly.
+    in_table: BTreeSet<u32>,
 }
 
 impl Functions {
@@ -158,6 +202,11 @@ impl Functions {
                     }
                     next = next.saturating_add(1);
                 }
+                Payload::ElementSection(section) => {
+                    for element in section {
+                        functions.read_table(element?.items)?;
+                    }
+                }
                 Payload::CustomSection(section) => {
                     if let KnownCustom::Name(names) = section.as_known() {
                         functions.read_names(names)?;
@@ -167,6 +216,26 @@ impl Functions {
             }
         }
         Ok(functions)
+    }
+
+    fn read_table(&mut self, items: ElementItems<'_>) -> Result<()> {
+        match items {
+            ElementItems::Functions(functions) => {
+                for function in functions {
+                    self.in_table.insert(function?);
+                }
+            }
+            ElementItems::Expressions(_, expressions) => {
+                for expression in expressions {
+                    for operator in expression?.get_operators_reader() {
+                        if let Operator::RefFunc { function_index } = operator? {
+                            self.in_table.insert(function_index);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read_names(&mut self, sections: wasmparser::NameSectionReader<'_>) -> Result<()> {
@@ -237,14 +306,19 @@ impl Reencode for Trapping {
 #[cfg(test)]
 mod tests {
     use wasm_encoder::{
-        ConstExpr, DataSection, ExportKind, ExportSection, FunctionSection, MemorySection, MemoryType, NameMap,
-        NameSection, TypeSection,
+        ConstExpr, DataSection, ElementSection, Elements, ExportKind, ExportSection, FunctionSection, MemorySection,
+        MemoryType, NameMap, NameSection, RefType, TableSection, TableType, TypeSection,
     };
 
     use super::*;
 
     /// A module of functions without parameters, each with its name and what it calls.
     fn module(functions: &[(&str, &[u32])]) -> Vec<u8> {
+        module_with_table(functions, &[])
+    }
+
+    /// The same, with a table of some of the functions.
+    fn module_with_table(functions: &[(&str, &[u32])], table: &[u32]) -> Vec<u8> {
         let (mut types, mut section, mut exports) = (TypeSection::new(), FunctionSection::new(), ExportSection::new());
         let (mut code, mut names, mut map) = (CodeSection::new(), NameSection::new(), NameMap::new());
         types.ty().function([], []);
@@ -265,7 +339,13 @@ mod tests {
         memory.memory(MemoryType { minimum: 1, maximum: None, memory64: false, shared: false, page_size_log2: None });
         let mut data = DataSection::new();
         data.active(0, &ConstExpr::i32_const(START), DATA.iter().copied());
-        module.section(&types).section(&section).section(&memory).section(&exports).section(&code).section(&data);
+        let (mut tables, mut elements) = (TableSection::new(), ElementSection::new());
+        let limits =
+            TableType { minimum: 9, maximum: None, element_type: RefType::FUNCREF, table64: false, shared: false };
+        tables.table(limits);
+        elements.active(None, &ConstExpr::i32_const(1), Elements::Functions(table.into()));
+        module.section(&types).section(&section).section(&tables).section(&memory).section(&exports).section(&elements);
+        module.section(&code).section(&data);
         module.section(&names);
         module.finish()
     }
@@ -296,7 +376,7 @@ mod tests {
             ("core[c5930c85a12de822]::panicking::panic_fmt", &[2]),
             ("<u8 as core[c5930c85a12de822]::fmt::Display>::fmt", &[]),
         ]);
-        let trapping = bodies(&without_words(&wasm).unwrap());
+        let trapping = bodies(&trap_panics(&wasm).unwrap());
         assert_eq!(
             trapping,
             [vec!["Call { function_index: 1 }", "End"], vec!["Unreachable", "End"], vec!["Unreachable", "End"]]
@@ -307,21 +387,35 @@ mod tests {
     fn locations_are_blanked_and_all_other_data_stays() {
         let mut wasm = module(&[("core::panicking::panic", &[])]);
         blank_locations(&mut wasm).unwrap();
-        let [(start, place)] = data_segments(&wasm).unwrap().try_into().unwrap();
-        assert_eq!((start, &wasm[place]), (1024, [b"main.rs.".as_slice(), &[0; 26], b":)"].concat().as_slice()));
+        let [(start, range)] = data_segments(&wasm).unwrap().try_into().unwrap();
+        assert_eq!((start, &wasm[range]), (1024, [b"main.rs.".as_slice(), &[0; 26], b":)"].concat().as_slice()));
         assert!(blank_locations(&mut wasm).is_err());
     }
 
     #[test]
     fn a_function_that_formats_for_itself_fails_the_build() {
         let wasm = module(&[("core::panicking::panic", &[]), ("core::fmt::write", &[]), ("approov::text", &[1])]);
-        let error = without_words(&wasm).unwrap_err().to_string();
+        let error = trap_panics(&wasm).unwrap_err().to_string();
         assert!(error.contains("approov::text formats text (core::fmt::write)"), "{error}");
     }
 
     #[test]
+    fn a_function_that_formats_and_can_be_called_indirectly_fails_the_build() {
+        let functions: &[(&str, &[u32])] = &[
+            ("core[c593]::panicking::panic", &[]),
+            ("<approov::Reason as core[c593]::fmt::Display>::fmt", &[]),
+            ("<&str as core[c593]::fmt::Display>::fmt", &[]),
+            ("<std[a543]::panicking::panic_handler::StaticStrPayload as core[c593]::fmt::Display>::fmt", &[]),
+        ];
+        let error = trap_panics(&module_with_table(functions, &[0, 1, 2, 3])).unwrap_err().to_string();
+        assert!(error.ends_with("use:\n  <approov::Reason as core::fmt::Display>::fmt"), "{error}");
+        assert!(trap_panics(&module_with_table(functions, &[0, 2, 3])).is_ok());
+        assert!(trap_panics(&module(functions)).is_ok());
+    }
+
+    #[test]
     fn a_module_without_names_fails_the_build() {
-        assert!(without_words(&module(&[])).is_err());
+        assert!(trap_panics(&module(&[])).is_err());
     }
 
     #[test]

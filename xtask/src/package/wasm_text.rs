@@ -33,7 +33,7 @@ export default async function wasmSource() {
 }
 ";
 
-/// The bundle with the function that [`SOURCE`] calls, behind everything that the source map speaks of.
+/// The bundle with the function that [`SOURCE`] calls, after everything that the source map covers.
 pub(crate) fn with_bytes(bundle: &str, bytes: &[u8]) -> Result<String> {
     let (code, comment) = bundle.rsplit_once("//# sourceMappingURL=").context("the bundle names no source map")?;
     let (frequent, text) = encoded(bytes)?;
@@ -55,7 +55,7 @@ fn encoded(bytes: &[u8]) -> Result<(String, String)> {
     }
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
-        let index = values.iter().position(|value| value == byte).context("a byte without a place")?;
+        let index = values.iter().position(|value| value == byte).context("a byte without a code")?;
         if index >= SINGLES {
             text.push(*signs.get(SINGLES + index / SINGLES - 1).context("too few characters for pairs")?);
         }

@@ -1,17 +1,17 @@
-//! A few values by name, in the order they came: small in code, and quick for as many as there ever are here.
+//! A map for a few entries: a list searched from the front, small in code, and quick for as many as there ever are here.
 
-/// Values by name.
+/// Values by name, in the order of insertion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named<T>(Vec<(String, T)>);
+pub struct SmallMap<T>(Vec<(String, T)>);
 
-impl<T> Named<T> {
+impl<T> SmallMap<T> {
     /// The value of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&T> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// Sets the value of a name, in place of the one it had.
+    /// Sets the value of a name, replacing the one it had.
     pub fn insert(&mut self, name: String, value: T) {
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, known)) => *known = value,
@@ -19,7 +19,7 @@ impl<T> Named<T> {
         }
     }
 
-    /// Takes the value of a name, and leaves the default in its place.
+    /// Takes the value of a name, leaving the default behind.
     pub fn take(&mut self, name: &str) -> Option<T>
     where
         T: Default,
@@ -49,22 +49,22 @@ impl<T> Named<T> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// The same names with other values, unless one cannot be made.
+    /// The same names with converted values, or the first error of a conversion.
     ///
     /// # Errors
     /// The first that `convert` gives.
-    pub fn try_map<U, E>(self, mut convert: impl FnMut(&str, T) -> Result<U, E>) -> Result<Named<U>, E> {
+    pub fn try_map<U, E>(self, mut convert: impl FnMut(&str, T) -> Result<U, E>) -> Result<SmallMap<U>, E> {
         let mut converted = Vec::with_capacity(self.0.len());
         for (name, value) in self.0 {
             let value = convert(&name, value)?;
             converted.push((name, value));
         }
-        Ok(Named(converted))
+        Ok(SmallMap(converted))
     }
 }
 
-impl<T> Default for Named<T> {
+impl<T> Default for SmallMap<T> {
     fn default() -> Self {
-        Named(Vec::new())
+        SmallMap(Vec::new())
     }
 }
