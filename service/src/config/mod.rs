@@ -131,6 +131,11 @@ impl Config {
     pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         reader::config(&Source { text, env })
     }
+
+    /// The files that it refers to: a change of one is a change of the configuration.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()])
+    }
 }
 
 impl Account {
