@@ -10,6 +10,7 @@
 //! | [`dpop`] | a DPoP proof (RFC 9449) and what a request demands of it |
 //! | [`jws`] | compact JSON Web Signatures (RFC 7515) |
 //! | [`jwe`] | encrypted tokens (RFC 7516) |
+//! | [`jwks`] | the same, fetched from a URL |
 //! | [`keyset`] | an account's public keys |
 //! | [`jwk`] | public keys and their thumbprints (RFC 7517, RFC 7638) |
 //! | [`secret`] | shared secrets |
@@ -19,16 +20,19 @@
 //! | [`PublicUrl`] | where clients find a server, and the URL of a request to it |
 //! | [`uri`] | URLs compared by normalisation (RFC 3986) |
 //! | [`time`] | points in time as values |
+//! | `crypto` | cryptography, by AWS-LC or the RustCrypto crates |
 //!
 //! Nothing here reads a clock: `now` is an argument everywhere.
 
 #![warn(missing_docs)]
 
+mod crypto;
 pub mod dpop;
 mod encoding;
 mod json;
 pub mod jwe;
 pub mod jwk;
+pub mod jwks;
 pub mod jws;
 pub mod keyset;
 #[cfg(feature = "tower")]
@@ -46,8 +50,8 @@ mod verifier;
 
 pub use public_url::PublicUrl;
 pub use verifier::{
-    Body, Challenge, ConfigError, Error, MessagePolicy, NONCE_HEADER, NoncePolicy, PROOF_HEADER, ProofPolicy,
-    QueryPolicy, Request, ServerNoncePolicy, TOKEN_HEADER, Verified, Verifier, VerifierBuilder,
+    Body, Challenge, Checked, ConfigError, Error, MessagePolicy, NONCE_HEADER, NoncePolicy, PROOF_HEADER, ProofPolicy,
+    QueryPolicy, Request, ServerNoncePolicy, TOKEN_HEADER, UsedOnce, Verified, Verifier, VerifierBuilder,
 };
 
 /// The examples of the README are compiled.

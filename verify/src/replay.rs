@@ -1,6 +1,7 @@
 //! Remembering what may be used once.
 
-use crate::encoding::{encode_base64url, sha256};
+use crate::crypto::sha256;
+use crate::encoding::encode_base64url;
 use crate::jwk::Thumbprint;
 use crate::time::UnixTime;
 use std::cmp::Reverse;

@@ -189,7 +189,10 @@ impl Tests<'_> {
             let checks::Check { name, mut command } = check;
             self.check(&name, &mut command)?;
         }
-        self.cargo_tests(self.project.cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]))
+        self.cargo_tests(self.project.cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]))?;
+        // With all features the cryptography of verify is aws-lc-rs's; what is built on the other library is tested here.
+        let rustcrypto = ["--no-default-features", "--features", "rustcrypto", "--no-fail-fast", "--lib", "--tests"];
+        self.cargo_tests(self.project.cargo().args(["test", "-p", "approov-verify"]).args(rustcrypto))
     }
 
     /// The tests of the browser edge: in each engine, in each scope. They are built like the package, optimised: WebKitGTK's last
