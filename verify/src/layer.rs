@@ -332,14 +332,9 @@ impl Settings {
     /// target is one that [`PublicUrl::request_url`] refuses.
     fn url(&self, parts: &Parts) -> String {
         let uri = requested_uri(parts);
-        let known = match self.public_urls.as_slice() {
-            [only] => Some(only),
-            several => {
-                let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-                let authority = uri.authority().map(http::uri::Authority::as_str).or(host);
-                authority.and_then(|authority| several.iter().find(|url| url.has_authority(authority)))
-            }
-        };
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let known =
+            PublicUrl::of_request(&self.public_urls, uri.authority().map(http::uri::Authority::as_str).or(host));
         let target = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         known.and_then(|url| url.request_url(target).ok()).unwrap_or_default()
     }

@@ -17,6 +17,7 @@
 //! | `nonce` | nonces that a server gives out, without memory |
 //! | [`replay`] | remembering what may be used once |
 //! | `redis` (feature `redis`) | the same in Redis |
+//! | [`redis_commands`] | what is said to Redis for it |
 //! | [`PublicUrl`] | where clients find a server, and the URL of a request to it |
 //! | [`uri`] | URLs compared by normalisation (RFC 3986) |
 //! | [`time`] | points in time as values |
@@ -41,6 +42,7 @@ mod nonce;
 mod public_url;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod redis_commands;
 pub mod replay;
 pub mod secret;
 pub mod time;

@@ -1,6 +1,6 @@
 //! Who may have made a token, for whom, bound to what; and what is let pass while a policy is only watched.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod support;
 
