@@ -258,7 +258,9 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     let directory = work.join(bundle.file.trim_end_matches(".js"));
     let sources = directory.join("src");
     recreate(&sources)?;
-    copy(&project.root.join("pkg-template/approov.js"), &sources.join("approov.js"))?;
+    for file in ["approov.js", "built-ins.js"] {
+        copy(&project.root.join("pkg-template").join(file), &sources.join(file))?;
+    }
     fs::write(sources.join("glue.js"), glue_factory(&fs::read_to_string(&glue.javascript)?)?)?;
     match bundle.wasm {
         Wasm::Embedded => {
@@ -291,6 +293,12 @@ fn beside(file: &str) -> String {
     )
 }
 
+/// What the glue sees in place of the page's globals of these names, and the functions that the crate imports (`built-ins.js`).
+const BUILT_INS: &str = "builtIns, DataView, FinalizationRegistry, JSON, Reflect, TextDecoder, TextEncoder, Uint8Array";
+
+/// How the glue calls one of its own functions: by a method that the page can replace.
+const APPLY: &str = "return f.apply(this, args);";
+
 /// The functions that the facade calls, by their names in JavaScript.
 const EXPORTS: &[&str] = &["initializeSession", "fetchToken", "getDPoPToken", "messageSignature", "getExpiries"];
 
@@ -315,12 +323,15 @@ fn glue_factory(glue: &str) -> Result<String> {
         // Not indented: a line may be part of a text.
         writeln!(inside, "{line}")?;
     }
+    ensure!(inside.matches(APPLY).count() == 1, "the generated glue does not call its functions as expected");
+    let inside = inside.replace(APPLY, "return Reflect.apply(f, this, args);");
     for name in EXPORTS {
         ensure!(inside.contains(&format!("function {name}(")), "the generated glue has no function {name}");
     }
     let exports = EXPORTS.join(", ");
     Ok(format!(
-        "/** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}\
+        "import {{ {BUILT_INS} }} from './built-ins.js'\n\n\
+         /** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}\
          return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n}}\n"
     ))
 }
