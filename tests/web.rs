@@ -582,3 +582,34 @@ async fn properties_of_a_prototype_are_no_options() {
     let refused = failure(fetch_token(&"api".into(), &options)).await;
     assert!(!text(&refused, "message").contains("key\""), "{}", describe(&refused));
 }
+
+#[wasm_bindgen_test]
+async fn what_a_proof_signs_is_not_signed_as_a_message() {
+    for key_storage in ["webcrypto", "wasm"] {
+        begin(key_storage).await;
+        let [method, uri, nothing] = ["'GET'", "'https://a'", "0"].map(js);
+        let parts: Array = ok(get_dpop_token(&method, &uri, &nothing, &nothing, &nothing)).await.unchecked_into();
+        let input = parts.get(0).as_string().unwrap();
+        let (header, claims) = input.split_once('.').unwrap();
+        let spaced: String = header.chars().flat_map(|character| [' ', character]).collect();
+        for message in
+            [input.clone(), format!("{header}."), format!("{header}=.{claims}"), format!("{spaced}.{claims}")]
+        {
+            let bytes = Uint8Array::from(message.as_bytes());
+            let buffer = bytes.buffer();
+            let view = js_sys::DataView::new(&buffer, 0, bytes.length() as usize);
+            let given: [JsValue; 4] = [bytes.clone().into(), buffer.into(), view.into(), Array::from(&bytes).into()];
+            for given in &given {
+                let refused = failure(message_signature(given)).await;
+                assert_eq!(text(&refused, "code"), "invalid-argument", "{message}");
+                assert!(text(&refused, "message").contains("getDPoPToken"), "{}", describe(&refused));
+            }
+        }
+        for message in
+            [header.to_owned(), claims.to_owned(), format!("x{input}"), format!(".{input}"), "a.b".to_owned()]
+        {
+            let signed = settled(message_signature(&Uint8Array::from(message.as_bytes()))).await;
+            assert!(signed.is_ok(), "{message}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ use super::built_ins::{record, set, to_vec};
 use super::signal::Abort;
 use crate::argument::{Argument, Text};
 use crate::config::{OPTIONS, SessionArguments};
-use crate::dpop::ProofArguments;
+use crate::dpop::{ProofArguments, is_proof_header};
 use crate::error::{Class, Code, Error};
 use crate::json::{Json, Parsed, integer_literal};
 use crate::time::UnixMillis;
@@ -119,17 +119,26 @@ pub(super) fn proof_arguments(
 }
 
 /// A copy of the message of `messageSignature`.
+///
+/// # Errors
+/// `invalid-argument` for what is not bytes, and for what a proof signs: a page that signs what others write must not make proofs of
+/// it.
 pub(super) fn message(value: &JsValue) -> Result<Uint8Array, Failure> {
-    if let Some(bytes) = buffer_copy("message", value)? {
-        return Ok(bytes);
+    let message = match buffer_copy("message", value)? {
+        Some(bytes) => bytes,
+        None if is_array(value) => bytes_of_array(value.unchecked_ref())?,
+        None => {
+            let got = argument("message", value, &[])?.kind();
+            let expected = "an ArrayBuffer, a view such as Uint8Array, or an array of bytes";
+            let hint = if value.is_string() { " (encode text with new TextEncoder().encode(text))" } else { "" };
+            return Err(Error::invalid_argument(&["\"message\" must be ", expected, ", got ", got, hint]).into());
+        }
+    };
+    let header_length = u32::try_from(message.index_of(b'.', 0)).unwrap_or(0);
+    if is_proof_header(&to_vec(&message.subarray(0, header_length))) {
+        return Err(Error::invalid_argument(&["\"message\" would be a DPoP proof: getDPoPToken makes proofs"]).into());
     }
-    if is_array(value) {
-        return bytes_of_array(value.unchecked_ref());
-    }
-    let got = argument("message", value, &[])?.kind();
-    let expected = "an ArrayBuffer, a view such as Uint8Array, or an array of bytes";
-    let hint = if value.is_string() { " (encode text with new TextEncoder().encode(text))" } else { "" };
-    Err(Error::invalid_argument(&["\"message\" must be ", expected, ", got ", got, hint]).into())
+    Ok(message)
 }
 
 /// What `getExpiries` resolves to.
