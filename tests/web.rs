@@ -21,7 +21,8 @@ export function serve(reply) {
   requests = []
   globalThis.fetch = async (url, init) => {
     const headers = Object.fromEntries(new Headers(init.headers))
-    const request = { url, method: init.method ?? 'GET', body: init.body, headers, signal: init.signal }
+    const { body, signal, redirect } = init
+    const request = { url, method: init.method ?? 'GET', body, headers, signal, redirect }
     requests.push(request)
     if (reply === undefined) return realFetch(url, init)
     return reply(request, requests.length)
@@ -684,4 +685,6 @@ async fn redirects_are_not_followed_and_are_no_type_error_elsewhere() {
     serve(&post(js("() => Response.redirect('https://elsewhere.example.com/')").unchecked_ref()).into());
     let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
     assert_eq!(text(&failure, "code"), "invalid-response");
+    // workerd throws a TypeError for 'error'.
+    assert_eq!(text(&received().pop(), "redirect"), "manual");
 }

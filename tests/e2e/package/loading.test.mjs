@@ -24,7 +24,7 @@ for (const engine of chosenEngines()) {
       await unpacked.remove()
       world = await startWorld(engine, {
         routes: { '/module.html': moduleScript },
-        mounts: { '/untyped.bin': join(directory, 'untyped.bin') },
+        mounts: { '/untyped.bin': join(directory, 'untyped.bin'), '/alone/index.js': 'index.js' },
       })
       const { approovHost, approovSiteKey, keys, api } = world.settings
       visit = { api, session: { approovHost, approovSiteKey, ...keys.hcaptcha }, result: { hcaptchaToken: PASSED } }
@@ -131,8 +131,8 @@ for (const engine of chosenEngines()) {
 
       for (const [what, make, code, message] of [
         ['of a kind that is none of these', () => 7, 'invalid-argument', /"wasm" must be/],
-        ['that names a page', () => '/blank.html', 'load-failed', /is a page, not WebAssembly/],
-        ['that names nothing', () => '/nothing.wasm', 'load-failed', /404/],
+        ['that names a page', () => '/blank.html', 'load-failed', /a page, not WebAssembly$/],
+        ['that names nothing', () => '/nothing.wasm', 'load-failed', /status 404$/],
         ['that is broken', () => new Uint8Array([0, 97, 115, 109, 9, 9, 9, 9]), 'load-failed', /could not be loaded/],
         ['that is a rejected promise', () => Promise.reject(new Error('no network')), 'load-failed', /no network/],
       ]) {
@@ -184,6 +184,16 @@ for (const engine of chosenEngines()) {
         assert.match(outcome.token, TOKEN)
         assert.ok(!world.site.requests.slice(begin).some((request) => request.includes('approov_bg.wasm')))
       })
+    })
+
+    test('where a bundler left the WebAssembly out, the message names the ways', async () => {
+      await world.freshPage()
+      const { code, message } = await world.run(async (visit) => {
+        const { Approov } = await import('/alone/index.js')
+        return Approov.initializeSession(visit.session).catch(({ code, message }) => ({ code, message }))
+      }, visit)
+      assert.equal(code, 'load-failed')
+      assert.match(message, /\/alone\/approov_bg\.wasm: status 404; .*"wasm".* approov-web-sdk\/approov\.js$/)
     })
 
     for (const name of ['WebAssembly', 'fetch', 'crypto']) {
