@@ -451,7 +451,7 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
     ] {
         let config = dev_config(|config| {
             config.trusted_proxies = proxies.clone();
-            config.public_url = Some("https://public.example/web".parse().unwrap());
+            config.public_urls = ["https://other.example", "https://public.example/web"].map(public_url).to_vec();
         });
         let service = service(config.await).await;
         let mut browser = Browser::default();
@@ -467,7 +467,10 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
             dev::SITE_KEY,
             sim::HCAPTCHA_SITE_KEY
         );
-        let request = Request::post("/attest").header("dpop", proof).header("x-forwarded-for", forwarded.as_bytes());
+        let request = Request::post("/attest")
+            .header("host", "internal:1")
+            .header("dpop", proof)
+            .header("x-forwarded-for", forwarded.as_bytes());
         let response = send(&service, request.body(Body::from(body)).unwrap()).await;
         let (_, claims) = decode(&response.token());
         assert_eq!(claims["ip"], ip, "{proxies:?} {forwarded}");

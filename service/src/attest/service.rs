@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
+use approov_verify::uri::HttpUri;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -34,14 +35,14 @@ pub struct Service {
     requests: AtomicU64,
     /// How far the service's clock is off, milliseconds: not zero in tests of clients only.
     pub clock_offset: Arc<AtomicI64>,
-    /// Whether requests come over TLS: decides the scheme of the URL that proofs are about.
-    pub over_tls: bool,
 }
 
 /// A configuration in force.
 pub struct ActiveConfig {
     /// The configuration.
     pub config: Config,
+    /// The URLs of `/attest` as browsers see them: one of these is what a proof is about.
+    pub attest_urls: Vec<HttpUri>,
     keys: BTreeMap<String, AccountKeys>,
     nonce: NonceKey,
     /// The nonce key before the last reload: nonces that browsers hold stay good.
@@ -68,13 +69,7 @@ impl Service {
     ///
     /// # Errors
     /// When keys cannot be derived.
-    pub fn new(
-        config: Config,
-        store: AnyStore,
-        checks: CheckClient,
-        log: Log,
-        over_tls: bool,
-    ) -> Result<Self, CryptoError> {
+    pub fn new(config: Config, store: AnyStore, checks: CheckClient, log: Log) -> Result<Self, CryptoError> {
         let active = ActiveConfig::new(config, None)?;
         Ok(Self {
             active: RwLock::new(Arc::new(active)),
@@ -85,7 +80,6 @@ impl Service {
             id_prefix: random()?,
             requests: AtomicU64::new(0),
             log,
-            over_tls,
         })
     }
 
@@ -135,7 +129,8 @@ impl ActiveConfig {
             (None, Some(account)) => NonceKey::derive(&account.secret)?,
             (None, None) => NonceKey::derive(&Secret::from_bytes(random::<32>()?.to_vec()))?,
         };
-        Ok(Self { config, keys, nonce, previous_nonce, said: Said::default() })
+        let attest_urls = config.public_urls.iter().map(|url| url.attest().clone()).collect();
+        Ok(Self { config, attest_urls, keys, nonce, previous_nonce, said: Said::default() })
     }
 
     /// The keys of an account of this configuration.
