@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use approov_listener::pressure::Pressure;
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use approov_verify::uri::HttpUri;
@@ -30,6 +31,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// Log lines.
     pub log: Log,
+    /// How close the process is to its bounds.
+    pub pressure: Arc<Pressure>,
     /// The first part of every request's id, different in each process; then a count.
     id_prefix: [u8; 4],
     requests: AtomicU64,
@@ -80,6 +83,7 @@ impl Service {
             id_prefix: random()?,
             requests: AtomicU64::new(0),
             log,
+            pressure: Arc::default(),
         })
     }
 

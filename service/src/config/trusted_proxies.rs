@@ -32,6 +32,11 @@ impl TrustedProxies {
         }
     }
 
+    /// Whether a peer may be one of them: by a count alone, everybody may.
+    pub fn may_be(&self, peer: IpAddr) -> bool {
+        self.contains(peer) || matches!(self, Self::Count(_))
+    }
+
     pub(super) fn read(source: &Source<'_>, value: Option<Spanned<DeValue<'_>>>) -> Read<Self> {
         const EXPECTED: &str =
             "trusted_proxies must be a list of addresses and networks such as [\"10.0.0.0/8\", \"2001:db8::1\"]";

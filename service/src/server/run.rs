@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use approov_listener::limits::{Limits, Timeouts};
+use approov_listener::limits::{Limits, raise_open_files};
 use approov_listener::service::HttpService;
 use approov_listener::{Listener, shutdown};
 use approov_verify::secret::Secret;
@@ -252,6 +252,7 @@ async fn serve(
     app: impl HttpService,
     stop: watch::Receiver<bool>,
 ) -> Result<(), String> {
+    tokio::spawn(Arc::clone(&service.pressure).measure());
     listener(socket, identity, &service).serve(app, stop).await.map_err(|error| error.to_string())
 }
 
@@ -259,13 +260,35 @@ async fn serve(
 pub fn listener(
     socket: TcpListener,
     identity: Option<watch::Receiver<Arc<ServerConfig>>>,
-    service: &Service,
+    service: &Arc<Service>,
 ) -> Listener {
+    let trusting = Arc::clone(service);
     Listener {
         socket,
         identity,
-        limits: Limits { connections: service.active().config.limits.connections, timeouts: Timeouts::default() },
+        limits: limits(service),
+        // Connections of proxies carry many clients.
+        is_trusted: Arc::new(move |peer| trusting.active().config.trusted_proxies.may_be(peer)),
+        pressure: Arc::clone(&service.pressure),
         log: service.log.clone(),
         metrics: Arc::clone(&service.metrics.listener),
     }
+}
+
+/// The configured limits, as far as this process may open as many files.
+fn limits(service: &Service) -> Limits {
+    let configured = service.active().config.limits.connections;
+    let possible = match raise_open_files() {
+        Ok(possible) => possible,
+        Err(error) => {
+            service.log.event("limits", &format!("the number of open files cannot be raised: {error}"));
+            None
+        }
+    };
+    let connections = possible.map_or(configured, |possible| possible.min(configured));
+    if connections < configured {
+        let why = "more would leave this process without open files (RLIMIT_NOFILE); raise its hard limit, or lower";
+        service.log.event("limits", &format!("at most {connections} connections: {why} limits.connections"));
+    }
+    Limits { connections, ..Limits::default() }
 }
