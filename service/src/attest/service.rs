@@ -154,13 +154,6 @@ impl ActiveConfig {
     pub fn check_nonce(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
         self.nonce.check(nonce, now).or_else(|| self.previous_nonce.as_ref().and_then(|key| key.check(nonce, now)))
     }
-
-    /// Whether any account serves pages of this origin. The preflight request names no account, so
-    /// this decides about cross-origin headers; the account's own list decides about the request.
-    pub fn any_account_allows(&self, origin: &str) -> bool {
-        self.config.accounts.is_empty()
-            || self.config.accounts.values().any(|account| account.allowed_origins.allows(Some(origin)))
-    }
 }
 
 impl AccountKeys {

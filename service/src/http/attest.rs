@@ -27,7 +27,7 @@ pub(super) async fn attest(context: &RequestContext<'_>, request: Request) -> Re
     let needs_nonce = matches!(*request.method(), Method::GET | Method::POST);
     let entropy = if needs_nonce { RequestEntropy::draw().ok() } else { None };
     let mut response = match (request.method(), entropy) {
-        (&Method::OPTIONS, _) => cors::preflight(context),
+        (&Method::OPTIONS, _) => cors::preflight(&request),
         (&Method::GET, Some(entropy)) => nonce_request(context, &request, entropy),
         (&Method::POST, Some(entropy)) => attest_request(context, request, entropy).await,
         (&Method::GET | &Method::POST, None) => {

@@ -42,6 +42,8 @@ pub(super) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     let headers = response.headers_mut();
     headers.reserve(HEADER_CAPACITY);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // Details repeat what the client sent: no browser may take it for a page.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
