@@ -13,7 +13,8 @@ use crate::settings::{ConfigError, Read, Source, SpannedTable};
 use crate::token::SigningKey;
 
 use super::{
-    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, Limits, StoreAddress, TlsFiles, TrustedProxies, raw,
+    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, Limits, PublicUrl, StoreAddress, TlsFiles, TrustedProxies,
+    raw,
 };
 
 /// Reads the whole file.
@@ -26,7 +27,7 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
         listen: listen(source, raw.listen.as_ref())?,
         tls: tls(source, raw.tls_cert, raw.tls_key)?,
         store: store(source, raw.store.as_ref())?,
-        public_url: raw.public_url.as_ref().map(|text| source.http_url(text)).transpose()?,
+        public_urls: PublicUrl::read(source, &raw.public_urls, raw.public_url.as_ref())?,
         trusted_proxies: TrustedProxies::read(source, trusted_proxies)?,
         nonce_secret: raw.nonce_secret.as_ref().map(|text| source.secret_bytes(text, 32)).transpose()?,
         accounts: accounts(source, account_tables)?,
