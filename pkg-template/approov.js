@@ -6,9 +6,15 @@ import source from './wasm-source.js'
 
 /** Base of all errors of the SDK. */
 export class ApproovError extends Error {
+  /** @param {string} message @param {any} [properties] `cause` and `errors` only where there are some */
   constructor(message, properties) {
     // What the page adds to Object.prototype is none of these.
-    const { code = 'internal', retryable = false, cause, errors } = { __proto__: null, ...properties }
+    const {
+      code = 'internal',
+      retryable = false,
+      cause,
+      errors,
+    } = /** @type {any} */ ({ __proto__: null, ...properties })
     super(message, cause === undefined ? undefined : { cause })
     builtIns.set(this, 'code', code)
     builtIns.set(this, 'retryable', retryable)
@@ -64,7 +70,7 @@ export const Approov = Object.freeze({
 let instance
 /** The promise of it while it is being made. */
 let loading
-/** The compiled WebAssembly, kept for an instance after this one. */
+/** The compiled WebAssembly, kept for an instance after this one. @type {WebAssembly.Module} */
 let module
 /** What the last instance trapped with. */
 let lastTrap

@@ -13,8 +13,10 @@ const { Instance, Memory, Table } = WebAssembly ?? {}
 const uncurried = (method) => method && call.bind(method)
 const getter = (Class, name) => Class?.prototype && uncurried(getOwnPropertyDescriptor(Class.prototype, name)?.get)
 const bound = (object, name) => object?.[name]?.bind(object)
+/** The same members, without a prototype that the page could have changed. @param {object} members @returns {any} */
+const own = (members) => ({ __proto__: null, ...members })
 const set = (object, name, value) =>
-  defineProperty(object, name, { __proto__: null, value, writable: true, enumerable: true, configurable: true })
+  defineProperty(object, name, own({ value, writable: true, enumerable: true, configurable: true }))
 
 const tagOf = uncurried(prototype.toString)
 const promiseThen = uncurried(Promise.prototype.then)
@@ -74,13 +76,13 @@ export const builtIns = freeze({
 })
 
 /** A class like a built-in one, with the methods of now. */
-function own(BuiltIn) {
+function ownClass(BuiltIn) {
   if (!BuiltIn) return
   const Own = class extends BuiltIn {}
   for (let from = BuiltIn.prototype; from && from !== prototype; from = getPrototypeOf(from)) {
     for (const name of ownKeys(from)) {
       if (hasOwn(Own.prototype, name)) continue
-      defineProperty(Own.prototype, name, { __proto__: null, ...getOwnPropertyDescriptor(from, name) })
+      defineProperty(Own.prototype, name, own(getOwnPropertyDescriptor(from, name)))
     }
   }
   // Not frozen: engines are slow with typed arrays that have a frozen prototype, and the page never gets one of these.
@@ -96,11 +98,11 @@ function copyOf(builtIn) {
 }
 
 // What the glue sees in place of the globals.
-const OwnBytes = own(Uint8Array)
-const OwnView = own(DataView)
-const OwnDecoder = own(globalThis.TextDecoder)
-const OwnEncoder = own(globalThis.TextEncoder)
-const OwnRegistry = own(globalThis.FinalizationRegistry)
+const OwnBytes = ownClass(Uint8Array)
+const OwnView = ownClass(DataView)
+const OwnDecoder = ownClass(globalThis.TextDecoder)
+const OwnEncoder = ownClass(globalThis.TextEncoder)
+const OwnRegistry = ownClass(globalThis.FinalizationRegistry)
 const ownJson = copyOf(JSON)
 const ownReflect = copyOf(Reflect)
 export {
@@ -114,12 +116,12 @@ export {
 }
 
 // Of the buffer of a view, which is the whole memory, the glue reads only whether it is detached.
-defineProperty(OwnView.prototype, 'buffer', {
-  __proto__: null,
+const buffer = {
   get() {
     return { __proto__: null, detached: !bufferLength(viewedBuffer(this)) }
   },
-})
+}
+defineProperty(OwnView.prototype, 'buffer', own(buffer))
 
 /** The exports of a new instance, and `wipe`, which clears its memory. Memory and table come with the methods of now. */
 export async function makeInstance(module, imports) {
@@ -145,7 +147,7 @@ export async function makeInstance(module, imports) {
         },
       }
       made.exports[name] = memory
-      made.wipe = () => new OwnBytes(memory.buffer).fill(0)
+      made.wipe = () => new /** @type {any} */ (OwnBytes)(memory.buffer).fill(0)
     } else if (isA(value, 'WebAssembly.Table')) {
       made.exports[name] = {
         __proto__: null,

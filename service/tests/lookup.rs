@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use approov_web_service::check::{CheckError, Checked};
-use approov_web_service::config::{Config, Site};
-use approov_web_service::lookup::{Asker, Lookup};
-use approov_web_service::params::{Evidence, FreshResult};
-use approov_web_service::provider::Provider;
+use approov_verify::time::UnixTime;
+use approov_web_service::check::{
+    CheckClient, CheckContext, CheckError, Checked, FreshResult, Provider, ResultParams, Site,
+};
+use approov_web_service::config::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -31,35 +31,39 @@ fn site(provider: Provider, url: &str, more: &str) -> Site {
     Config::parse(&text, &|_| None).unwrap().accounts["a"].checks[&provider].sites["key"].clone()
 }
 
-fn result(provider: Provider) -> FreshResult {
-    let evidence = match provider {
-        Provider::Fingerprint => Evidence::Fingerprint { visitor_id: "v/1".into(), request_id: "r 1".into() },
-        _ => Evidence::Captcha { token: "tok en".into(), host: None },
-    };
-    FreshResult { provider, site: "key".into(), evidence, digest: String::new() }
+/// The parameters of a result, of whichever check service.
+fn params(provider: Provider) -> ResultParams<'static> {
+    ResultParams::read(provider.definition().params, |name| match name {
+        "fingerprintjs-visitor-id" => Some("v/1"),
+        "fingerprintjs-request-id" => Some("r 1"),
+        "hcaptcha-token" | "recaptcha-token" => Some("tok en"),
+        _ => None,
+    })
 }
 
-async fn check(lookup: &Lookup, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
-    lookup.check(&result(provider), site, Asker { client_ip: "192.0.2.7", page_host: "a.example" }).await
+async fn check(client: &CheckClient, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
+    let result = FreshResult { provider, key: "key", site, params: params(provider) };
+    let context = CheckContext { client_ip: "192.0.2.7", page_host: "a.example", now: UnixTime::now() };
+    result.check(client, context).await
 }
 
-/// A server that answers each request with `answer` and keeps what it was asked; it counts connections.
+/// A server that responds to each request with `response` and keeps what it was asked; it counts connections.
 struct Server {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
     asked: tokio::sync::mpsc::UnboundedReceiver<String>,
 }
 
-async fn server(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Server {
+async fn server(response: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (connections, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
+    let (connections, response) = (Arc::new(AtomicUsize::new(0)), Arc::new(response));
     let (sender, asked) = tokio::sync::mpsc::unbounded_channel();
     let count = Arc::clone(&connections);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             count.fetch_add(1, Ordering::SeqCst);
-            let (answer, sender) = (Arc::clone(&answer), sender.clone());
+            let (response, sender) = (Arc::clone(&response), sender.clone());
             tokio::spawn(async move {
                 let mut text = String::new();
                 let mut buffer = [0; 4096];
@@ -70,9 +74,9 @@ async fn server(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static)
                     if body.len() < declared.map_or(0, |length| length.parse().unwrap()) {
                         continue;
                     }
-                    let Some(answer) = answer(&text) else { return };
+                    let Some(response) = response(&text) else { return };
                     sender.send(std::mem::take(&mut text)).unwrap();
-                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.write_all(response.as_bytes()).await.unwrap();
                 }
             });
         }
@@ -84,8 +88,8 @@ fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-fn lookup() -> Lookup {
-    Lookup::new(Duration::from_secs(2)).unwrap()
+fn lookup() -> CheckClient {
+    CheckClient::new(Duration::from_secs(2)).unwrap()
 }
 
 #[tokio::test]
@@ -111,7 +115,7 @@ async fn captchas_are_asked_with_the_documented_fields_over_one_connection() {
 #[tokio::test]
 async fn fingerprint_is_asked_for_the_visit_and_for_bots_only_when_needed() {
     let mut server = server(|asked| {
-        let now = approov_web_service::time::Moment::now().as_millis();
+        let now = UnixTime::now().as_millis();
         Some(http(
             "200 OK",
             &if asked.starts_with("GET /v3/events/") {
@@ -159,19 +163,19 @@ async fn a_refused_connection_is_tried_once_more() {
 }
 
 #[tokio::test]
-async fn an_answer_is_never_asked_for_again() {
-    for (answer, error) in [
-        (Some("500 Internal Server Error"), "hCaptcha answered with status 500"),
-        (Some("429 Too Many Requests"), "hCaptcha answered with status 429"),
-        (Some("302 Found\r\nlocation: http://127.0.0.1:9/"), "hCaptcha answered with status 302"),
-        // It went away after it was asked: whether the result is used up cannot be told.
+async fn a_response_is_never_requested_again() {
+    for (response, error) in [
+        (Some("500 Internal Server Error"), "hCaptcha responded with status 500"),
+        (Some("429 Too Many Requests"), "hCaptcha responded with status 429"),
+        (Some("302 Found\r\nlocation: http://127.0.0.1:9/"), "hCaptcha responded with status 302"),
+        // The server closed after the request: whether the result is used up is not known.
         (None, "hCaptcha could not be asked"),
     ] {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
         let server = server(move |_| {
             count.fetch_add(1, Ordering::SeqCst);
-            answer.map(|answer| http(answer, "{}"))
+            response.map(|response| http(response, "{}"))
         })
         .await;
         let site = site(Provider::Hcaptcha, &format!("http://{}/", server.address), "");
@@ -181,15 +185,15 @@ async fn an_answer_is_never_asked_for_again() {
 }
 
 #[tokio::test]
-async fn long_and_late_answers_are_errors() {
+async fn long_and_late_responses_are_errors() {
     let long = server(|_| Some(http("200 OK", &" ".repeat(300_000)))).await;
     let site_of = |server: &Server| site(Provider::Recaptcha, &format!("http://{}/", server.address), "");
     let error = check(&lookup(), Provider::Recaptcha, &site_of(&long)).await.unwrap_err();
-    assert_eq!(error.0, "reCAPTCHA gave too long an answer");
+    assert_eq!(error.0, "reCAPTCHA gave too long a response");
     let late = server(|_| Some("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n".to_owned())).await;
     let begun = Instant::now();
-    let lookup = Lookup::new(Duration::from_millis(300)).unwrap();
+    let lookup = CheckClient::new(Duration::from_millis(300)).unwrap();
     let error = check(&lookup, Provider::Recaptcha, &site_of(&late)).await.unwrap_err();
-    assert_eq!(error.0, "reCAPTCHA did not answer in time");
+    assert_eq!(error.0, "reCAPTCHA did not respond in time");
     assert!(begun.elapsed() < Duration::from_secs(2));
 }

@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use approov_web_service::{dev, sim};
+use approov_web_service::dev::{self, sim};
 use support::*;
 
 /// A Redis server of its own; every start is on the same port and with an empty data set, unless it
-/// is told to keep a snapshot.
+/// is made to keep a snapshot.
 struct Redis {
     child: Option<Child>,
     port: u16,
@@ -88,15 +88,12 @@ struct Replicas {
     two: Process,
 }
 
-/// What browsers call both: they stand behind one name.
-const PUBLIC: &str = "https://web.example";
-
 impl Replicas {
     async fn start(name: &str, redis: &str) -> Self {
         let sims = simulators().await;
         let config = std::env::temp_dir().join(format!("approov-replicas-{}-{name}.toml", std::process::id()));
         let text = format!(
-            "store = \"{redis}\"\npublic_url = \"{PUBLIC}\"\n\
+            "store = \"{redis}\"\n{PUBLIC_LINE}\
              [[account]]\nsite_key = \"{}\"\nsecret = \"{SECRET}\"\n\
              [[account.api]]\ndomain = \"api.example.com\"\nallow_web = true\n\
              [[account.hcaptcha.site]]\nsite_key = \"{}\"\nsecret = \"{}\"\nrate_limit = 20\n\
@@ -131,50 +128,50 @@ impl Caller {
     async fn nonce(&mut self, replica: &Process) {
         let proof = self.browser.proof("GET", &format!("{PUBLIC}/attest"), |_| {});
         let request = self.client.get(format!("{}/attest", replica.url)).header("dpop", proof);
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), 204);
-        answer.headers()["dpop-nonce"].to_str().unwrap().clone_into(&mut self.browser.nonce);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 204);
+        response.headers()["dpop-nonce"].to_str().unwrap().clone_into(&mut self.browser.nonce);
     }
 
     fn proof(&mut self) -> String {
         self.browser.proof("POST", &format!("{PUBLIC}/attest"), |_| {})
     }
 
-    async fn attest(&mut self, replica: &Process, params: &[(&str, &str)]) -> Answer {
+    async fn attest(&mut self, replica: &Process, params: &[(&str, &str)]) -> Response {
         let proof = self.proof();
         self.attest_with(replica, params, proof).await
     }
 
-    async fn attest_with(&mut self, replica: &Process, params: &[(&str, &str)], proof: String) -> Answer {
+    async fn attest_with(&mut self, replica: &Process, params: &[(&str, &str)], proof: String) -> Response {
         self.browser.attest_at_with(&self.client, &replica.url, params, proof).await.unwrap()
     }
 
-    /// A refresh as the SDK does it: once more with the fresh nonce when told so.
-    async fn refresh(&mut self, replica: &Process) -> Answer {
-        let answer = self.attest(replica, &REFRESH).await;
-        if answer.status == 401 && answer.codes() == ["aprv-invalid-nonce"] {
+    /// A refresh as the SDK does it: once more with the fresh nonce when the service wants it.
+    async fn refresh(&mut self, replica: &Process) -> Response {
+        let response = self.attest(replica, &REFRESH).await;
+        if response.status == 401 && response.codes() == ["aprv-invalid-nonce"] {
             return self.attest(replica, &REFRESH).await;
         }
-        answer
+        response
     }
 }
 
 #[tokio::test]
-async fn any_replica_answers_any_request_and_a_replay_nowhere() {
+async fn any_replica_serves_any_request_and_a_replay_nowhere() {
     let Some(redis) = Redis::new("any") else { return };
     let replicas = Replicas::start("any", &redis.url()).await;
     let mut caller = Caller::new();
     caller.nonce(&replicas.one).await;
     let proof = caller.proof();
-    let answer = caller.attest_with(&replicas.two, &with_hcaptcha("sim-pass-any"), proof.clone()).await;
-    assert!(is_trusted(&answer.token()));
+    let response = caller.attest_with(&replicas.two, &with_hcaptcha("sim-pass-any"), proof.clone()).await;
+    assert!(is_trusted(&response.token()));
     let again = caller.proof();
-    let answer = caller.attest_with(&replicas.one, &REFRESH, again.clone()).await;
-    assert!(is_trusted(&answer.token()));
+    let response = caller.attest_with(&replicas.one, &REFRESH, again.clone()).await;
+    assert!(is_trusted(&response.token()));
     for replica in [&replicas.one, &replicas.two] {
         for proof in [&proof, &again] {
-            let answer = caller.attest_with(replica, &REFRESH, proof.clone()).await;
-            assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
+            let response = caller.attest_with(replica, &REFRESH, proof.clone()).await;
+            assert_eq!((response.status.as_u16(), response.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
         }
     }
 }
@@ -190,8 +187,8 @@ async fn a_rate_limit_counts_over_all_replicas() {
         let replica = if n % 2 == 0 { &replicas.one } else { &replicas.two };
         caller.nonce(replica).await;
         let token = format!("sim-pass-rate{n}");
-        let answer = caller.attest(replica, &with_hcaptcha(&token)).await;
-        limited += u32::from(answer.status == 429);
+        let response = caller.attest(replica, &with_hcaptcha(&token)).await;
+        limited += u32::from(response.status == 429);
     }
     assert!((1..=21).contains(&limited), "{limited} of 41 were limited");
 }
@@ -203,8 +200,8 @@ async fn without_redis_requests_are_refused_and_with_it_again_served() {
     let mut caller = Caller::new();
     caller.nonce(&replicas.one).await;
     let first = caller.proof();
-    let answer = caller.attest_with(&replicas.one, &with_hcaptcha("sim-pass-away"), first.clone()).await;
-    assert_eq!(answer.status, 200);
+    let response = caller.attest_with(&replicas.one, &with_hcaptcha("sim-pass-away"), first.clone()).await;
+    assert_eq!(response.status, 200);
     let used = caller.proof();
     assert_eq!(caller.attest_with(&replicas.two, &REFRESH, used.clone()).await.status, 200);
 
@@ -213,10 +210,10 @@ async fn without_redis_requests_are_refused_and_with_it_again_served() {
     for replica in [&replicas.one, &replicas.two] {
         for proof in [&first, &used, &unused] {
             let begun = Instant::now();
-            let answer = caller.attest_with(replica, &REFRESH, proof.clone()).await;
-            assert_eq!((answer.status.as_u16(), answer.codes()), (503, vec!["aprv-unavailable".to_owned()]));
-            assert_eq!(answer.header("retry-after"), "1");
-            assert!(begun.elapsed() < Duration::from_secs(5), "a store that is away costs little time");
+            let response = caller.attest_with(replica, &REFRESH, proof.clone()).await;
+            assert_eq!((response.status.as_u16(), response.codes()), (503, vec!["aprv-unavailable".to_owned()]));
+            assert_eq!(response.header("retry-after"), "1");
+            assert!(begun.elapsed() < Duration::from_secs(5), "an unavailable store costs little time");
         }
         let ready = caller.client.get(format!("{}/readyz", replica.url)).send().await.unwrap();
         assert_eq!(ready.status(), 503);
@@ -227,8 +224,8 @@ async fn without_redis_requests_are_refused_and_with_it_again_served() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     for replica in [&replicas.one, &replicas.two] {
         for proof in [&first, &used, &unused] {
-            let answer = caller.attest_with(replica, &REFRESH, proof.clone()).await;
-            assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-nonce".to_owned()]));
+            let response = caller.attest_with(replica, &REFRESH, proof.clone()).await;
+            assert_eq!((response.status.as_u16(), response.codes()), (401, vec!["aprv-invalid-nonce".to_owned()]));
         }
         assert!(is_trusted(&caller.refresh(replica).await.token()));
         let ready = caller.client.get(format!("{}/readyz", replica.url)).send().await.unwrap();
@@ -267,12 +264,12 @@ async fn a_redis_restored_from_an_old_snapshot_lets_no_replay_pass() {
     redis.start();
     tokio::time::sleep(Duration::from_millis(300)).await;
     for replica in [&replicas.one, &replicas.two] {
-        let mut answer = caller.attest_with(replica, &REFRESH, used.clone()).await;
-        if answer.status == 503 {
+        let mut response = caller.attest_with(replica, &REFRESH, used.clone()).await;
+        if response.status == 503 {
             // The first request on a connection that died learns so.
             tokio::time::sleep(Duration::from_millis(300)).await;
-            answer = caller.attest_with(replica, &REFRESH, used.clone()).await;
+            response = caller.attest_with(replica, &REFRESH, used.clone()).await;
         }
-        assert_eq!(answer.codes(), ["aprv-invalid-nonce"]);
+        assert_eq!(response.codes(), ["aprv-invalid-nonce"]);
     }
 }

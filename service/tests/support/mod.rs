@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use approov_listener::service::Peer;
 use approov_verify::secret::Secret;
-use approov_web_service::config::Config;
-use approov_web_service::http::{Face, Peer};
-use approov_web_service::log::{Log, LogFormat};
-use approov_web_service::lookup::Lookup;
-use approov_web_service::service::Service;
+use approov_web_service::attest::Service;
+use approov_web_service::check::CheckClient;
+use approov_web_service::config::{Config, PublicUrl};
+use approov_web_service::dev::{self, sim};
+use approov_web_service::http::App;
 use approov_web_service::store::{AnyStore, Store as _};
-use approov_web_service::{dev, sim};
+use approov_web_service::telemetry::{Log, LogFormat};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -30,7 +31,14 @@ use tower::ServiceExt as _;
 pub const HOST: &str = "web.example:8087";
 pub const URL: &str = "http://web.example:8087/attest";
 pub const ORIGIN: &str = "https://app.example";
+/// Where browsers find a service whose file says so with [`PUBLIC_LINE`].
+pub const PUBLIC: &str = "https://web.example";
+pub const PUBLIC_LINE: &str = "public_urls = [\"https://web.example\"]\n";
 pub const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+pub fn public_url(text: &str) -> PublicUrl {
+    PublicUrl::parse(text).unwrap()
+}
 
 pub fn secret() -> Secret {
     Secret::from_base64(SECRET).unwrap()
@@ -48,6 +56,7 @@ pub async fn simulators() -> SocketAddr {
 pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
     let listen = "127.0.0.1:8087".parse().unwrap();
     let mut config = dev::config(listen, simulators().await, &[], secret()).unwrap();
+    config.public_urls = vec![public_url(&format!("http://{HOST}"))];
     change(&mut config);
     config
 }
@@ -55,21 +64,21 @@ pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
 pub async fn service(config: Config) -> Arc<Service> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).unwrap();
     let _ = store.ready().await;
-    let lookup = Lookup::new(config.limits.check).unwrap();
-    Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet), false).unwrap())
+    let lookup = CheckClient::new(config.limits.check).unwrap();
+    Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet)).unwrap())
 }
 
 pub async fn dev_service() -> Arc<Service> {
     service(dev_config(|_| {}).await).await
 }
 
-pub struct Answer {
+pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
     }
@@ -92,14 +101,14 @@ impl Answer {
     }
 }
 
-pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Answer {
-    let face = Face::new(Arc::clone(service), Router::new());
+pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Response {
+    let app = App::new(Arc::clone(service), Router::new());
     let mut request = request;
     request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
-    let response = face.oneshot(request).await.unwrap();
+    let response = app.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    Response { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
 }
 
 /// One browser session: a key, the latest nonce, the refresh token.
@@ -107,6 +116,8 @@ pub struct Browser {
     key: EcdsaKeyPair,
     pub nonce: String,
     pub refresh_token: Option<String>,
+    /// Where the service is for browsers, when that is not where it is called: what proofs are about.
+    pub public: Option<&'static str>,
     jti: u64,
 }
 
@@ -116,17 +127,23 @@ impl Default for Browser {
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             nonce: String::new(),
             refresh_token: None,
+            public: None,
             jti: 0,
         }
     }
 }
 
 impl Browser {
+    /// A session with a service that is found at [`PUBLIC`].
+    pub fn of_public() -> Self {
+        Self { public: Some(PUBLIC), ..Self::default() }
+    }
+
     /// A session that has asked for its first nonce.
     pub async fn new(service: &Arc<Service>) -> Self {
         let mut browser = Self::default();
-        let answer = browser.ask_nonce(service).await;
-        assert_eq!(answer.status, 204, "{}", answer.body);
+        let response = browser.ask_nonce(service).await;
+        assert_eq!(response.status, 204, "{}", response.body);
         browser
     }
 
@@ -160,7 +177,7 @@ impl Browser {
         self.sign(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()}), &claims)
     }
 
-    pub async fn ask_nonce(&mut self, service: &Arc<Service>) -> Answer {
+    pub async fn ask_nonce(&mut self, service: &Arc<Service>) -> Response {
         let proof = self.proof("GET", URL, |_| {});
         let request = Request::get("/attest")
             .header("host", HOST)
@@ -168,25 +185,25 @@ impl Browser {
             .header("dpop", proof)
             .body(Body::empty())
             .unwrap();
-        let answer = send(service, request).await;
-        self.keep_nonce(&answer);
-        answer
+        let response = send(service, request).await;
+        self.keep_nonce(&response);
+        response
     }
 
-    pub fn keep_nonce(&mut self, answer: &Answer) {
-        let nonce = answer.header("dpop-nonce");
+    pub fn keep_nonce(&mut self, response: &Response) {
+        let nonce = response.header("dpop-nonce");
         if !nonce.is_empty() {
             nonce.clone_into(&mut self.nonce);
         }
     }
 
     /// An attest request with these parameters, a sound proof, and the refresh token if there is one.
-    pub async fn attest(&mut self, service: &Arc<Service>, params: &[(&str, &str)]) -> Answer {
+    pub async fn attest(&mut self, service: &Arc<Service>, params: &[(&str, &str)]) -> Response {
         let proof = self.proof("POST", URL, |_| {});
         self.attest_with(service, params, proof).await
     }
 
-    pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Answer {
+    pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Response {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.extend_pairs(params);
         if let Some(token) = &self.refresh_token {
@@ -199,12 +216,12 @@ impl Browser {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Body::from(form.finish()))
             .unwrap();
-        let answer = send(service, request).await;
-        self.keep_nonce(&answer);
-        if answer.status == 200 {
-            self.refresh_token = Some(answer.json()["refresh-token"].as_str().unwrap().to_owned());
+        let response = send(service, request).await;
+        self.keep_nonce(&response);
+        if response.status == 200 {
+            self.refresh_token = Some(response.json()["refresh-token"].as_str().unwrap().to_owned());
         }
-        answer
+        response
     }
 }
 
@@ -312,10 +329,16 @@ impl Process {
 
     /// Waits for a log line that `matches`; all lines so far count.
     pub fn wait_for_log(&mut self, matches: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_logs(1, matches).remove(0)
+    }
+
+    /// Waits for so many log lines that match.
+    pub fn wait_for_logs(&mut self, count: usize, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         loop {
-            let found = self.seen.iter().filter_map(|line| serde_json::from_str(line).ok()).find(&matches);
-            if let Some(found) = found {
+            let lines = self.seen.iter().filter_map(|line| serde_json::from_str(line).ok());
+            let found: Vec<Value> = lines.filter(&matches).take(count).collect();
+            if found.len() == count {
                 return found;
             }
             let left = deadline.saturating_duration_since(std::time::Instant::now());
@@ -361,18 +384,17 @@ impl Drop for Process {
 
 /// The same session over a connection.
 impl Browser {
-    async fn over(&mut self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
+    async fn over(&mut self, request: reqwest::RequestBuilder) -> Result<Response, reqwest::Error> {
         let response = request.header("origin", ORIGIN).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let answer = Answer { status, headers, body: response.text().await? };
-        self.keep_nonce(&answer);
-        Ok(answer)
+        let response = Response { status, headers, body: response.text().await? };
+        self.keep_nonce(&response);
+        Ok(response)
     }
 
-    pub async fn ask_nonce_at(&mut self, client: &reqwest::Client, base: &str) -> Result<Answer, reqwest::Error> {
-        let url = format!("{base}/attest");
-        let proof = self.proof("GET", &url, |_| {});
-        self.over(client.get(url).header("dpop", proof)).await
+    pub async fn ask_nonce_at(&mut self, client: &reqwest::Client, base: &str) -> Result<Response, reqwest::Error> {
+        let proof = self.proof("GET", &format!("{}/attest", self.public.unwrap_or(base)), |_| {});
+        self.over(client.get(format!("{base}/attest")).header("dpop", proof)).await
     }
 
     pub async fn attest_at(
@@ -380,8 +402,8 @@ impl Browser {
         client: &reqwest::Client,
         base: &str,
         params: &[(&str, &str)],
-    ) -> Result<Answer, reqwest::Error> {
-        let proof = self.proof("POST", &format!("{base}/attest"), |_| {});
+    ) -> Result<Response, reqwest::Error> {
+        let proof = self.proof("POST", &format!("{}/attest", self.public.unwrap_or(base)), |_| {});
         self.attest_at_with(client, base, params, proof).await
     }
 
@@ -391,16 +413,16 @@ impl Browser {
         base: &str,
         params: &[(&str, &str)],
         proof: String,
-    ) -> Result<Answer, reqwest::Error> {
+    ) -> Result<Response, reqwest::Error> {
         let mut form = params.to_vec();
         let refresh = self.refresh_token.clone();
         if let Some(token) = &refresh {
             form.push(("refresh-token", token));
         }
-        let answer = self.over(client.post(format!("{base}/attest")).header("dpop", proof).form(&form)).await?;
-        if answer.status == 200 {
-            self.refresh_token = Some(answer.json()["refresh-token"].as_str().unwrap().to_owned());
+        let response = self.over(client.post(format!("{base}/attest")).header("dpop", proof).form(&form)).await?;
+        if response.status == 200 {
+            self.refresh_token = Some(response.json()["refresh-token"].as_str().unwrap().to_owned());
         }
-        Ok(answer)
+        Ok(response)
     }
 }

@@ -22,7 +22,7 @@ export async function unpackTarball() {
  * Starts the servers, and a site that has the package's `approov.js` at its root, the whole package under `/package/` and
  * the test pages.
  *
- * @param {{serviceArgs?: string[], routes?: object, headers?: object, mounts?: Record<string, string>}} [options] `routes` and
+ * @param {{serviceArgs?: string[], routes?: Record<string, (request: any) => any>, headers?: object, mounts?: Record<string, string>}} [options] `routes` and
  *   `headers` are the site's; `mounts` gives files of the package, or others by their whole path, a URL
  */
 export async function startServers({ serviceArgs = [], routes = {}, headers = {}, mounts = {} } = {}) {
@@ -72,7 +72,12 @@ function settingsOf(account, apiUrl) {
   }
 }
 
-/** Servers and a browser that shows an empty page of the site. */
+/**
+ * Servers and a browser that shows an empty page of the site.
+ *
+ * @param {keyof typeof import('./engines.mjs').ENGINES} engine
+ * @param {Parameters<typeof startServers>[0] & Parameters<typeof openBrowser>[1]} [options]
+ */
 export async function startWorld(engine, options = {}) {
   const servers = await startServers(options)
   try {
