@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -19,6 +19,9 @@ const KIND = {
   'jwe.example': { alg: 'HS256', encrypted: true },
   'both.example': { alg: 'ES256', kid: 'es-1', encrypted: true },
 }
+
+// Where browsers find the service, as its file says: what proofs are about.
+const PUBLIC = 'https://web.example.com'
 
 let directory, simulators, service, account
 const tokens = { pass: {}, fail: {} }
@@ -46,6 +49,7 @@ before(async () => {
       'rs-1': configure(file, 'keyset', '-getPublic', 'rs-1'),
     },
   }
+  writeFileSync(file, `public_urls = ["${PUBLIC}"]\n${readFileSync(file, 'utf8')}`)
   service = await start('--config', file)
 })
 
@@ -60,14 +64,18 @@ async function session() {
   const { publicKey, privateKey } = await jose.generateKeyPair('ES256', { extractable: true })
   const { kty, crv, x, y } = await jose.exportJWK(publicKey)
   const jwk = { kty, crv, x, y }
-  const url = `${service.url}/attest`
+  const htu = `${PUBLIC}/attest`
   let nonce
   const call = async (method, params) => {
-    const proof = await new jose.SignJWT({ htm: method, htu: url, jti: randomUUID(), ...(nonce && { nonce }) })
+    const proof = await new jose.SignJWT({ htm: method, htu, jti: randomUUID(), ...(nonce && { nonce }) })
       .setProtectedHeader({ typ: 'dpop+jwt', alg: 'ES256', jwk })
       .setIssuedAt()
       .sign(privateKey)
-    const response = await fetch(url, { method, headers: { DPoP: proof }, body: params && new URLSearchParams(params) })
+    const response = await fetch(`${service.url}/attest`, {
+      method,
+      headers: { DPoP: proof },
+      body: params && new URLSearchParams(params),
+    })
     nonce = response.headers.get('DPoP-Nonce')
     return response
   }

@@ -64,6 +64,7 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
         )
     };
     let text = [
+        format!("public_urls = [\"http://{HOST}\"]\n"),
         account("full", ""),
         sites(false, 0),
         account("strict", ""),

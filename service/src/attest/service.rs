@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use approov_listener::pressure::Pressure;
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
+use approov_verify::uri::HttpUri;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -16,7 +17,7 @@ use crate::config::{Account, Api, Config};
 use crate::crypto::{CryptoError, random};
 use crate::session::{NonceKey, NonceStamp, RefreshKey};
 use crate::store::AnyStore;
-use crate::telemetry::{Log, Metrics};
+use crate::telemetry::{Log, Metrics, Said};
 use crate::token::Signer;
 
 /// Everything that a request needs.
@@ -37,18 +38,20 @@ pub struct Service {
     requests: AtomicU64,
     /// How far the service's clock is off, milliseconds: not zero in tests of clients only.
     pub clock_offset: Arc<AtomicI64>,
-    /// Whether requests come over TLS: decides the scheme of the URL that proofs are about.
-    pub over_tls: bool,
 }
 
 /// A configuration in force.
 pub struct ActiveConfig {
     /// The configuration.
     pub config: Config,
+    /// The URLs of `/attest` as browsers see them: one of these is what a proof is about.
+    pub attest_urls: Vec<HttpUri>,
     keys: BTreeMap<String, AccountKeys>,
     nonce: NonceKey,
     /// The nonce key before the last reload: nonces that browsers hold stay good.
     previous_nonce: Option<NonceKey>,
+    /// What the log says once while it is in force.
+    pub said: Said,
 }
 
 /// Keys of one account.
@@ -69,13 +72,7 @@ impl Service {
     ///
     /// # Errors
     /// When keys cannot be derived.
-    pub fn new(
-        config: Config,
-        store: AnyStore,
-        checks: CheckClient,
-        log: Log,
-        over_tls: bool,
-    ) -> Result<Self, CryptoError> {
+    pub fn new(config: Config, store: AnyStore, checks: CheckClient, log: Log) -> Result<Self, CryptoError> {
         let active = ActiveConfig::new(config, None)?;
         Ok(Self {
             active: RwLock::new(Arc::new(active)),
@@ -87,7 +84,6 @@ impl Service {
             requests: AtomicU64::new(0),
             log,
             pressure: Arc::default(),
-            over_tls,
         })
     }
 
@@ -137,7 +133,8 @@ impl ActiveConfig {
             (None, Some(account)) => NonceKey::derive(&account.secret)?,
             (None, None) => NonceKey::derive(&Secret::from_bytes(random::<32>()?.to_vec()))?,
         };
-        Ok(Self { config, keys, nonce, previous_nonce })
+        let attest_urls = config.public_urls.iter().map(|url| url.attest().clone()).collect();
+        Ok(Self { config, attest_urls, keys, nonce, previous_nonce, said: Said::default() })
     }
 
     /// The keys of an account of this configuration.
@@ -156,13 +153,6 @@ impl ActiveConfig {
     /// When a nonce was issued, if it is the service's and good at `now`.
     pub fn check_nonce(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
         self.nonce.check(nonce, now).or_else(|| self.previous_nonce.as_ref().and_then(|key| key.check(nonce, now)))
-    }
-
-    /// Whether any account serves pages of this origin. The preflight request names no account, so
-    /// this decides about cross-origin headers; the account's own list decides about the request.
-    pub fn any_account_allows(&self, origin: &str) -> bool {
-        self.config.accounts.is_empty()
-            || self.config.accounts.values().any(|account| account.allowed_origins.allows(Some(origin)))
     }
 }
 

@@ -2,8 +2,11 @@
 //! that still has to be validated.
 
 mod allowed_origins;
+mod certificate;
+mod public_urls;
 mod raw;
 mod reader;
+mod trusted_proxies;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +14,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use approov_verify::secret::Secret;
-use url::Url;
 
 use crate::check::{Check, Provider, Site};
 use crate::settings::Source;
@@ -19,6 +21,9 @@ use crate::token::SigningKey;
 
 pub use crate::settings::ConfigError;
 pub use allowed_origins::AllowedOrigins;
+pub use certificate::Certificate;
+pub use public_urls::PublicUrl;
+pub use trusted_proxies::TrustedProxies;
 
 /// Where the service listens when the configuration does not say.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
@@ -32,10 +37,10 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Where replays and rates are remembered.
     pub store: StoreAddress,
-    /// The service's URL as browsers see it, when a proxy in front changes it.
-    pub public_url: Option<Url>,
-    /// How many proxies in front append to `X-Forwarded-For`. 0: the peer address is the client's.
-    pub trusted_proxies: usize,
+    /// Where browsers find the service: what proofs are about.
+    pub public_urls: Vec<PublicUrl>,
+    /// The proxies in front, which say where requests come from.
+    pub trusted_proxies: TrustedProxies,
     /// Bounds on what clients may use.
     pub limits: Limits,
     /// The accounts, by site key.
