@@ -13,7 +13,7 @@ import { startWorld } from '../harness/world.mjs'
 
 const run = promisify(execFile)
 
-// The certificate is made for the test: only Chromium can be told by a flag to take it.
+// The certificate is made for the test: only Chromium has a flag to accept it.
 for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
   describe('a hosted service in Chromium', () => {
     test('an account made by the command line alone gives a browser a token over https', async (context) => {

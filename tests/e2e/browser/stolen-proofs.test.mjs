@@ -6,7 +6,7 @@ import { chosenEngines, ENGINES } from '../harness/engines.mjs'
 import { startWorld } from '../harness/world.mjs'
 
 for (const engine of chosenEngines()) {
-  describe(`proofs in ${ENGINES[engine].title}`, () => {
+  describe(`stolen proofs in ${ENGINES[engine].title}`, () => {
     let world
     before(async () => {
       world = await startWorld(engine)

@@ -8,6 +8,7 @@ import { after, before, describe, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 
+import { HANG } from '../harness/wait.mjs'
 import { unpackTarball } from '../harness/world.mjs'
 
 const SCRIPTS = ['approov.js', 'index.js', 'lite.js']
@@ -149,7 +150,7 @@ describe('the npm package', () => {
         const added = Reflect.ownKeys(globalThis).filter((key) => !before.has(key))
         console.log(JSON.stringify({ exported: Object.keys(sdk).sort(), added, active: process.getActiveResourcesInfo().filter((kind) => !/Pipe|TTY|FSReq|CloseReq/.test(kind)) }))`
       const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], {
-        timeout: 10_000,
+        timeout: HANG,
       })
       assert.deepEqual(JSON.parse(stdout), {
         exported: ['Approov', 'ApproovError', 'ApproovFetchError', 'ApproovServiceError', 'ApproovSessionError'],

@@ -8,6 +8,7 @@ import { after, before, describe, test } from 'node:test'
 
 import { serveSite, startProtectedApi } from '../../../www-demo/stack.mjs'
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
+import { HANG } from '../harness/wait.mjs'
 import { startWorld } from '../harness/world.mjs'
 
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/
@@ -34,17 +35,17 @@ const MODULES = {
       const responses = await Promise.all([module.callApi(apiUrl), module.callApi(apiUrl)])
       return Promise.all(responses.map(async (response) => [response.status, (await response.json()).proof.accepted]))
     },
-    check: (answers) =>
-      assert.deepEqual(answers, [
+    check: (outcome) =>
+      assert.deepEqual(outcome, [
         [200, true],
         [200, true],
       ]),
   },
   'order.js': {
     use: async ({ written }) =>
-      written.map(([status, answer]) => [status, answer.proof.accepted, Boolean(answer.proof.msgs)]),
-    check: (answers) =>
-      assert.deepEqual(answers, [
+      written.map(([status, body]) => [status, body.proof.accepted, Boolean(body.proof.msgs)]),
+    check: (outcome) =>
+      assert.deepEqual(outcome, [
         [200, true, false],
         [200, true, true],
       ]),
@@ -54,7 +55,7 @@ const MODULES = {
       const response = await module.signedCall(apiUrl, 'this text is signed')
       return [response.status, Boolean((await response.json()).proof.msgs)]
     },
-    check: (answer) => assert.deepEqual(answer, [200, true]),
+    check: (outcome) => assert.deepEqual(outcome, [200, true]),
   },
   'account.js': {
     use: async ({ module }) =>
@@ -196,7 +197,7 @@ for (const engine of chosenEngines()) {
       test(`${name} shows what it is for`, async () => {
         await world.webdriver.get(`${site.url}/${name}`)
         const value = () => world.webdriver.executeScript('return document.querySelector("output").value')
-        await world.webdriver.wait(async () => Boolean(await value()), 20_000)
+        await world.webdriver.wait(async () => Boolean(await value()), HANG)
         assert.match(await value(), shown)
       })
     }
@@ -209,10 +210,7 @@ for (const engine of chosenEngines()) {
         `${await readFile(join(world.packagePath, 'approov.js'), 'utf8')}\n// changed`,
       )
       await world.webdriver.get(`${site.url}/changed.html`)
-      await world.webdriver.wait(
-        () => world.webdriver.executeScript('return document.readyState === "complete"'),
-        20_000,
-      )
+      await world.webdriver.wait(() => world.webdriver.executeScript('return document.readyState === "complete"'), HANG)
       assert.equal(await world.webdriver.executeScript('return document.querySelector("output").value'), '')
     })
 
