@@ -22,6 +22,9 @@ pub const SITE_KEY: &str = "dev-approov-site-key";
 pub const APIS: [&str; 4] = ["localhost", "127.0.0.1", "api.example.com", "shapes.approov.io"];
 /// A captcha score below this fails; a bot probability above it too.
 const THRESHOLD: f64 = 0.5;
+/// How old an identification may be. More than a real account's two seconds: a developer stops in a debugger between the
+/// identification and `fetchToken`, and a busy machine takes its time.
+const MAX_ELAPSED_TIME: Duration = Duration::from_secs(60);
 
 /// The development configuration.
 ///
@@ -45,7 +48,7 @@ pub fn config(
     };
     let captcha =
         || Rule::Captcha { domains: Vec::new(), actions: Vec::new(), min_score: THRESHOLD, include_ip: false };
-    let fingerprint = Rule::Fingerprint { max_elapsed_time: Duration::from_secs(2), max_bot_probability: THRESHOLD };
+    let fingerprint = Rule::Fingerprint { max_elapsed_time: MAX_ELAPSED_TIME, max_bot_probability: THRESHOLD };
     let check = |key: &str, site: Site| Check { required: false, sites: BTreeMap::from([(key.to_owned(), site)]) };
     let checks = BTreeMap::from([
         (
