@@ -170,7 +170,7 @@ fn web(project: &Project, tally: &mut Tally) -> Result<()> {
             for other in ["CHROMEDRIVER", "GECKODRIVER", "SAFARIDRIVER"] {
                 command.env_remove(other);
             }
-            command.env("PATH", &path).env("WASM_BINDGEN_TEST_TIMEOUT", "60").env(variable, &driver).env(chosen, "1");
+            command.env("PATH", &path).env("WASM_BINDGEN_TEST_TIMEOUT", "600").env(variable, &driver).env(chosen, "1");
             if let Some(display) = &display {
                 command.env("DISPLAY", display.name());
             }

@@ -56,7 +56,7 @@ class Server(unittest.TestCase):
     def post(self, token, proof, body):
         request = urllib.request.Request(f"{self.address}/order?x=1", data=body, headers={"Approov-Token": token, "DPoP": proof})
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, json.load(answer), None
         except urllib.error.HTTPError as refusal:
             with refusal:
@@ -83,7 +83,7 @@ class Server(unittest.TestCase):
         session = Session()
         request = urllib.request.Request(f"{self.address}/order", data=b"", headers={"Content-Length": str((1 << 20) + 1), "Approov-Token": session.token})
         with self.assertRaises(urllib.error.HTTPError) as raised:
-            urllib.request.urlopen(request, timeout=10)
+            urllib.request.urlopen(request, timeout=120)
         self.assertEqual(raised.exception.code, 413)
         raised.exception.close()
 
