@@ -1,4 +1,4 @@
-// Measures the SDK beside its peers, in each engine in the same pages, and writes the raw rounds as JSON. Started by
+// Measures the SDK next to its peers, in each engine in the same pages, and writes the raw rounds as JSON. Started by
 // `cargo xtask bench`, which makes tables of them.
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -131,7 +131,7 @@ async function openPage({ browser, site }) {
 
 /**
  * A browser that has just started is not what a visitor has: it compiles its own code, and Firefox forgets the first two
- * preflight answers of its life.
+ * preflight responses of its life.
  */
 async function warmUp({ browser, near }) {
   await browser.run(async (url) => {

@@ -1,4 +1,4 @@
-// Sizes of the package's entries beside those of packages that do a similar job, bundled and minified by the same bundler in
+// Sizes of the package's entries next to those of packages that do a similar job, bundled and minified by the same bundler in
 // the same run. Writes JSON; `cargo xtask bench size` makes the table.
 import { readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,4 +1,4 @@
-// Whatever response comes from the service, or from something in its place: the specified error, and a session that goes on.
+// Whatever response comes from the service, or from something that took its name: the specified error, and a session that goes on.
 import assert from 'node:assert/strict'
 import { readdir, readFile } from 'node:fs/promises'
 import { beforeEach, test } from 'node:test'
@@ -63,7 +63,7 @@ test('the codes of these tests are all that the service has', async () => {
 })
 
 describeWithStub('responses of a service', ({ stub, run, advance }) => {
-  /** Each test has a session that has not asked for a token yet. */
+  /** Each test has a session without a token. */
   beforeEach(() =>
     run(async () => {
       await Approov.initializeSession(options)

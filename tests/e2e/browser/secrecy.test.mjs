@@ -122,7 +122,7 @@ for (const engine of chosenEngines()) {
             await Approov.fetchToken('api.example.com', { timeout: flow.PATIENCE })
             secrets.push(await Approov.getDPoPToken('GET', settings.apiUrl, 'n', token), token)
             await Approov.messageSignature(new Uint8Array([1]))
-            // Errors too must not tell.
+            // Errors must not reveal them either.
             const errors = [
               await flow.rejection(Approov.fetchToken('unknown.example.org', { timeout: flow.PATIENCE })),
               await flow.rejection(

@@ -11,7 +11,7 @@ import { serveSite, startProtectedApi, startService } from '../../../www-demo/st
 import { openBrowser } from './browser.mjs'
 import { until } from './wait.mjs'
 
-/** Unpacks the npm tarball into a fresh directory and returns the package's place in it. */
+/** Unpacks the npm tarball into a fresh directory and returns its path there. */
 export async function unpackTarball() {
   const tarball = process.env.APPROOV_TARBALL
   if (!tarball) throw new Error('APPROOV_TARBALL is not set: start this through cargo xtask')

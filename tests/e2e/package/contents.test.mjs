@@ -1,4 +1,4 @@
-// What is in the npm package, and how its files behave before anything is asked of them.
+// What is in the npm package, and how its files behave before any function is called.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -13,7 +13,7 @@ import { unpackTarball } from '../harness/world.mjs'
 
 const SCRIPTS = ['approov.js', 'index.js', 'lite.js']
 
-/** Fails with the place alone: the files are long. The bytes of the WebAssembly, at the end of `approov.js`, are no code. */
+/** Fails with the position alone: the files are long. The bytes of the WebAssembly, at the end of `approov.js`, are no code. */
 function lacks(file, text, patterns) {
   const [code] = text.split('function approovWasm(){')
   assert.ok(code.length > 10_000 && code.length < 40_000, `${file} has ${code.length} characters of code`)

@@ -202,7 +202,7 @@ for (const engine of chosenEngines()) {
       })
     }
 
-    test('a copied file that was changed is not run where its integrity is asked for', async () => {
+    test('a copied file that was changed is not run where its integrity is required', async () => {
       const html = await readFile(join(directory, 'integrity.html'), 'utf8')
       await writeFile(join(directory, 'changed.html'), html.replaceAll('./approov.js', './changed.js'))
       await writeFile(
