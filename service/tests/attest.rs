@@ -1,4 +1,4 @@
-//! The protocol over the router: nonce, attest, refresh, proofs, checks, cross-origin answers.
+//! The protocol over the router: nonce, attest, refresh, proofs, checks, cross-origin headers.
 
 mod support;
 
@@ -28,8 +28,8 @@ async fn each_check_service_yields_a_token_bound_to_the_key() {
     ];
     for (params, embed_key) in cases {
         let mut browser = Browser::new(&service).await;
-        let answer = browser.attest(&service, &params).await;
-        let token = answer.token();
+        let response = browser.attest(&service, &params).await;
+        let token = response.token();
         assert!(is_trusted(&token));
         let (header, claims) = decode(&token);
         assert_eq!(header, json!({"typ": "JWT", "alg": "HS256"}));
@@ -41,14 +41,14 @@ async fn each_check_service_yields_a_token_bound_to_the_key() {
         assert_eq!(claims["cnf"], json!({"jkt": thumbprint}));
         let embed = claims["embed"].as_object().unwrap();
         assert_eq!(embed.keys().collect::<Vec<_>>(), [&embed_key]);
-        let body = answer.json();
+        let body = response.json();
         assert_eq!(body["token-lifetime"], 120);
         let server_time = body["server-time"].as_u64().unwrap();
         assert_eq!(body["expiries"], json!({"session": server_time + 7_200_000, embed_key: server_time + 7_200_000}));
-        assert_eq!(answer.header("cache-control"), "no-store");
-        assert_eq!(answer.header("access-control-allow-origin"), ORIGIN);
-        assert_eq!(answer.header("access-control-expose-headers"), "DPoP-Nonce, Date, Retry-After");
-        assert!(!answer.header("date").is_empty() && !answer.header("dpop-nonce").is_empty());
+        assert_eq!(response.header("cache-control"), "no-store");
+        assert_eq!(response.header("access-control-allow-origin"), ORIGIN);
+        assert_eq!(response.header("access-control-expose-headers"), "DPoP-Nonce, Date, Retry-After");
+        assert!(!response.header("date").is_empty() && !response.header("dpop-nonce").is_empty());
     }
 }
 
@@ -95,13 +95,13 @@ async fn a_failed_check_yields_a_token_that_only_its_signature_tells_apart() {
         with_fingerprint("1620127950391.unknown"),
     ] {
         let mut browser = Browser::new(&service).await;
-        let answer = browser.attest(&service, &params).await;
-        let token = answer.token();
+        let response = browser.attest(&service, &params).await;
+        let token = response.token();
         assert!(!is_trusted(&token), "{params:?}");
         let ((header, claims), (good_header, good_claims)) = (decode(&token), decode(&good.token()));
         assert_eq!(header, good_header);
         assert_eq!(names(&claims), names(&good_claims));
-        assert_eq!(names(&answer.json()), names(&good.json()));
+        assert_eq!(names(&response.json()), names(&good.json()));
         // The session stays a failed one.
         assert!(!is_trusted(&browser.attest(&service, &REFRESH).await.token()));
     }
@@ -125,10 +125,10 @@ async fn a_check_that_cannot_be_made_is_told_without_a_token() {
         (with_fingerprint("sim-error-e"), "fp-tok-check", "Fingerprint"),
     ] {
         let mut browser = Browser::new(&service).await;
-        let answer = browser.attest(&service, &params).await;
-        assert_eq!(answer.status, 502);
-        let text = answer.json()[code].as_str().unwrap().to_owned();
-        assert!(text.starts_with(&format!("{title} answered with status 500")), "{text}");
+        let response = browser.attest(&service, &params).await;
+        assert_eq!(response.status, 502);
+        let text = response.json()[code].as_str().unwrap().to_owned();
+        assert!(text.starts_with(&format!("{title} responded with status 500")), "{text}");
     }
     let dead = dev_config(|config| {
         let sites = config.accounts.get_mut(dev::SITE_KEY).unwrap().checks.get_mut(&Provider::Hcaptcha).unwrap();
@@ -138,8 +138,8 @@ async fn a_check_that_cannot_be_made_is_told_without_a_token() {
     });
     let service = support::service(dead.await).await;
     let mut browser = Browser::new(&service).await;
-    let answer = browser.attest(&service, &with_hcaptcha("sim-pass-e")).await;
-    assert_eq!(answer.json(), json!({"hcap-token-check": "hCaptcha could not be reached"}));
+    let response = browser.attest(&service, &with_hcaptcha("sim-pass-e")).await;
+    assert_eq!(response.json(), json!({"hcap-token-check": "hCaptcha could not be reached"}));
 }
 
 /// The simulators, each of whose responses waits until `together` requests are there.
@@ -179,8 +179,8 @@ async fn a_check_ends_within_its_time() {
     config.limits.request = HANG;
     let service = service(config).await;
     let mut browser = Browser::new(&service).await;
-    let answer = browser.attest(&service, &with_hcaptcha("sim-pass-c")).await;
-    assert_eq!(answer.json(), json!({"hcap-token-check": "hCaptcha did not answer in time"}));
+    let response = browser.attest(&service, &with_hcaptcha("sim-pass-c")).await;
+    assert_eq!(response.json(), json!({"hcap-token-check": "hCaptcha did not response in time"}));
 }
 
 #[tokio::test]
@@ -209,10 +209,10 @@ async fn a_different_result_is_checked_and_replaces_the_one_before() {
     assert!(!is_trusted(&browser.attest(&service, &REFRESH).await.token()));
     assert!(is_trusted(&browser.attest(&service, &with_hcaptcha("sim-pass-3")).await.token()));
     // Another service's result joins.
-    let answer = browser.attest(&service, &with_recaptcha("sim-pass-4")).await;
-    let (_, claims) = decode(&answer.token());
+    let response = browser.attest(&service, &with_recaptcha("sim-pass-4")).await;
+    let (_, claims) = decode(&response.token());
     assert_eq!(claims["embed"].as_object().unwrap().len(), 2);
-    assert_eq!(answer.json()["expiries"].as_object().unwrap().len(), 3);
+    assert_eq!(response.json()["expiries"].as_object().unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -222,12 +222,12 @@ async fn a_refresh_token_serves_its_own_session_only() {
     browser.attest(&service, &with_hcaptcha("sim-pass-own")).await;
     let mut thief = Browser::new(&service).await;
     thief.refresh_token = browser.refresh_token.clone();
-    let answer = thief.attest(&service, &REFRESH).await;
-    assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-refresh-token".to_owned()]));
+    let response = thief.attest(&service, &REFRESH).await;
+    assert_eq!((response.status.as_u16(), response.codes()), (401, vec!["aprv-invalid-refresh-token".to_owned()]));
     for bad in ["", "AQ", "nonsense"] {
         thief.refresh_token = Some(bad.to_owned());
-        let answer = thief.attest(&service, &REFRESH).await;
-        assert_eq!(answer.codes(), ["aprv-invalid-refresh-token"], "{bad}");
+        let response = thief.attest(&service, &REFRESH).await;
+        assert_eq!(response.codes(), ["aprv-invalid-refresh-token"], "{bad}");
     }
 }
 
@@ -241,8 +241,8 @@ async fn a_session_ends_with_the_life_of_its_result() {
     });
     let service = service(config.await).await;
     let mut browser = Browser::new(&service).await;
-    let answer = browser.attest(&service, &with_hcaptcha("sim-pass-short")).await;
-    let body = answer.json();
+    let response = browser.attest(&service, &with_hcaptcha("sim-pass-short")).await;
+    let body = response.json();
     assert_eq!(body["expiries"]["session"].as_u64().unwrap() - body["server-time"].as_u64().unwrap(), 300_000);
     service.clock_offset.store(300_000, Ordering::Relaxed);
     let session = browser.refresh_token.clone();
@@ -262,10 +262,10 @@ async fn several_apis_get_their_tokens_in_one_request() {
     let mut browser = Browser::new(&service).await;
     let mut params = with_hcaptcha("sim-pass-apis");
     params.push(("api", "Shapes.approov.io"));
-    let answer = browser.attest(&service, &params).await;
-    let body = answer.json();
+    let response = browser.attest(&service, &params).await;
+    let body = response.json();
     let tokens = body["tokens"].as_object().unwrap();
-    assert_eq!(tokens.keys().collect::<Vec<_>>(), ["Shapes.approov.io", "api.example.com"], "named as asked");
+    assert_eq!(tokens.keys().collect::<Vec<_>>(), ["Shapes.approov.io", "api.example.com"], "named as requested");
     assert!(tokens.values().all(|token| is_trusted(token.as_str().unwrap())));
 }
 
@@ -284,11 +284,11 @@ async fn a_replayed_proof_is_refused() {
     let service = dev_service().await;
     let mut browser = Browser::new(&service).await;
     let proof = browser.proof("POST", URL, |_| {});
-    let answer = browser.attest_with(&service, &with_hcaptcha("sim-pass-replay"), proof.clone()).await;
-    assert_eq!(answer.status, 200);
-    let answer = browser.attest_with(&service, &REFRESH, proof).await;
-    assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
-    assert!(answer.header("www-authenticate").starts_with("DPoP error="));
+    let response = browser.attest_with(&service, &with_hcaptcha("sim-pass-replay"), proof.clone()).await;
+    assert_eq!(response.status, 200);
+    let response = browser.attest_with(&service, &REFRESH, proof).await;
+    assert_eq!((response.status.as_u16(), response.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
+    assert!(response.header("www-authenticate").starts_with("DPoP error="));
 }
 
 #[tokio::test]
@@ -317,16 +317,20 @@ async fn a_proof_that_does_not_fit_is_refused_and_uses_nothing_up() {
     ];
     let params = with_hcaptcha("sim-pass-unused");
     for (what, proof) in proofs {
-        let answer = browser.attest_with(&service, &params, proof).await;
-        assert_eq!(answer.status, 401, "{what}");
-        assert_eq!(answer.codes(), ["aprv-invalid-dpop-token"], "{what}");
-        assert!(!answer.header("dpop-nonce").is_empty(), "{what}");
+        let response = browser.attest_with(&service, &params, proof).await;
+        assert_eq!(response.status, 401, "{what}");
+        assert_eq!(response.codes(), ["aprv-invalid-dpop-token"], "{what}");
+        assert!(!response.header("dpop-nonce").is_empty(), "{what}");
     }
     for nonce in [json!(null), json!(""), json!("wrong"), json!(7), json!({"a": 1})] {
         let proof = browser.proof("POST", URL, |claims| claims["nonce"] = nonce.clone());
-        let answer = browser.attest_with(&service, &params, proof).await;
-        assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-nonce".to_owned()]), "{nonce}");
-        assert!(answer.header("www-authenticate").contains("use_dpop_nonce"));
+        let response = browser.attest_with(&service, &params, proof).await;
+        assert_eq!(
+            (response.status.as_u16(), response.codes()),
+            (401, vec!["aprv-invalid-nonce".to_owned()]),
+            "{nonce}"
+        );
+        assert!(response.header("www-authenticate").contains("use_dpop_nonce"));
     }
     assert!(is_trusted(&browser.attest(&service, &params).await.token()), "the result was not consumed");
 }
@@ -337,8 +341,8 @@ async fn two_proofs_are_none() {
     let mut browser = Browser::new(&service).await;
     let (one, two) = (browser.proof("GET", URL, |_| {}), browser.proof("GET", URL, |_| {}));
     let request = Request::get("/attest").header("host", HOST).header("dpop", one).header("dpop", two);
-    let answer = send(&service, request.body(Body::empty()).unwrap()).await;
-    assert_eq!(answer.codes(), ["aprv-invalid-dpop-token"]);
+    let response = send(&service, request.body(Body::empty()).unwrap()).await;
+    assert_eq!(response.codes(), ["aprv-invalid-dpop-token"]);
 }
 
 #[tokio::test]
@@ -356,12 +360,12 @@ async fn a_wrong_clock_in_the_browser_does_not_matter() {
 async fn a_nonce_request_needs_a_sound_proof_and_gives_a_nonce_either_way() {
     let service = dev_service().await;
     let mut browser = Browser::default();
-    let answer = browser.ask_nonce(&service).await;
-    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (204, ""));
+    let response = browser.ask_nonce(&service).await;
+    assert_eq!((response.status.as_u16(), response.body.as_str()), (204, ""));
     let request = Request::get("/attest").header("host", HOST).body(Body::empty()).unwrap();
-    let answer = send(&service, request).await;
-    assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
-    assert!(!answer.header("dpop-nonce").is_empty());
+    let response = send(&service, request).await;
+    assert_eq!((response.status.as_u16(), response.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
+    assert!(!response.header("dpop-nonce").is_empty());
 }
 
 #[tokio::test]
@@ -372,8 +376,8 @@ async fn one_preflight_covers_all() {
         .header("origin", ORIGIN)
         .header("access-control-request-method", "POST")
         .header("access-control-request-headers", "content-type,dpop");
-    let answer = send(&service, request.body(Body::empty()).unwrap()).await;
-    assert_eq!(answer.status, 204);
+    let response = send(&service, request.body(Body::empty()).unwrap()).await;
+    assert_eq!(response.status, 204);
     for (name, value) in [
         ("access-control-allow-origin", ORIGIN),
         ("access-control-allow-methods", "GET, POST"),
@@ -383,7 +387,7 @@ async fn one_preflight_covers_all() {
         ("dpop-nonce", ""),
         ("access-control-allow-credentials", ""),
     ] {
-        assert_eq!(answer.header(name), value, "{name}");
+        assert_eq!(response.header(name), value, "{name}");
     }
 }
 
@@ -408,9 +412,9 @@ async fn preflight_and_refusal_agree_about_origins() {
     assert_eq!(refused.header("access-control-allow-origin"), "");
     // ORIGIN is the second account's: it may read why the first one refuses it.
     let mut browser = Browser::new(&service).await;
-    let answer = browser.attest(&service, &with_hcaptcha("sim-pass-origin")).await;
-    assert_eq!((answer.status.as_u16(), answer.json()), (403, json!({"aprv-origin-not-allowed": ORIGIN})));
-    assert_eq!(answer.header("access-control-allow-origin"), ORIGIN);
+    let response = browser.attest(&service, &with_hcaptcha("sim-pass-origin")).await;
+    assert_eq!((response.status.as_u16(), response.json()), (403, json!({"aprv-origin-not-allowed": ORIGIN})));
+    assert_eq!(response.header("access-control-allow-origin"), ORIGIN);
     let mut params = with_hcaptcha("sim-pass-origin");
     params[0].1 = "second";
     assert!(is_trusted(&browser.attest(&service, &params).await.token()));
@@ -425,22 +429,22 @@ async fn a_rate_limit_is_kept_per_site() {
         }
     });
     let service = service(config.await).await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for n in 0..5 {
         let mut browser = Browser::new(&service).await;
         let token = format!("sim-pass-rate{n}");
-        answers.push(browser.attest(&service, &with_hcaptcha(&token)).await);
+        responses.push(browser.attest(&service, &with_hcaptcha(&token)).await);
         // Refreshes need no check and are not limited.
         if browser.refresh_token.is_some() {
             assert_eq!(browser.attest(&service, &REFRESH).await.status, 200);
         }
     }
-    let limited: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    let limited: Vec<_> = responses.iter().filter(|response| response.status == 429).collect();
     // A minute may end in the middle.
     assert!(!limited.is_empty() && limited.len() <= 3, "{}", limited.len());
-    for answer in limited {
-        assert_eq!(answer.codes(), ["aprv-rate-limit"]);
-        assert!((1..=60).contains(&answer.header("retry-after").parse::<u64>().unwrap()));
+    for response in limited {
+        assert_eq!(response.codes(), ["aprv-rate-limit"]);
+        assert!((1..=60).contains(&response.header("retry-after").parse::<u64>().unwrap()));
     }
     let mut browser = Browser::new(&service).await;
     assert_eq!(browser.attest(&service, &with_recaptcha("sim-pass-rate")).await.status, 200);
@@ -455,8 +459,8 @@ async fn a_session_survives_a_restart_and_a_reload() {
     service.reload(config.clone()).unwrap();
     assert_eq!(browser.attest(&service, &REFRESH).await.status, 200, "nonces survive a reload");
     let restarted = support::service(config).await;
-    let answer = browser.attest(&restarted, &REFRESH).await;
-    assert_eq!(answer.codes(), ["aprv-invalid-nonce"], "a new process cannot know what the old one saw");
+    let response = browser.attest(&restarted, &REFRESH).await;
+    assert_eq!(response.codes(), ["aprv-invalid-nonce"], "a new process cannot know what the old one saw");
     assert_eq!(browser.attest(&restarted, &REFRESH).await.status, 200);
 }
 
@@ -482,9 +486,9 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
         let public = "https://public.example/web/attest";
         let proof = browser.proof("GET", public, |_| {});
         let request = Request::get("/attest").header("host", "internal:1").header("dpop", proof);
-        let answer = send(&service, request.body(Body::empty()).unwrap()).await;
-        assert_eq!(answer.status, 204, "the proof is about the public URL");
-        browser.keep_nonce(&answer);
+        let response = send(&service, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status, 204, "the proof is about the public URL");
+        browser.keep_nonce(&response);
         let proof = browser.proof("POST", public, |_| {});
         let body = format!(
             "approov-site-key={}&api=localhost&hcaptcha-site-key={}&hcaptcha-token=sim-pass-p",
@@ -492,8 +496,8 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
             sim::HCAPTCHA_SITE_KEY
         );
         let request = Request::post("/attest").header("dpop", proof).header("x-forwarded-for", forwarded);
-        let answer = send(&service, request.body(Body::from(body)).unwrap()).await;
-        let (_, claims) = decode(&answer.token());
+        let response = send(&service, request.body(Body::from(body)).unwrap()).await;
+        let (_, claims) = decode(&response.token());
         assert_eq!(claims["ip"], ip, "{proxies} {forwarded}");
     }
 }
@@ -523,10 +527,10 @@ async fn whole_results_travel_in_encrypted_tokens_only() {
     let mut refresh = REFRESH.to_vec();
     refresh.push(("api", "localhost"));
     let refreshed = browser.attest(&service, &refresh).await.json();
-    for answer in [first, refreshed] {
+    for response in [first, refreshed] {
         for (api, whole) in [("localhost", true), ("api.example.com", false)] {
             let mut headers = axum::http::HeaderMap::new();
-            headers.insert(approov_verify::TOKEN_HEADER, answer["tokens"][api].as_str().unwrap().parse().unwrap());
+            headers.insert(approov_verify::TOKEN_HEADER, response["tokens"][api].as_str().unwrap().parse().unwrap());
             let request = approov_verify::Request {
                 method: "GET",
                 url: "https://localhost/",

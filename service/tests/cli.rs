@@ -28,7 +28,7 @@ impl Place {
         fs::read_to_string(self.file()).unwrap()
     }
 
-    /// Runs a command line; the answer to a question is `typed`.
+    /// Runs a command line; the response to a question is `typed`.
     fn run(&self, line: &str, typed: &str) -> Result<String, Failure> {
         let mut words = line.split_whitespace().map(str::to_owned);
         let command = words.next().unwrap();

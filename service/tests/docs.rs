@@ -29,22 +29,22 @@ fn the_recorded_exchange_verifies() {
         .map(|proof| Proof::parse(proof).unwrap())
         .collect();
     assert!(proofs.len() >= 4);
-    let answer: Value = PROTOCOL
+    let response: Value = PROTOCOL
         .lines()
         .find(|line| line.starts_with("{\"tokens\""))
         .map(|line| serde_json::from_str(line).unwrap())
         .unwrap();
-    let token = answer["tokens"]["api.example.com"].as_str().unwrap();
+    let token = response["tokens"]["api.example.com"].as_str().unwrap();
     let (message, signature) = token.rsplit_once('.').unwrap();
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret().as_bytes());
     hmac::verify(&key, message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
     let thumbprint = proofs[0].thumbprint().to_string();
     assert!(PROTOCOL.contains(&format!("\"jkt\": \"{thumbprint}\"")));
-    let then = Moment(answer["server-time"].as_u64().unwrap());
-    let refresh_token = answer["refresh-token"].as_str().unwrap();
+    let then = Moment(response["server-time"].as_u64().unwrap());
+    let refresh_token = response["refresh-token"].as_str().unwrap();
     let session =
         RefreshKey::derive(&secret()).unwrap().open(refresh_token, "dev-approov-site-key", &thumbprint, then).unwrap();
-    assert_eq!(session.ends(), answer["expiries"]["session"].as_u64().unwrap());
+    assert_eq!(session.ends(), response["expiries"]["session"].as_u64().unwrap());
     let nonces = NonceKey::derive(&secret()).unwrap();
     for nonce in PROTOCOL.lines().filter_map(|line| line.strip_prefix("dpop-nonce: ")) {
         assert!(nonces.check(nonce, then).is_some(), "{nonce}");

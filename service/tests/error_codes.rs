@@ -84,13 +84,13 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
     Config::parse(&text, &|_| None).unwrap()
 }
 
-/// Sends a form with a sound proof and gives the answer's status and map.
+/// Sends a form with a sound proof and gives the response's status and map.
 async fn post(service: &Arc<Service>, form: &str) -> (u16, BTreeMap<String, String>) {
     let mut browser = Browser::new(service).await;
     let pairs: Vec<(String, String)> = url::form_urlencoded::parse(form.as_bytes()).into_owned().collect();
     let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let answer = browser.attest(service, &pairs).await;
-    (answer.status.as_u16(), serde_json::from_str(&answer.body).unwrap_or_default())
+    let response = browser.attest(service, &pairs).await;
+    (response.status.as_u16(), serde_json::from_str(&response.body).unwrap_or_default())
 }
 
 #[tokio::test]
@@ -221,10 +221,10 @@ async fn reach_proof_faults(service: &Arc<Service>, nonce: bool) -> (u16, Code) 
     let mut browser = Browser::new(service).await;
     let proof = if nonce { browser.proof("POST", URL, |claims| claims["nonce"] = "x".into()) } else { "x".to_owned() };
     let params = [("approov-site-key", "full"), ("api", "a.example"), ("refresh-token", "x")];
-    let answer = browser.attest_with(service, &params, proof).await;
+    let response = browser.attest_with(service, &params, proof).await;
     let code = if nonce { Code::InvalidNonce } else { Code::InvalidDpopToken };
-    assert_eq!(answer.codes(), [code.name()]);
-    (answer.status.as_u16(), code)
+    assert_eq!(response.codes(), [code.name()]);
+    (response.status.as_u16(), code)
 }
 
 /// A request as raw bytes, its writing side closed after the body: for what no client library would send.
@@ -238,15 +238,15 @@ async fn reach_over_tcp(service: &Arc<Service>, line: &str, length: &str, body: 
     let request = format!("{line} HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
     end.send(true).unwrap();
     server.await.unwrap().unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let status = response.split(' ').nth(1).unwrap().parse().unwrap();
     let code = [Code::ParamsInBodyAndPath, Code::BodyParse, Code::BodyReadFail]
         .into_iter()
-        .find(|code| answer.contains(code.name()))
-        .unwrap_or_else(|| panic!("{answer}"));
+        .find(|code| response.contains(code.name()))
+        .unwrap_or_else(|| panic!("{response}"));
     (status, code)
 }
 

@@ -43,23 +43,23 @@ async fn check(lookup: &Lookup, provider: Provider, site: &Site) -> Result<Check
     lookup.check(&result(provider), site, Asker { client_ip: "192.0.2.7", page_host: "a.example" }).await
 }
 
-/// A server that answers each request with `answer` and keeps what it was asked; it counts connections.
+/// A server that responds to each request with `response` and keeps what it was asked; it counts connections.
 struct Server {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
     asked: tokio::sync::mpsc::UnboundedReceiver<String>,
 }
 
-async fn server(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Server {
+async fn server(response: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (connections, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
+    let (connections, response) = (Arc::new(AtomicUsize::new(0)), Arc::new(response));
     let (sender, asked) = tokio::sync::mpsc::unbounded_channel();
     let count = Arc::clone(&connections);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             count.fetch_add(1, Ordering::SeqCst);
-            let (answer, sender) = (Arc::clone(&answer), sender.clone());
+            let (response, sender) = (Arc::clone(&response), sender.clone());
             tokio::spawn(async move {
                 let mut text = String::new();
                 let mut buffer = [0; 4096];
@@ -70,9 +70,9 @@ async fn server(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static)
                     if body.len() < declared.map_or(0, |length| length.parse().unwrap()) {
                         continue;
                     }
-                    let Some(answer) = answer(&text) else { return };
+                    let Some(response) = response(&text) else { return };
                     sender.send(std::mem::take(&mut text)).unwrap();
-                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.write_all(response.as_bytes()).await.unwrap();
                 }
             });
         }
@@ -165,11 +165,11 @@ async fn a_refused_connection_is_an_error() {
 }
 
 #[tokio::test]
-async fn an_answer_is_never_asked_for_again() {
-    for (answer, error) in [
-        (Some("500 Internal Server Error"), "hCaptcha answered with status 500"),
-        (Some("429 Too Many Requests"), "hCaptcha answered with status 429"),
-        (Some("302 Found\r\nlocation: http://127.0.0.1:9/"), "hCaptcha answered with status 302"),
+async fn a_response_is_never_requested_again() {
+    for (response, error) in [
+        (Some("500 Internal Server Error"), "hCaptcha responded with status 500"),
+        (Some("429 Too Many Requests"), "hCaptcha responded with status 429"),
+        (Some("302 Found\r\nlocation: http://127.0.0.1:9/"), "hCaptcha responded with status 302"),
         // It went away after it was asked: whether the result is used up cannot be told.
         (None, "hCaptcha could not be asked"),
     ] {
@@ -177,7 +177,7 @@ async fn an_answer_is_never_asked_for_again() {
         let count = Arc::clone(&asked);
         let server = server(move |_| {
             count.fetch_add(1, Ordering::SeqCst);
-            answer.map(|answer| http(answer, "{}"))
+            response.map(|response| http(response, "{}"))
         })
         .await;
         let site = site(Provider::Hcaptcha, &format!("http://{}/", server.address), "");
@@ -187,14 +187,14 @@ async fn an_answer_is_never_asked_for_again() {
 }
 
 #[tokio::test]
-async fn long_and_late_answers_are_errors() {
+async fn long_and_late_responses_are_errors() {
     let long = server(|_| Some(http("200 OK", &" ".repeat(300_000)))).await;
     let site_of = |server: &Server| site(Provider::Recaptcha, &format!("http://{}/", server.address), "");
     let error = check(&lookup(), Provider::Recaptcha, &site_of(&long)).await.unwrap_err();
-    assert_eq!(error.0, "reCAPTCHA gave too long an answer");
+    assert_eq!(error.0, "reCAPTCHA gave too long a response");
     let late = server(|_| Some("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n".to_owned())).await;
     // The rest of the response never comes.
     let lookup = Lookup::new(Duration::from_millis(300)).unwrap();
     let error = check(&lookup, Provider::Recaptcha, &site_of(&late)).await.unwrap_err();
-    assert_eq!(error.0, "reCAPTCHA did not answer in time");
+    assert_eq!(error.0, "reCAPTCHA did not response in time");
 }

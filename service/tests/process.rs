@@ -68,10 +68,10 @@ async fn tls_and_http_2_serve_the_whole_protocol() {
     let response = client.get(format!("{url}/healthz")).send().await.unwrap();
     assert_eq!(response.version(), reqwest::Version::HTTP_2);
     assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
-    let answer = browser.attest_at(&client, &url, &with_hcaptcha("sim-pass-tls")).await.unwrap();
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let answer = browser.attest_at(&client, &url, &REFRESH).await.unwrap();
-    assert_eq!(answer.status, 200, "{}", answer.body);
+    let response = browser.attest_at(&client, &url, &with_hcaptcha("sim-pass-tls")).await.unwrap();
+    assert_eq!(response.status, 200, "{}", response.body);
+    let response = browser.attest_at(&client, &url, &REFRESH).await.unwrap();
+    assert_eq!(response.status, 200, "{}", response.body);
 }
 
 #[tokio::test]
@@ -89,14 +89,14 @@ async fn the_announcement_and_the_log_hold_what_tests_need_and_nothing_secret() 
     let (client, url) = (client(), process.url.clone());
     let mut browser = Browser::default();
     browser.ask_nonce_at(&client, &url).await.unwrap();
-    let answer = browser.attest_at(&client, &url, &with_hcaptcha("sim-pass-log")).await.unwrap();
-    let token = answer.token();
+    let response = browser.attest_at(&client, &url, &with_hcaptcha("sim-pass-log")).await.unwrap();
+    let token = response.token();
     assert!(is_trusted(&token), "the secret given is the secret used");
     let line = process.wait_for_log(|line| line["outcome"] == "token");
     assert_eq!((&line["method"], &line["path"], &line["status"]), (&"POST".into(), &"/attest".into(), &200.into()));
     assert_eq!(line["checks"], serde_json::json!(["hcaptcha: passed"]));
     assert_eq!(line["arc"], decode(&token).1["arc"]);
-    assert_eq!(line["id"], answer.header("x-request-id"));
+    assert_eq!(line["id"], response.header("x-request-id"));
     process.wait_for_log(|line| line["outcome"] == "nonce");
     let log = process.logged().await.join("\n");
     let refresh_token = browser.refresh_token.clone().unwrap();
@@ -164,8 +164,8 @@ async fn a_reload_drops_no_request() {
             let mut browser = Browser::default();
             assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
             let params = [("approov-site-key", "k"), ("api", "a.example"), ("refresh-token", "x")];
-            let answer = browser.attest_at(&client, &url, &params).await.unwrap();
-            assert_eq!(answer.codes(), ["aprv-invalid-refresh-token"], "nonces and requests survive");
+            let response = browser.attest_at(&client, &url, &params).await.unwrap();
+            assert_eq!(response.codes(), ["aprv-invalid-refresh-token"], "nonces and requests survive");
             done.send_modify(|rounds| *rounds += 1);
         }
     });
@@ -225,8 +225,8 @@ async fn the_end_lets_running_requests_finish() {
         process.wait_for_log(|line| line["event"] == "stopping");
         stream.write_all(PASSED.as_bytes()).await.unwrap();
     };
-    let (answer, ()) = within("the request ends", join(request, end)).await;
-    assert_eq!(answer.unwrap().status, 200);
+    let (response, ()) = within("the request ends", join(request, end)).await;
+    assert_eq!(response.unwrap().status, 200);
     assert_eq!(process.wait().await, Some(0));
     assert!(client.get(format!("{url}/healthz")).send().await.is_err());
 }
@@ -259,8 +259,8 @@ async fn a_check_whose_connection_fails_is_made_once_more() {
         stream.write_all(PASSED.as_bytes()).await.unwrap();
         asked
     };
-    let (answer, asked) = within("the check is made", join(request, service)).await;
-    assert!(is_trusted(&answer.unwrap().token()));
+    let (response, asked) = within("the check is made", join(request, service)).await;
+    assert!(is_trusted(&response.unwrap().token()));
     assert!(asked.ends_with("\r\n\r\nsecret=s&response=t&sitekey=h"), "{asked}");
 }
 
@@ -288,8 +288,8 @@ async fn faults_happen_as_asked() {
     let process = Process::start(&["--dev", "--latency", "1"]);
     let (client, url) = (client(), process.url.clone());
     let fault = async |mode: &str| {
-        let answer = client.put(format!("{url}/sim/fault?mode={mode}")).send().await.unwrap();
-        assert_eq!(answer.status(), 204, "{mode}");
+        let response = client.put(format!("{url}/sim/fault?mode={mode}")).send().await.unwrap();
+        assert_eq!(response.status(), 204, "{mode}");
     };
     let mut browser = Browser::default();
     assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
@@ -297,8 +297,8 @@ async fn faults_happen_as_asked() {
     assert!(browser.ask_nonce_at(&client, &url).await.is_err());
     assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
     fault("5xx:502").await;
-    let answer = browser.ask_nonce_at(&client, &url).await.unwrap();
-    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (502, "text/html"));
+    let response = browser.ask_nonce_at(&client, &url).await.unwrap();
+    assert_eq!((response.status.as_u16(), response.header("content-type")), (502, "text/html"));
     fault("delay:300").await;
     assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
     fault("lose&count=1").await;
@@ -311,11 +311,11 @@ async fn faults_happen_as_asked() {
     browser.ask_nonce_at(&client, &url).await.unwrap();
     let six_hours_ago = || Moment::now().as_secs() - 21_600;
     let before = six_hours_ago();
-    let answer = browser.attest_at(&client, &url, &with_hcaptcha("sim-pass-clock")).await.unwrap();
+    let response = browser.attest_at(&client, &url, &with_hcaptcha("sim-pass-clock")).await.unwrap();
     let meanwhile = before..=six_hours_ago();
-    let (_, claims) = decode(&answer.token());
+    let (_, claims) = decode(&response.token());
     assert!(meanwhile.contains(&claims["iat"].as_u64().unwrap()), "{meanwhile:?}: {claims}");
-    let date = Moment::from_system(httpdate::parse_http_date(answer.header("date")).unwrap());
+    let date = Moment::from_system(httpdate::parse_http_date(response.header("date")).unwrap());
     assert!(meanwhile.contains(&date.as_secs()), "{meanwhile:?}: {date:?}");
     let bad = client.put(format!("{url}/sim/fault?mode=explode")).send().await.unwrap();
     assert_eq!(bad.status(), 400);
@@ -360,12 +360,12 @@ fn connect(url: &str) -> TcpStream {
 fn raw(url: &str, bytes: &str) -> (String, String) {
     let mut stream = connect(url);
     stream.write_all(bytes.as_bytes()).unwrap();
-    let mut answer = String::new();
+    let mut response = String::new();
     // A connection that is reset is closed too; one that stays open is not.
-    if let Err(error) = stream.read_to_string(&mut answer) {
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{answer}");
+    if let Err(error) = stream.read_to_string(&mut response) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{response}");
     }
-    (answer.split(' ').nth(1).unwrap_or_default().to_owned(), answer)
+    (response.split(' ').nth(1).unwrap_or_default().to_owned(), response)
 }
 
 #[test]
@@ -374,8 +374,8 @@ fn clients_that_misbehave_are_cut_off() {
     let huge_head = format!("GET /attest HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n", "a".repeat(100_000));
     assert_eq!(raw(&process.url, &huge_head).0, "431");
     let huge_body = "POST /attest HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\nconnection: close\r\n\r\n";
-    let (status, answer) = raw(&process.url, huge_body);
-    assert!(status == "413" && answer.contains("rqst-body-too-large"), "{answer}");
+    let (status, response) = raw(&process.url, huge_body);
+    assert!(status == "413" && response.contains("rqst-body-too-large"), "{response}");
     let chunked = format!(
         "POST /attest HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n11170\r\n{}\r\n0\r\n\r\n",
         "a".repeat(70_000)
@@ -388,8 +388,8 @@ fn clients_that_misbehave_are_cut_off() {
         let url = &process.url;
         let head = scope.spawn(move || raw(url, "GET /attest HTTP/1.1\r\nhost:"));
         let slow_body = "POST /attest HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nconnection: close\r\n\r\nab";
-        let (status, answer) = raw(&process.url, slow_body);
-        assert!(status == "400" && answer.contains("rqst-body-read-fail"), "{answer}");
+        let (status, response) = raw(&process.url, slow_body);
+        assert!(status == "400" && response.contains("rqst-body-read-fail"), "{response}");
         head.join().unwrap();
     });
     assert_eq!(raw(&process.url, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0, "200");
@@ -462,9 +462,9 @@ fn a_connection_outlives_the_time_people_take_for_a_challenge() {
     let mut stream = connect(&process.url);
     let mut ask = || {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-        let mut answer = [0; 1024];
-        let length = stream.read(&mut answer).unwrap();
-        assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
+        let mut response = [0; 1024];
+        let length = stream.read(&mut response).unwrap();
+        assert!(response[..length].starts_with(b"HTTP/1.1 200 "));
     };
     ask();
     // One that never asks anything is closed after ten seconds; the other outlives that.

@@ -132,62 +132,62 @@ impl Caller {
     async fn nonce(&mut self, replica: &Process) {
         let proof = self.browser.proof("GET", &format!("{PUBLIC}/attest"), |_| {});
         let request = self.client.get(format!("{}/attest", replica.url)).header("dpop", proof);
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), 204);
-        answer.headers()["dpop-nonce"].to_str().unwrap().clone_into(&mut self.browser.nonce);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 204);
+        response.headers()["dpop-nonce"].to_str().unwrap().clone_into(&mut self.browser.nonce);
     }
 
     fn proof(&mut self) -> String {
         self.browser.proof("POST", &format!("{PUBLIC}/attest"), |_| {})
     }
 
-    async fn attest(&mut self, replica: &Process, params: &[(&str, &str)]) -> Answer {
+    async fn attest(&mut self, replica: &Process, params: &[(&str, &str)]) -> Response {
         let proof = self.proof();
         self.attest_with(replica, params, proof).await
     }
 
-    async fn attest_with(&mut self, replica: &Process, params: &[(&str, &str)], proof: String) -> Answer {
+    async fn attest_with(&mut self, replica: &Process, params: &[(&str, &str)], proof: String) -> Response {
         self.browser.attest_at_with(&self.client, &replica.url, params, proof).await.unwrap()
     }
 
     /// A refresh with this proof, again and again while the store is unavailable: a connection that died is noticed by the first
     /// request, and a failed one is not tried again at once.
-    async fn attest_when_served(&mut self, replica: &Process, proof: &str) -> Answer {
-        let mut answer = None;
+    async fn attest_when_served(&mut self, replica: &Process, proof: &str) -> Response {
+        let mut response = None;
         until("the replica has its store again", async || {
             let now = self.attest_with(replica, &REFRESH, proof.to_owned()).await;
-            answer.insert(now).status != 503
+            response.insert(now).status != 503
         })
         .await;
-        answer.unwrap()
+        response.unwrap()
     }
 
     /// A refresh as the SDK does it: once more with the fresh nonce when the first was refused.
-    async fn refresh(&mut self, replica: &Process) -> Answer {
-        let answer = self.attest(replica, &REFRESH).await;
-        if answer.status == 401 && answer.codes() == ["aprv-invalid-nonce"] {
+    async fn refresh(&mut self, replica: &Process) -> Response {
+        let response = self.attest(replica, &REFRESH).await;
+        if response.status == 401 && response.codes() == ["aprv-invalid-nonce"] {
             return self.attest(replica, &REFRESH).await;
         }
-        answer
+        response
     }
 }
 
 #[tokio::test]
-async fn any_replica_answers_any_request_and_a_replay_nowhere() {
+async fn any_replica_serves_any_request_and_a_replay_nowhere() {
     let Some(redis) = Redis::new("any").await else { return };
     let replicas = Replicas::start("any", &redis.url()).await;
     let mut caller = Caller::new();
     caller.nonce(&replicas.one).await;
     let proof = caller.proof();
-    let answer = caller.attest_with(&replicas.two, &with_hcaptcha("sim-pass-any"), proof.clone()).await;
-    assert!(is_trusted(&answer.token()));
+    let response = caller.attest_with(&replicas.two, &with_hcaptcha("sim-pass-any"), proof.clone()).await;
+    assert!(is_trusted(&response.token()));
     let again = caller.proof();
-    let answer = caller.attest_with(&replicas.one, &REFRESH, again.clone()).await;
-    assert!(is_trusted(&answer.token()));
+    let response = caller.attest_with(&replicas.one, &REFRESH, again.clone()).await;
+    assert!(is_trusted(&response.token()));
     for replica in [&replicas.one, &replicas.two] {
         for proof in [&proof, &again] {
-            let answer = caller.attest_with(replica, &REFRESH, proof.clone()).await;
-            assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
+            let response = caller.attest_with(replica, &REFRESH, proof.clone()).await;
+            assert_eq!((response.status.as_u16(), response.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
         }
     }
 }
@@ -203,12 +203,12 @@ async fn a_rate_limit_counts_over_all_replicas() {
         let (n, replica) = callers.next().unwrap();
         let mut caller = Caller::new();
         caller.nonce(replica).await;
-        let answer = caller.attest(replica, &with_hcaptcha(&format!("sim-pass-rate{n}"))).await;
-        if answer.status == 429 {
+        let response = caller.attest(replica, &with_hcaptcha(&format!("sim-pass-rate{n}"))).await;
+        if response.status == 429 {
             break;
         }
-        assert!(is_trusted(&answer.token()));
-        *passed.entry(answer.json()["server-time"].as_u64().unwrap() / 60_000).or_default() += 1;
+        assert!(is_trusted(&response.token()));
+        *passed.entry(response.json()["server-time"].as_u64().unwrap() / 60_000).or_default() += 1;
         // Both replicas take turns: with a count each, twice as many would pass in a minute. On a slow machine minutes end meanwhile.
         assert!(passed.values().all(|count| *count <= RATE_LIMIT), "{passed:?}");
         assert!(n < 100, "no minute in which {RATE_LIMIT} passed: {passed:?}");
@@ -223,8 +223,8 @@ async fn without_redis_requests_are_refused_and_with_it_again_served() {
     let mut caller = Caller::new();
     caller.nonce(&replicas.one).await;
     let first = caller.proof();
-    let answer = caller.attest_with(&replicas.one, &with_hcaptcha("sim-pass-away"), first.clone()).await;
-    assert_eq!(answer.status, 200);
+    let response = caller.attest_with(&replicas.one, &with_hcaptcha("sim-pass-away"), first.clone()).await;
+    assert_eq!(response.status, 200);
     let used = caller.proof();
     assert_eq!(caller.attest_with(&replicas.two, &REFRESH, used.clone()).await.status, 200);
 
@@ -232,9 +232,9 @@ async fn without_redis_requests_are_refused_and_with_it_again_served() {
     let unused = caller.proof();
     for replica in [&replicas.one, &replicas.two] {
         for proof in [&first, &used, &unused] {
-            let answer = caller.attest_with(replica, &REFRESH, proof.clone()).await;
-            assert_eq!((answer.status.as_u16(), answer.codes()), (503, vec!["aprv-unavailable".to_owned()]));
-            assert_eq!(answer.header("retry-after"), "1");
+            let response = caller.attest_with(replica, &REFRESH, proof.clone()).await;
+            assert_eq!((response.status.as_u16(), response.codes()), (503, vec!["aprv-unavailable".to_owned()]));
+            assert_eq!(response.header("retry-after"), "1");
         }
         let ready = caller.client.get(format!("{}/readyz", replica.url)).send().await.unwrap();
         assert_eq!(ready.status(), 503);
@@ -244,8 +244,8 @@ async fn without_redis_requests_are_refused_and_with_it_again_served() {
     redis.start().await;
     for replica in [&replicas.one, &replicas.two] {
         for proof in [&first, &used, &unused] {
-            let answer = caller.attest_when_served(replica, proof).await;
-            assert_eq!((answer.status.as_u16(), answer.codes()), (401, vec!["aprv-invalid-nonce".to_owned()]));
+            let response = caller.attest_when_served(replica, proof).await;
+            assert_eq!((response.status.as_u16(), response.codes()), (401, vec!["aprv-invalid-nonce".to_owned()]));
         }
         assert!(is_trusted(&caller.refresh(replica).await.token()));
         let ready = caller.client.get(format!("{}/readyz", replica.url)).send().await.unwrap();

@@ -86,13 +86,13 @@ pub async fn dev_service() -> Arc<Service> {
     service(dev_config(|_| {}).await).await
 }
 
-pub struct Answer {
+pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {}", self.body))
     }
@@ -115,14 +115,14 @@ impl Answer {
     }
 }
 
-pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Answer {
+pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Response {
     let face = Face::new(Arc::clone(service), Router::new());
     let mut request = request;
     request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
     let response = face.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    Response { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
 }
 
 /// One browser session: a key, the latest nonce, the refresh token.
@@ -148,8 +148,8 @@ impl Browser {
     /// A session that has asked for its first nonce.
     pub async fn new(service: &Arc<Service>) -> Self {
         let mut browser = Self::default();
-        let answer = browser.ask_nonce(service).await;
-        assert_eq!(answer.status, 204, "{}", answer.body);
+        let response = browser.ask_nonce(service).await;
+        assert_eq!(response.status, 204, "{}", response.body);
         browser
     }
 
@@ -183,7 +183,7 @@ impl Browser {
         self.sign(&json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()}), &claims)
     }
 
-    pub async fn ask_nonce(&mut self, service: &Arc<Service>) -> Answer {
+    pub async fn ask_nonce(&mut self, service: &Arc<Service>) -> Response {
         let proof = self.proof("GET", URL, |_| {});
         let request = Request::get("/attest")
             .header("host", HOST)
@@ -191,25 +191,25 @@ impl Browser {
             .header("dpop", proof)
             .body(Body::empty())
             .unwrap();
-        let answer = send(service, request).await;
-        self.keep_nonce(&answer);
-        answer
+        let response = send(service, request).await;
+        self.keep_nonce(&response);
+        response
     }
 
-    pub fn keep_nonce(&mut self, answer: &Answer) {
-        let nonce = answer.header("dpop-nonce");
+    pub fn keep_nonce(&mut self, response: &Response) {
+        let nonce = response.header("dpop-nonce");
         if !nonce.is_empty() {
             nonce.clone_into(&mut self.nonce);
         }
     }
 
     /// An attest request with these parameters, a sound proof, and the refresh token if there is one.
-    pub async fn attest(&mut self, service: &Arc<Service>, params: &[(&str, &str)]) -> Answer {
+    pub async fn attest(&mut self, service: &Arc<Service>, params: &[(&str, &str)]) -> Response {
         let proof = self.proof("POST", URL, |_| {});
         self.attest_with(service, params, proof).await
     }
 
-    pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Answer {
+    pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Response {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.extend_pairs(params);
         if let Some(token) = &self.refresh_token {
@@ -222,12 +222,12 @@ impl Browser {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Body::from(form.finish()))
             .unwrap();
-        let answer = send(service, request).await;
-        self.keep_nonce(&answer);
-        if answer.status == 200 {
-            self.refresh_token = Some(answer.json()["refresh-token"].as_str().unwrap().to_owned());
+        let response = send(service, request).await;
+        self.keep_nonce(&response);
+        if response.status == 200 {
+            self.refresh_token = Some(response.json()["refresh-token"].as_str().unwrap().to_owned());
         }
-        answer
+        response
     }
 }
 
@@ -395,15 +395,15 @@ impl Drop for Process {
 
 /// The same session over a connection.
 impl Browser {
-    async fn over(&mut self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
+    async fn over(&mut self, request: reqwest::RequestBuilder) -> Result<Response, reqwest::Error> {
         let response = request.header("origin", ORIGIN).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let answer = Answer { status, headers, body: response.text().await? };
-        self.keep_nonce(&answer);
-        Ok(answer)
+        let response = Response { status, headers, body: response.text().await? };
+        self.keep_nonce(&response);
+        Ok(response)
     }
 
-    pub async fn ask_nonce_at(&mut self, client: &reqwest::Client, base: &str) -> Result<Answer, reqwest::Error> {
+    pub async fn ask_nonce_at(&mut self, client: &reqwest::Client, base: &str) -> Result<Response, reqwest::Error> {
         let url = format!("{base}/attest");
         let proof = self.proof("GET", &url, |_| {});
         self.over(client.get(url).header("dpop", proof)).await
@@ -414,7 +414,7 @@ impl Browser {
         client: &reqwest::Client,
         base: &str,
         params: &[(&str, &str)],
-    ) -> Result<Answer, reqwest::Error> {
+    ) -> Result<Response, reqwest::Error> {
         let proof = self.proof("POST", &format!("{base}/attest"), |_| {});
         self.attest_at_with(client, base, params, proof).await
     }
@@ -425,16 +425,16 @@ impl Browser {
         base: &str,
         params: &[(&str, &str)],
         proof: String,
-    ) -> Result<Answer, reqwest::Error> {
+    ) -> Result<Response, reqwest::Error> {
         let mut form = params.to_vec();
         let refresh = self.refresh_token.clone();
         if let Some(token) = &refresh {
             form.push(("refresh-token", token));
         }
-        let answer = self.over(client.post(format!("{base}/attest")).header("dpop", proof).form(&form)).await?;
-        if answer.status == 200 {
-            self.refresh_token = Some(answer.json()["refresh-token"].as_str().unwrap().to_owned());
+        let response = self.over(client.post(format!("{base}/attest")).header("dpop", proof).form(&form)).await?;
+        if response.status == 200 {
+            self.refresh_token = Some(response.json()["refresh-token"].as_str().unwrap().to_owned());
         }
-        Ok(answer)
+        Ok(response)
     }
 }
