@@ -23,7 +23,7 @@ export const Approov: Readonly<{
    * Resolves to an Approov token for an API: from the cache, or from the service.
    *
    * The first call of a session needs the result of at least one check. Later calls may repeat or omit it; a result that differs
-   * from the one before is looked up anew.
+   * from the one before is verified again.
    *
    * @param api Domain of the API, such as `api.example.com`. It must be registered with the account and enabled for the web.
    * @throws {ApproovSessionError} there is no session, it has ended, or its first call came without a check result.
@@ -88,7 +88,7 @@ export interface LocalOptions {
   wasm?: WasmSource | PromiseLike<WasmSource> | null
 }
 
-/** A URL (a string is relative to the page), an answer of `fetch`, bytes, or a compiled module. */
+/** A URL (a string is relative to the page), a response of `fetch`, bytes, or a compiled module. */
 export type WasmSource =
   string | URL | Response | ArrayBuffer | ArrayBufferView<ArrayBuffer> | (WebAssembly.Module & object)
 
@@ -130,7 +130,7 @@ export interface TokenOptions {
   hcaptchaToken?: string | HCaptchaToken | null
   /** Token of a reCAPTCHA challenge. */
   recaptchaToken?: string | null
-  /** How long to wait for an answer of the service, in milliseconds. Default: 10,000. */
+  /** How long to wait for a response of the service, in milliseconds. Default: 10,000. */
   timeout?: number | null
   /** Gives the call up when aborted; others that wait for the same token are not affected. */
   signal?: AbortSignal | null
@@ -174,11 +174,11 @@ export type ErrorCode =
   | 'session-expired'
   /** The service was not reached. {@link ApproovFetchError} */
   | 'network'
-  /** No answer came in time. {@link ApproovFetchError} */
+  /** No response came in time. {@link ApproovFetchError} */
   | 'timeout'
   /** The caller's signal was aborted. {@link ApproovFetchError} */
   | 'aborted'
-  /** Something answered that is not the service. {@link ApproovFetchError} */
+  /** The response was not one of the service. {@link ApproovFetchError} */
   | 'invalid-response'
   /** The service refused the request; `errors` says why. {@link ApproovServiceError} */
   | 'service'
@@ -202,18 +202,18 @@ export class ApproovError extends Error {
 /** There is no session, or it has ended: call `initializeSession`, pass the check again, and fetch a token with its result. */
 export class ApproovSessionError extends ApproovError {
   readonly code: 'not-initialized' | 'results-required' | 'session-expired'
-  /** What the service said about it, if the session was ended by an answer of the service. */
+  /** The codes of the service, if it ended the session. */
   readonly errors?: Record<string, string>
 }
 
 /** Communication with the Approov service failed. */
 export class ApproovFetchError extends ApproovError {
   readonly code: 'network' | 'timeout' | 'aborted' | 'invalid-response'
-  /** The cause: what `fetch` threw, the reason of the signal, or an `Error` that says what was wrong with the answer. */
+  /** The cause: what `fetch` threw, the reason of the signal, or an `Error` that says what was wrong with the response. */
   readonly errors: unknown
 }
 
-/** The Approov service reported errors; the message is the answer's status text. */
+/** The Approov service reported errors; the message is the status text of the response. */
 export class ApproovServiceError extends ApproovError {
   readonly code: 'service' | 'token-unavailable'
   /** Error codes of the service with their details, which may be empty. */

@@ -5,6 +5,7 @@ import source from './wasm-source.js'
 
 /** Base of all errors of the SDK. */
 export class ApproovError extends Error {
+  /** @param {string} message @param {any} [details] `cause` and `errors` only where there are some */
   constructor(message, { code = 'internal', retryable = false, cause, errors } = {}) {
     super(message, cause === undefined ? undefined : { cause })
     this.code = code
@@ -33,13 +34,13 @@ for (const [name, value] of Object.entries(classes)) {
 export const Approov = Object.freeze({
   async initializeSession(options) {
     if (!instance) await load(options)
-    return initialize(instance, options)
+    await instance.call('initializeSession', [options, configuration])
   },
   fetchToken(api, options) {
     return call('fetchToken', [api, options])
   },
   getDPoPToken(method, uri, nonce, token, messageSignature) {
-    return call('getDPoPToken', [method, uri, nonce, token, messageSignature])
+    return call('getDPoPToken', [method, uri, nonce, token, messageSignature], proof)
   },
   messageSignature(message) {
     return call('messageSignature', [message])
@@ -49,52 +50,35 @@ export const Approov = Object.freeze({
   },
 })
 
-/** The running WebAssembly: none until the first `initializeSession`, nor after one that broke. */
+/** The running WebAssembly: none until the first `initializeSession`, nor after one that trapped. */
 let instance
 /** The promise of it while it is being made. */
 let loading
-/** The compiled WebAssembly, kept for an instance after this one. */
+/** The compiled WebAssembly, kept for an instance after this one. @type {WebAssembly.Module} */
 let module
-/** What broke the last instance. */
-let broken
-/** The options of the last session: a fresh instance has to be told what the one before knew. */
-let configuration
+/** What the last instance trapped with. */
+let lastTrap
+/** The options of the last session, noted by the WebAssembly: a fresh instance does not know them. */
+const configuration = {}
 
-const OPTIONS = [
-  'approovHost',
-  'approovSiteKey',
-  'fingerprintPublicAPIKey',
-  'hcaptchaSiteKey',
-  'recaptchaSiteKey',
-  'keyStorage',
-]
-
-async function initialize(on, options) {
-  if (!on.configured && configuration && !options?.approovHost) await on.call('initializeSession', [configuration])
-  await on.call('initializeSession', [options])
-  on.configured = true
-  const given = Object.fromEntries(OPTIONS.map((name) => [name, options?.[name]]).filter(([, value]) => value != null))
-  configuration = given.approovHost ? given : { ...configuration, ...given }
+/** Not `async`: every promise in between costs a proof up to three turns of the microtask queue. */
+function call(name, args, finish) {
+  return instance ? instance.call(name, args, finish) : callWhenLoaded(name, args, finish)
 }
 
-/** Not `async`: every promise in between costs a turn or three of the queue that a proof has to wait for. */
-function call(name, args) {
-  return instance ? instance.call(name, args) : callWhenLoaded(name, args)
-}
-
-async function callWhenLoaded(name, args) {
+async function callWhenLoaded(name, args, finish) {
   await loading
   if (!instance) {
-    const lost = broken && ': the last one was lost to an internal failure'
+    const lost = lastTrap && ': the last one was lost to an internal failure'
     throw new ApproovSessionError(`there is no session${lost ?? ''}; call Approov.initializeSession first`, {
       code: 'not-initialized',
-      cause: broken,
+      cause: lastTrap,
     })
   }
-  return instance.call(name, args)
+  return instance.call(name, args, finish)
 }
 
-/** Makes an instance once; what failed is tried again by the next call. */
+/** Makes an instance once; after a failure, the next call tries again. */
 function load(options) {
   loading ??= start(options).finally(() => {
     loading = undefined
@@ -124,9 +108,9 @@ async function compile(wasm) {
   if (typeof wasm === 'string' || isA(wasm, 'URL')) wasm = await fetch(wasm)
   if (isA(wasm, 'Response')) {
     const type = wasm.headers.get('content-type') ?? ''
-    if (!wasm.ok) throw new Error(`${wasm.url} answered ${wasm.status}`)
+    if (!wasm.ok) throw new Error(`${wasm.url}: status ${wasm.status}`)
     if (/^text\/html/i.test(type)) throw new Error(`${wasm.url} is a page, not WebAssembly`)
-    // Compiling while it streams works with this type only; servers that do not know it are many.
+    // Compiling while it streams works with this type only, which many servers do not send.
     if (WebAssembly.compileStreaming && /^application\/wasm$/i.test(type)) return WebAssembly.compileStreaming(wasm)
     wasm = await wasm.arrayBuffer()
   }
@@ -161,43 +145,41 @@ async function instantiate() {
             try {
               return value(...args)
             } catch (failure) {
-              die(failure)
+              poison(failure)
               throw failure
             }
           }
   }
 
-  function die(failure) {
+  function poison(failure) {
     dead = true
-    broken = failure
+    lastTrap = failure
     if (instance === made) instance = undefined
     for (const reject of pending) reject(failure)
     // Not before the calls on the stack, of which some may be inside the instance, have ended.
-    const memory = Object.values(exports).find((value) => isA(value, 'WebAssembly.Memory'))
+    const memory = /** @type {any} */ (Object.values(exports).find((value) => isA(value, 'WebAssembly.Memory')))
     queueMicrotask(() => new Uint8Array(memory.buffer).fill(0))
   }
 
   const made = {
-    /** Never throws: what goes wrong rejects. */
-    call(name, args) {
+    /** Never throws, but rejects. `finish` makes the promise of the call's value from what the WebAssembly returned. */
+    call(name, args, finish) {
       return new Promise((resolve, reject) => {
         const fail = (failure) => {
           pending.delete(fail)
           reject(toError(failure))
         }
         const settle = (value) => {
-          // A proof that the browser is signing.
-          if (Array.isArray(value))
-            return value[1].then((signature) => settle(`${value[0]}.${base64url(signature)}`)).catch(fail)
           pending.delete(fail)
           resolve(value)
         }
+        const received = finish ? (value) => finish(value).then(settle, fail) : settle
         try {
-          if (dead) throw broken
-          const answer = glue[name](...args)
-          if (!(answer instanceof Promise)) return settle(answer)
+          if (dead) throw lastTrap
+          const returned = glue[name](...args)
+          if (!(returned instanceof Promise)) return received(returned)
           pending.add(fail)
-          answer.then(settle, fail)
+          returned.then(received, fail)
         } catch (failure) {
           fail(failure)
         }
@@ -206,6 +188,11 @@ async function instantiate() {
   }
   glue.start({ exports: guarded })
   return made
+}
+
+/** The promise of a proof: `getDPoPToken` returns what is signed, and the promise of the signature. */
+function proof([input, signature]) {
+  return signature.then((signature) => `${input}.${base64url(signature)}`)
 }
 
 /** The 64 bytes of a signature as base64url, without the padding. */
@@ -222,7 +209,7 @@ function base64url(signature) {
 
 function toError(failure) {
   const ErrorClass = classes[failure?.class]
-  // Of an answer that makes no sense there is no cause but what was found wrong with it.
+  // A response that makes no sense has no cause but what is wrong with it.
   if (ErrorClass === ApproovFetchError) failure.errors ??= new Error(failure.message)
   if (ErrorClass) return new ErrorClass(failure.message, failure)
   return new ApproovError(`the Approov SDK failed: ${failure?.message ?? failure}`, { cause: failure })

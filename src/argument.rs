@@ -14,17 +14,31 @@ pub enum Argument {
     Bytes(Vec<u8>),
     /// A number.
     Number(f64),
-    /// An object, with those of its members that were asked for.
+    /// An object, with those of its members that were requested.
     Object(Vec<(&'static str, Argument)>),
     /// Anything else; the text names the kind, for messages ("a boolean").
     Other(&'static str),
 }
+
+/// A non-empty string, or the kind of value that came in its place.
+pub type Text = Result<String, &'static str>;
 
 impl Argument {
     /// Whether there is a value.
     #[must_use]
     pub fn is_given(&self) -> bool {
         *self != Argument::Absent
+    }
+
+    /// The text of a non-empty string.
+    ///
+    /// # Errors
+    /// The kind of anything else.
+    pub fn into_text(self) -> Text {
+        match self {
+            Argument::Text(text) if !text.is_empty() => Ok(text),
+            other => Err(other.kind()),
+        }
     }
 
     /// The member `name` of an object argument.
@@ -35,7 +49,7 @@ impl Argument {
         members.iter().find(|(known, _)| *known == name).map_or(ABSENT, |(_, value)| value)
     }
 
-    /// What this is, for the end of a message: `got …`. Never shows a value, which may be a secret.
+    /// What this is, for messages: `got …`. Never the value, which may be a secret.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -51,7 +65,7 @@ impl Argument {
     }
 }
 
-/// Everything wrong with the arguments of one call, told in one message.
+/// Everything wrong with the arguments of one call, for one message.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<String>);
 
@@ -67,7 +81,7 @@ impl Problems {
         self.add(&["\"", name, "\" must be ", expected, ", got ", got]);
     }
 
-    /// Adds a word of help, but only where there is a problem that it may help with.
+    /// Adds a hint, but only if there is a problem that it may help with.
     pub fn add_hint(&mut self, hint: &[&str]) {
         if !self.0.is_empty() {
             self.add(hint);
@@ -97,7 +111,7 @@ impl Problems {
         }
     }
 
-    /// An error with all the problems noted, or nothing if there were none.
+    /// An error with all the problems noted, if there are any.
     ///
     /// # Errors
     /// `invalid-argument`, with every problem in its message.

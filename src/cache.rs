@@ -1,13 +1,13 @@
-//! The tokens of a session, one per API, and how much life is left in them.
+//! The tokens of a session, one per API, and how long they can still be used.
 
-use crate::named::Named;
 use crate::secret::Secret;
+use crate::small_map::SmallMap;
 use crate::time::{ServiceTime, UnixMillis};
 
 /// One token per API.
 #[derive(Debug, Default)]
 pub struct Cache {
-    entries: Named<Entry>,
+    entries: SmallMap<Entry>,
 }
 
 #[derive(Debug)]
@@ -20,12 +20,12 @@ struct Entry {
 /// What the cache has for an API.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// A token with enough life left.
+    /// A token with enough of its lifetime left.
     Fresh(Secret),
-    /// A token that can still be used, but should be replaced soon.
-    Ageing(Secret),
+    /// A token that can still be used while another is requested (RFC 5861, stale-while-revalidate).
+    Stale(Secret),
     /// No token, or none that would live long enough to reach a backend.
-    Missing,
+    Miss,
 }
 
 impl Cache {
@@ -39,16 +39,16 @@ impl Cache {
         self.entries.clear();
     }
 
-    /// Looks the token of an API up. A token in the last quarter of its life is ageing; in the last twentieth (5 s at most) it is
-    /// no longer handed out, since it has a way to go before a backend checks it.
+    /// Looks up the token of an API. It is stale in the last quarter of its lifetime; in the last twentieth (5 s at most) it is no
+    /// longer returned, since it might expire before a backend checks it.
     #[must_use]
     pub fn get(&self, api: &str, now: ServiceTime) -> Lookup {
-        let Some(entry) = self.entries.get(api) else { return Lookup::Missing };
+        let Some(entry) = self.entries.get(api) else { return Lookup::Miss };
         let left = entry.expires.saturating_sub(now.latest);
         if left <= (entry.lifetime / 20).min(5_000) {
-            Lookup::Missing
+            Lookup::Miss
         } else if left <= entry.lifetime / 4 {
-            Lookup::Ageing(entry.token.clone())
+            Lookup::Stale(entry.token.clone())
         } else {
             Lookup::Fresh(entry.token.clone())
         }
@@ -64,30 +64,30 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_fresh_then_ageing_then_gone() {
+    fn a_token_is_fresh_then_stale_then_gone() {
         let mut cache = Cache::default();
         cache.insert("api".into(), "t".into(), 120_000, 1_120_000);
         let token = || Secret::from("t");
         for (now, expected) in [
             (1_000_000, Lookup::Fresh(token())),
             (1_089_999, Lookup::Fresh(token())),
-            (1_090_000, Lookup::Ageing(token())),
-            (1_114_999, Lookup::Ageing(token())),
-            (1_115_000, Lookup::Missing),
-            (i64::MAX, Lookup::Missing),
+            (1_090_000, Lookup::Stale(token())),
+            (1_114_999, Lookup::Stale(token())),
+            (1_115_000, Lookup::Miss),
+            (i64::MAX, Lookup::Miss),
         ] {
             assert_eq!(cache.get("api", at(now)), expected, "{now}");
         }
-        assert_eq!(cache.get("other", at(1_000_000)), Lookup::Missing);
+        assert_eq!(cache.get("other", at(1_000_000)), Lookup::Miss);
         cache.clear();
-        assert_eq!(cache.get("api", at(1_000_000)), Lookup::Missing);
+        assert_eq!(cache.get("api", at(1_000_000)), Lookup::Miss);
     }
 
     #[test]
     fn a_short_lived_token_keeps_a_margin_in_proportion() {
         let mut cache = Cache::default();
         cache.insert("api".into(), "t".into(), 2_000, 2_000);
-        assert_eq!(cache.get("api", at(1_899)), Lookup::Ageing("t".into()));
-        assert_eq!(cache.get("api", at(1_900)), Lookup::Missing);
+        assert_eq!(cache.get("api", at(1_899)), Lookup::Stale("t".into()));
+        assert_eq!(cache.get("api", at(1_900)), Lookup::Miss);
     }
 }

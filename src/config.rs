@@ -2,10 +2,15 @@
 
 use crate::argument::{Argument, Problems};
 use crate::error::Error;
+use crate::wire::ATTEST_PATH;
+
+/// The options of `initializeSession` by name.
+pub const OPTIONS: [&str; 6] =
+    ["approovHost", "approovSiteKey", "fingerprintPublicAPIKey", "hcaptchaSiteKey", "recaptchaSiteKey", "keyStorage"];
 
 /// The options of `initializeSession` as given.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct SessionArguments {
     /// `approovHost`
     pub approov_host: Argument,
     /// `approovSiteKey`
@@ -58,33 +63,20 @@ pub enum KeyStorage {
     Wasm,
 }
 
-/// The parts of a URL that the configuration looks at, as the WHATWG URL parser gives them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UrlParts {
-    /// The scheme, without the colon: `https`.
-    pub scheme: String,
-    /// Scheme, host and port, serialised: `https://api.example.com:8443`.
-    pub origin: String,
-    /// The host without the port: `api.example.com`, `[::1]`.
-    pub hostname: String,
-    /// The path, percent-encoded, from the first slash on.
-    pub path: String,
-}
-
 impl Config {
-    /// Parses the options of `initializeSession`; with none of the required ones given, `previous` is taken again.
-    /// `parse_url` is the WHATWG URL parser: `None` for what it refuses.
+    /// Parses the options of `initializeSession`; with none of the required ones given, `previous` is used again.
+    /// `href` is the WHATWG URL parser and serialiser: `None` for what it refuses.
     ///
     /// # Errors
     /// `invalid-argument`, naming every option that is missing or unusable.
     pub fn parse(
-        options: &Options,
+        arguments: &SessionArguments,
         previous: Option<&Config>,
-        parse_url: impl Fn(&str) -> Option<UrlParts>,
+        href: impl Fn(&str) -> Option<String>,
     ) -> Result<Config, Error> {
         let mut problems = Problems::default();
-        let key_storage = key_storage(&options.key_storage, &mut problems);
-        if options.names_no_service() && !options.has_near_miss() {
+        let key_storage = key_storage(&arguments.key_storage, &mut problems);
+        if !arguments.names_service() && !arguments.has_near_miss() {
             problems.into_result()?;
             let previous = previous.ok_or_else(|| {
                 Error::invalid_argument(&[
@@ -95,65 +87,69 @@ impl Config {
             return Ok(Config { key_storage: key_storage.unwrap_or(previous.key_storage), ..previous.clone() });
         }
         let attest_url = problems
-            .required_text("approovHost", &options.approov_host, "a host name such as web-1.approovr.io")
-            .and_then(|host| attest_url(&host, &mut problems, parse_url));
-        let site_key = problems.required_text("approovSiteKey", &options.approov_site_key, "your Approov site key");
+            .required_text("approovHost", &arguments.approov_host, "a host name such as web-1.approovr.io")
+            .and_then(|host| attest_url(&host, &mut problems, href));
+        let site_key = problems.required_text("approovSiteKey", &arguments.approov_site_key, "your Approov site key");
         let checks = CheckKeys {
             fingerprint: problems.optional_text(
                 "fingerprintPublicAPIKey",
-                &options.fingerprint_public_api_key,
+                &arguments.fingerprint_public_api_key,
                 "your Fingerprint public API key",
             ),
-            hcaptcha: problems.optional_text("hcaptchaSiteKey", &options.hcaptcha_site_key, "your hCaptcha site key"),
+            hcaptcha: problems.optional_text("hcaptchaSiteKey", &arguments.hcaptcha_site_key, "your hCaptcha site key"),
             recaptcha: problems.optional_text(
                 "recaptchaSiteKey",
-                &options.recaptcha_site_key,
+                &arguments.recaptcha_site_key,
                 "your reCAPTCHA site key",
             ),
         };
-        if options.names_no_check() {
+        if arguments.names_no_check() {
             problems.add(&[
                 "one of \"fingerprintPublicAPIKey\", \"hcaptchaSiteKey\" and \"recaptchaSiteKey\" is missing: at least one check service is needed",
             ]);
         }
-        options.suggest_near_misses(&mut problems);
-        match (attest_url, site_key) {
-            (Some(attest_url), Some(site_key)) if options.is_complete() => {
-                problems.into_result()?;
-                Ok(Config { attest_url, site_key, checks, key_storage: key_storage.unwrap_or_default() })
-            }
-            _ => match problems.into_result() {
-                Err(error) => Err(error),
-                Ok(()) => Err(Error::invalid_argument(&["the options of initializeSession are incomplete"])),
-            },
-        }
+        arguments.suggest_near_misses(&mut problems);
+        problems.into_result()?;
+        // What is missing is among the problems.
+        Ok(Config {
+            attest_url: attest_url.unwrap_or_default(),
+            site_key: site_key.unwrap_or_default(),
+            checks,
+            key_storage: key_storage.unwrap_or_default(),
+        })
     }
 }
 
-/// Near misses are looked for among these.
-const KNOWN_NAMES: [&str; 6] =
-    ["approovHost", "approovSiteKey", "fingerprintPublicAPIKey", "hcaptchaSiteKey", "recaptchaSiteKey", "keyStorage"];
+impl SessionArguments {
+    /// The values of the options in [`OPTIONS`], to be filled in.
+    pub fn slots(&mut self) -> [&mut Argument; OPTIONS.len()] {
+        [
+            &mut self.approov_host,
+            &mut self.approov_site_key,
+            &mut self.fingerprint_public_api_key,
+            &mut self.hcaptcha_site_key,
+            &mut self.recaptcha_site_key,
+            &mut self.key_storage,
+        ]
+    }
 
-impl Options {
     fn names_no_check(&self) -> bool {
         ![&self.fingerprint_public_api_key, &self.hcaptcha_site_key, &self.recaptcha_site_key]
             .iter()
             .any(|key| key.is_given())
     }
 
-    fn names_no_service(&self) -> bool {
-        self.names_no_check() && !self.approov_host.is_given() && !self.approov_site_key.is_given()
-    }
-
-    fn is_complete(&self) -> bool {
-        !self.names_no_check() && self.approov_host.is_given() && self.approov_site_key.is_given()
+    /// Whether these options are a configuration of their own, and not a call that uses the previous one again.
+    #[must_use]
+    pub fn names_service(&self) -> bool {
+        !self.names_no_check() || self.approov_host.is_given() || self.approov_site_key.is_given()
     }
 
     fn has_near_miss(&self) -> bool {
         self.given_names.iter().any(|given| near_miss(given).is_some())
     }
 
-    /// A misspelt option is only worth a word when the one it was meant for is missing.
+    /// A misspelt option is only worth mentioning when the one it was meant for is missing.
     fn suggest_near_misses(&self, problems: &mut Problems) {
         for given in &self.given_names {
             if let Some(meant) = near_miss(given)
@@ -167,11 +163,11 @@ impl Options {
 
 /// The known option that `given` is a misspelling of: the same letters in another case, or up to two edits away; the nearest.
 fn near_miss(given: &str) -> Option<&'static str> {
-    if KNOWN_NAMES.contains(&given) {
+    if OPTIONS.contains(&given) {
         return None;
     }
     let folded = fold(given);
-    (0..=2).find_map(|limit| KNOWN_NAMES.into_iter().find(|known| edits_within(&folded, &fold(known), limit)))
+    (0..=2).find_map(|limit| OPTIONS.into_iter().find(|known| edits_within(&folded, &fold(known), limit)))
 }
 
 fn fold(name: &str) -> Vec<char> {
@@ -206,17 +202,18 @@ fn key_storage(argument: &Argument, problems: &mut Problems) -> Option<KeyStorag
     }
 }
 
-fn attest_url(host: &str, problems: &mut Problems, parse_url: impl Fn(&str) -> Option<UrlParts>) -> Option<String> {
+fn attest_url(host: &str, problems: &mut Problems, href: impl Fn(&str) -> Option<String>) -> Option<String> {
     let (scheme, bare) = match host.strip_prefix("http://") {
-        Some(bare) => ("http", bare),
-        None => ("https", host),
+        Some(bare) => ("http://", bare),
+        None => ("https://", host),
     };
     let is_bare = !bare.is_empty()
         && !bare
             .chars()
             .any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '\\' | '?' | '#' | '@' | '%'));
-    let parts = if is_bare { parse_url(&[scheme, "://", bare].concat()) } else { None };
-    let Some(parts) = parts else {
+    let href = if is_bare { href(&[scheme, bare].concat()) } else { None };
+    // Of a bare host, the URL is scheme, host, port and a slash.
+    let Some(origin) = href.as_deref().and_then(|href| href.strip_suffix('/')) else {
         problems.add(&[
             "\"approovHost\" must be a host name such as web-1.approovr.io, optionally with a port, got \"",
             host,
@@ -224,7 +221,9 @@ fn attest_url(host: &str, problems: &mut Problems, parse_url: impl Fn(&str) -> O
         ]);
         return None;
     };
-    if scheme == "http" && !is_loopback(&parts.hostname) {
+    if let Some(authority) = origin.strip_prefix("http://")
+        && !is_loopback(authority)
+    {
         problems.add(&[
             "\"approovHost\" may use http:// for this machine only (localhost, 127.0.0.1, [::1]), got \"",
             host,
@@ -232,10 +231,13 @@ fn attest_url(host: &str, problems: &mut Problems, parse_url: impl Fn(&str) -> O
         ]);
         return None;
     }
-    Some(parts.origin + "/attest")
+    Some([origin, ATTEST_PATH].concat())
 }
 
-fn is_loopback(hostname: &str) -> bool {
+/// Whether a host, which may have a port, is this machine.
+fn is_loopback(authority: &str) -> bool {
+    let without_digits = authority.trim_end_matches(|c: char| c.is_ascii_digit());
+    let hostname = without_digits.strip_suffix(':').unwrap_or(authority);
     hostname == "localhost"
         || hostname.ends_with(".localhost")
         || hostname == "[::1]"
@@ -247,36 +249,30 @@ fn is_loopback(hostname: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn parse_url(text: &str) -> Option<UrlParts> {
-        let url = url::Url::parse(text).ok()?;
-        Some(UrlParts {
-            scheme: url.scheme().to_owned(),
-            origin: url.origin().ascii_serialization(),
-            hostname: url.host_str()?.to_owned(),
-            path: url.path().to_owned(),
-        })
+    fn href(text: &str) -> Option<String> {
+        url::Url::parse(text).ok().map(String::from)
     }
 
     fn text(value: &str) -> Argument {
         Argument::Text(value.to_owned())
     }
 
-    fn options(host: &str) -> Options {
-        Options {
+    fn arguments(host: &str) -> SessionArguments {
+        SessionArguments {
             approov_host: text(host),
             approov_site_key: text("site"),
             hcaptcha_site_key: text("hcap"),
             given_names: ["approovHost", "approovSiteKey", "hcaptchaSiteKey"].map(String::from).to_vec(),
-            ..Options::default()
+            ..SessionArguments::default()
         }
     }
 
-    fn parse(options: &Options) -> Result<Config, Error> {
-        Config::parse(options, None, parse_url)
+    fn parse(arguments: &SessionArguments) -> Result<Config, Error> {
+        Config::parse(arguments, None, href)
     }
 
-    fn message(options: &Options) -> String {
-        parse(options).expect_err("an error").message().to_owned()
+    fn message(arguments: &SessionArguments) -> String {
+        parse(arguments).expect_err("an error").message().to_owned()
     }
 
     #[test]
@@ -292,9 +288,11 @@ mod tests {
             ("http://127.0.0.1:8087", "http://127.0.0.1:8087/attest"),
             ("http://127.9.9.9", "http://127.9.9.9/attest"),
             ("http://[::1]:1", "http://[::1]:1/attest"),
+            ("http://[::1]", "http://[::1]/attest"),
+            ("http://[0:0:0:0:0:0:0:1]:80", "http://[::1]/attest"),
             ("http://dev.localhost", "http://dev.localhost/attest"),
         ] {
-            assert_eq!(parse(&options(host)).map(|config| config.attest_url).as_deref(), Ok(url), "{host}");
+            assert_eq!(parse(&arguments(host)).map(|config| config.attest_url).as_deref(), Ok(url), "{host}");
         }
     }
 
@@ -315,19 +313,24 @@ mod tests {
             "http://",
             "http://example.com",
             "http://localhost.example.com",
+            "http://[::2]",
+            "http://127.0.0.1.example.com:1",
             "http://localhost/",
             "exam%70le.com",
             "example.com\\x",
         ] {
-            let message = message(&options(host));
+            let message = message(&arguments(host));
             assert!(message.contains("\"approovHost\"") && message.contains(host), "{host}: {message}");
         }
     }
 
     #[test]
     fn all_problems_come_in_one_message() {
-        let wrong =
-            Options { approov_site_key: Argument::Number(5.0), key_storage: text("disk"), ..Options::default() };
+        let wrong = SessionArguments {
+            approov_site_key: Argument::Number(5.0),
+            key_storage: text("disk"),
+            ..SessionArguments::default()
+        };
         let message = message(&wrong);
         for part in [
             "\"approovHost\" is missing",
@@ -342,7 +345,7 @@ mod tests {
 
     #[test]
     fn an_empty_site_key_is_named() {
-        let message = message(&Options { recaptcha_site_key: text(""), ..options("example.com") });
+        let message = message(&SessionArguments { recaptcha_site_key: text(""), ..arguments("example.com") });
         assert!(
             message.contains("\"recaptchaSiteKey\" must be your reCAPTCHA site key, got an empty string"),
             "{message}"
@@ -351,11 +354,11 @@ mod tests {
 
     #[test]
     fn a_misspelt_option_is_suggested_when_the_right_one_is_missing() {
-        let misspelt = Options {
+        let misspelt = SessionArguments {
             approov_host: text("example.com"),
             approov_site_key: text("site"),
             given_names: ["approovHost", "approovSiteKey", "recaptchaSitekey"].map(String::from).to_vec(),
-            ..Options::default()
+            ..SessionArguments::default()
         };
         let message = message(&misspelt);
         assert!(
@@ -366,29 +369,29 @@ mod tests {
 
     #[test]
     fn a_misspelt_option_alone_is_not_taken_for_a_call_without_options() {
-        let previous = parse(&options("example.com")).expect("valid");
-        let misspelt = Options { given_names: vec!["aproovHost".to_owned()], ..Options::default() };
-        let error = Config::parse(&misspelt, Some(&previous), parse_url).expect_err("an error");
+        let previous = parse(&arguments("example.com")).expect("valid");
+        let misspelt = SessionArguments { given_names: vec!["aproovHost".to_owned()], ..SessionArguments::default() };
+        let error = Config::parse(&misspelt, Some(&previous), href).expect_err("an error");
         assert!(error.message().contains("did you mean \"approovHost\"?"), "{}", error.message());
     }
 
     #[test]
     fn unknown_options_are_ignored() {
-        let mut with_unknown = options("example.com");
+        let mut with_unknown = arguments("example.com");
         with_unknown.given_names.push("somethingElse".to_owned());
         assert!(parse(&with_unknown).is_ok());
-        let mut with_near_miss = options("example.com");
+        let mut with_near_miss = arguments("example.com");
         with_near_miss.given_names.push("recaptchaSitekey".to_owned());
         assert!(parse(&with_near_miss).is_ok());
     }
 
     #[test]
     fn no_options_mean_the_previous_ones() {
-        let previous = parse(&options("example.com")).expect("valid");
-        assert_eq!(Config::parse(&Options::default(), Some(&previous), parse_url), Ok(previous.clone()));
-        let in_wasm = Options { key_storage: text("wasm"), ..Options::default() };
-        let changed = Config::parse(&in_wasm, Some(&previous), parse_url).expect("valid");
+        let previous = parse(&arguments("example.com")).expect("valid");
+        assert_eq!(Config::parse(&SessionArguments::default(), Some(&previous), href), Ok(previous.clone()));
+        let in_wasm = SessionArguments { key_storage: text("wasm"), ..SessionArguments::default() };
+        let changed = Config::parse(&in_wasm, Some(&previous), href).expect("valid");
         assert_eq!(changed, Config { key_storage: KeyStorage::Wasm, ..previous });
-        assert!(message(&Options::default()).contains("\"approovHost\""));
+        assert!(message(&SessionArguments::default()).contains("\"approovHost\""));
     }
 }

@@ -1,5 +1,22 @@
 //! The driver: carries out what a session decides, on a host that has clocks, randomness, a key store and a network.
 //!
+//! ```text
+//!   initializeSession ──▶ generate a key ──▶ replace the active session ──▶ done
+//!                                                        └─ in the background: nonce request, first proof signed
+//!
+//!   fetchToken ──▶ session decides ─┬─ Cached ─▶ token
+//!                                   ├─ Stale ──▶ token; the batch runs in the background
+//!                                   └─ Wait ───▶ the batch, a time-out and the caller's signal: the first to end decides
+//!
+//!   batch:   end of the turn (further APIs join) ─▶ nonce ─▶ batch before it ─▶ seal ─▶ attest ─▶ complete ─▶ tokens
+//!                                                                                ▲                   │
+//!                                                                                └── next API alone ─┘
+//!
+//!   attest:  sign ─▶ send ─┬─ granted, or an error that is final ─▶ outcome
+//!             ▲            ├─ nonce refused: once, with the fresh one
+//!             └────────────┴─ retryable, and no results carried: twice, after a pause
+//! ```
+//!
 //! A request is one future that all who wait for it share. It makes progress as long as anybody waits; when the last one has left
 //! (time-out, abort), it is dropped, and with it the fetch.
 
@@ -9,25 +26,26 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 
-use crate::config::{Config, KeyStorage, Options, UrlParts};
-use crate::dpop::{Claims, LastTokenHash, Method, ProofHeader};
+use crate::batch::{BatchId, Tokens};
+use crate::config::{Config, KeyStorage, SessionArguments};
+use crate::dpop::{Claims, HtuCache, Method, ProofArguments, ProofHeader, TokenHashCache};
 use crate::error::{Code, Error};
 use crate::json::{integer_literal, string_literal};
 use crate::jws::{self, PublicKey};
 use crate::secret::Secret;
-use crate::session::{BatchId, Sealed, Session, Step, Tokens, Wanted};
+use crate::session::{AttestBody, Pending, Session, Step};
 use crate::shared::{Shared, WeakShared};
-use crate::time::{Reading, UnixMillis};
-use crate::token_request::{Arguments, DEFAULT_TIMEOUT, TokenRequest};
+use crate::time::{ClockReading, RoundTrip, UnixMillis};
+use crate::token_request::{DEFAULT_TIMEOUT, TokenArguments, TokenRequest};
 use crate::wire::{Granted, Response};
 
-/// A refresh is tried again after this long, in milliseconds, then after twice as long.
+/// A refresh is retried after this long, in milliseconds, then after twice as long.
 const BACKOFF: u32 = 250;
-/// How often a refresh is tried again.
-const REFRESH_RETRIES: u32 = 2;
+/// How often a refresh is retried.
+const MAX_REFRESH_RETRIES: u32 = 2;
 
-/// A proof signed ahead is used for this long, in milliseconds, so that its `iat` is one that any service takes for recent.
-const LONGEST_AHEAD: i64 = 60_000;
+/// An older presigned proof, in milliseconds, is not used: its `iat` must be one that any service considers recent.
+const PRESIGNED_PROOF_MAX_AGE: i64 = 60_000;
 
 /// What the driver needs from where it runs.
 #[allow(async_fn_in_trait)] // all runs on one thread
@@ -38,22 +56,22 @@ pub trait Host: Clone + 'static {
     type Key: 'static;
 
     /// Reads the clocks.
-    fn now(&self) -> Reading;
+    fn now(&self) -> ClockReading;
     /// Draws random bytes.
     fn random<const N: usize>(&self) -> Result<[u8; N], Failure<Self::Cause>>;
-    /// Parses a URL as the WHATWG URL standard does.
-    fn parse_url(&self, text: &str) -> Option<UrlParts>;
+    /// Parses a URL as the WHATWG URL standard does, and serialises it; `None` if it is not one.
+    fn href(&self, url: &str) -> Option<String>;
     /// Makes a session key.
     async fn generate_key(&self, storage: KeyStorage) -> Result<(Self::Key, PublicKey), Failure<Self::Cause>>;
     /// Signs with ES256: r and s, 32 bytes each.
     async fn sign(&self, key: &Self::Key, message: &[u8]) -> Result<Vec<u8>, Failure<Self::Cause>>;
-    /// Sends a request; an answer of any status is a success.
+    /// Sends a request; a response of any status is a success.
     async fn send(&self, request: Request) -> Result<Response, Failure<Self::Cause>>;
-    /// Waits so many milliseconds.
+    /// Waits this long.
     async fn sleep(&self, milliseconds: u32);
-    /// Waits until everything that is due in this turn of the event loop has been called.
-    async fn turn(&self);
-    /// Lets a task run on its own.
+    /// Waits for one microtask: everything that the current turn of the event loop does at once is done by then.
+    async fn yield_microtask(&self);
+    /// Runs a task in the background.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }
 
@@ -93,11 +111,12 @@ impl<C> From<Error> for Failure<C> {
 type Outcome<H, T> = Result<T, Failure<<H as Host>::Cause>>;
 type SharedTokens<H> = Shared<Outcome<H, Rc<Settled<<H as Host>::Cause>>>>;
 type WeakTokens<H> = WeakShared<Outcome<H, Rc<Settled<<H as Host>::Cause>>>>;
+type SharedStart<H> = Shared<Outcome<H, ()>>;
 
-/// What came of a batch.
+/// The tokens of a batch that is done.
 struct Settled<C> {
     tokens: Tokens,
-    /// What the host threw, if that ended a batch of which some APIs had got their tokens.
+    /// What the host threw, if that ended a batch after some of its APIs had got their tokens.
     cause: Option<C>,
 }
 
@@ -106,7 +125,7 @@ impl<C: Clone> Settled<C> {
         self.tokens.get(api).map_err(|error| self.failure(error))
     }
 
-    /// Why there is no token at all.
+    /// The latest failure, if no API got a token.
     fn failed(&self) -> Option<Failure<C>> {
         self.tokens.error().map(|error| self.failure(error.clone()))
     }
@@ -120,50 +139,65 @@ impl<C: Clone> Settled<C> {
 /// The SDK: at most one session at a time.
 pub struct Sdk<H: Host> {
     host: H,
-    active: RefCell<Option<Rc<Active<H>>>>,
-    /// The latest call of `initializeSession` that is not over yet; it waits for the ones before it.
-    starting: RefCell<Option<Shared<Outcome<H, ()>>>>,
-    starts: Cell<u64>,
+    active: RefCell<Option<Rc<ActiveSession<H>>>>,
+    /// The latest call of `initializeSession` that is under way; it waits for the ones before it.
+    starting: RefCell<Option<SharedStart<H>>>,
+    start_count: Cell<u64>,
 }
 
-/// A session with its key: one generation. Requests in flight hold on to theirs, so they cannot touch a newer one.
-pub struct Active<H: Host> {
+/// A session with its key. Requests in flight belong to theirs, so they cannot change a newer one.
+pub struct ActiveSession<H: Host> {
     host: H,
     /// The session's key.
     pub key: H::Key,
     header: ProofHeader,
-    token_hash: RefCell<LastTokenHash>,
+    token_hash: RefCell<TokenHashCache>,
+    htu: RefCell<HtuCache>,
     session: RefCell<Session>,
     nonce_request: RefCell<Option<WeakShared<Outcome<H, ()>>>>,
-    /// The nonce, the proof and the moment (monotonic) of the first attest request, signed as soon as there is a nonce.
-    proof_ahead: Cell<Option<(Option<String>, String, i64)>>,
+    presigned_proof: Cell<Option<PresignedProof>>,
     batches: RefCell<Vec<(BatchId, WeakTokens<H>)>>,
+}
+
+/// The proof of the first attest request, signed as soon as there is a nonce.
+struct PresignedProof {
+    nonce: Option<String>,
+    proof: String,
+    /// When it was signed, by the monotonic clock.
+    signed: i64,
 }
 
 impl<H: Host> Sdk<H> {
     /// An SDK without a session.
     pub fn new(host: H) -> Self {
-        Sdk { host, active: RefCell::new(None), starting: RefCell::new(None), starts: Cell::new(0) }
+        Sdk { host, active: RefCell::new(None), starting: RefCell::new(None), start_count: Cell::new(0) }
     }
 
-    /// Begins a session with a fresh key, in place of the one before, and asks the service for a nonce without waiting for it.
+    /// Begins a session with a fresh key, in place of the one before, and requests a nonce from the service without waiting for it.
+    /// `last` are the options of a session that this SDK does not know, since another instance had it; they count where there is
+    /// no session yet, and the options name no service.
     ///
     /// # Errors
     /// `invalid-argument`, or `unsupported` if the key cannot be made; the session before stays as it is.
-    pub async fn initialize_session(self: &Rc<Self>, options: Options) -> Outcome<H, ()> {
+    pub async fn initialize_session(
+        self: &Rc<Self>,
+        options: SessionArguments,
+        last: SessionArguments,
+    ) -> Outcome<H, ()> {
         let before = self.starting.borrow().clone();
         let sdk = Rc::clone(self);
         let start = Shared::new(async move {
             if let Some(before) = before {
-                let _told_its_own_caller = before.await;
+                // Its own caller gets the outcome.
+                let _ = before.await;
             }
-            sdk.start(&options).await
+            sdk.start(&options, &last).await
         });
-        let number = self.starts.get().wrapping_add(1);
-        self.starts.set(number);
+        let number = self.start_count.get().wrapping_add(1);
+        self.start_count.set(number);
         *self.starting.borrow_mut() = Some(start.clone());
         let outcome = start.await;
-        if self.starts.get() == number {
+        if self.start_count.get() == number {
             *self.starting.borrow_mut() = None;
         }
         outcome
@@ -175,48 +209,49 @@ impl<H: Host> Sdk<H> {
     /// Those of the specification; see [`Code`].
     pub async fn fetch_token(
         &self,
-        arguments: Arguments,
+        arguments: TokenArguments,
         cancelled: impl Future<Output = Failure<H::Cause>>,
     ) -> Outcome<H, String> {
         let active = self.active().await?;
         let request = TokenRequest::parse(&arguments, &active.session.borrow().config().checks)?;
         let step = active.session.borrow_mut().request(&request, self.host.now())?;
-        let wanted = match step {
+        let pending = match step {
             Step::Cached(token) => return Ok(token.expose().to_owned()),
-            Step::Ageing(token, wanted) => {
-                // If this fails, the next call finds the token older, and asks again.
-                if let Ok(refresh) = active.batch(wanted) {
-                    active.work_behind(refresh);
+            Step::Stale(token, pending) => {
+                // If this fails, the next call finds the token still stale, and tries again.
+                if let Ok(refresh) = active.batch(pending) {
+                    active.spawn_background(refresh);
                 }
                 return Ok(token.expose().to_owned());
             }
-            Step::Wait(wanted) => wanted,
+            Step::Wait(pending) => pending,
         };
-        let tokens = active.batch(wanted)?;
+        let tokens = active.batch(pending)?;
         let timeout = request.timeout;
-        let gave_up = async {
+        let cancelled_or_timed_out = async {
             match select(Box::pin(self.host.sleep(timeout)), Box::pin(cancelled)).await {
                 Either::Left(((), _)) => {
                     let timeout = integer_literal(timeout.into());
-                    Error::new(Code::Timeout, &["no answer from the Approov service within ", &timeout, " ms"]).into()
+                    Error::new(Code::Timeout, &["no response from the Approov service within ", &timeout, " ms"]).into()
                 }
                 Either::Right((failure, _)) => failure,
             }
         };
-        match select(tokens, Box::pin(gave_up)).await {
+        match select(tokens, Box::pin(cancelled_or_timed_out)).await {
             Either::Left((tokens, _)) => Ok(tokens?.get(&request.api)?.expose().to_owned()),
             Either::Right((failure, _)) => Err(failure),
         }
     }
 
-    /// The session, once the calls of `initializeSession` that came before have been carried out.
+    /// The session, once the calls of `initializeSession` that came before are done.
     ///
     /// # Errors
     /// `not-initialized` without a session.
-    pub async fn active(&self) -> Outcome<H, Rc<Active<H>>> {
+    pub async fn active(&self) -> Outcome<H, Rc<ActiveSession<H>>> {
         let starting = self.starting.borrow().clone();
         if let Some(starting) = starting {
-            let _told_its_own_caller = starting.await;
+            // Its own caller gets the outcome.
+            let _ = starting.await;
         }
         let active = self.active.borrow().clone();
         active.ok_or_else(|| {
@@ -224,32 +259,42 @@ impl<H: Host> Sdk<H> {
         })
     }
 
-    async fn start(&self, options: &Options) -> Outcome<H, ()> {
-        let previous = self.active.borrow().clone();
-        let config = {
-            let previous = previous.as_ref().map(|active| active.session.borrow().config().clone());
-            Config::parse(options, previous.as_ref(), |text| self.host.parse_url(text))?
+    async fn start(&self, options: &SessionArguments, last: &SessionArguments) -> Outcome<H, ()> {
+        let parse = |options, previous| Config::parse(options, previous, |url| self.host.href(url));
+        let previous = match &*self.active.borrow() {
+            Some(active) => Some(active.session.borrow().config().clone()),
+            None => parse(last, None).ok(),
         };
-        drop(previous);
+        let config = parse(options, previous.as_ref())?;
         let (key, public_key) = self.host.generate_key(config.key_storage).await?;
-        let active = Rc::new(Active {
+        let active = Rc::new(ActiveSession {
             host: self.host.clone(),
             key,
             header: ProofHeader::new(&public_key),
             token_hash: RefCell::default(),
+            htu: RefCell::default(),
             session: RefCell::new(Session::new(config)),
             nonce_request: RefCell::new(None),
-            proof_ahead: Cell::new(None),
+            presigned_proof: Cell::new(None),
             batches: RefCell::new(Vec::new()),
         });
         *self.active.borrow_mut() = Some(Rc::clone(&active));
-        // A failure here is not the caller's yet: the attest request asks again, and reports it.
-        active.work_behind(active.nonce());
+        // A failure here is not the caller's yet: the attest request tries again, and reports it.
+        active.spawn_background(active.nonce());
         Ok(())
     }
 }
 
-impl<H: Host> Active<H> {
+impl<H: Host> ActiveSession<H> {
+    /// What the proof of `getDPoPToken` signs.
+    ///
+    /// # Errors
+    /// `invalid-argument`, naming the argument that is unusable; what the host's random numbers report.
+    pub fn proof_input(&self, arguments: ProofArguments) -> Outcome<H, String> {
+        let claims = Claims::parse(arguments, &mut self.htu.borrow_mut(), |uri| self.host.href(uri))?;
+        self.signing_input(&claims)
+    }
+
     /// What a DPoP proof of these claims signs.
     ///
     /// # Errors
@@ -272,7 +317,7 @@ impl<H: Host> Active<H> {
         Ok(jws::compact(&input, &signature))
     }
 
-    /// A future that is over when there is a nonce, or none is to be had. All who need one share one request.
+    /// A future that ends when there is a nonce, or none could be had. All who need one share one request.
     fn nonce(self: &Rc<Self>) -> Shared<Outcome<H, ()>> {
         if let Some(running) = self.nonce_request.borrow().as_ref().and_then(WeakShared::upgrade)
             && running.peek().is_none_or(Result::is_ok)
@@ -281,14 +326,15 @@ impl<H: Host> Active<H> {
         }
         let active = Rc::clone(self);
         let request = Shared::new(async move {
-            let (response, _, _) = active.exchange(Method::get(), None).await?;
+            let (response, _) = active.exchange(Method::get(), None).await?;
             if response.usable_nonce().is_none() {
                 return Err(response.into_refusal().into());
             }
-            // The visitor still solves the challenge. If this fails, the attest request signs for itself, and reports it.
+            // The visitor is still solving the challenge. If this fails, the attest request signs for itself, and reports it.
             let claims = active.claims(Method::post());
             if let Ok(proof) = active.proof(&claims).await {
-                active.proof_ahead.set(Some((claims.nonce, proof, active.host.now().monotonic)));
+                let signed = active.host.now().monotonic;
+                active.presigned_proof.set(Some(PresignedProof { nonce: claims.nonce, proof, signed }));
             }
             Ok(())
         });
@@ -303,89 +349,87 @@ impl<H: Host> Active<H> {
         self.nonce().await
     }
 
-    /// What the proof of the next request to the service says.
+    /// The claims of the proof of the next request to the service.
     fn claims(&self, method: Method) -> Claims {
         let session = self.session.borrow();
-        let url = session.config().attest_url.clone();
-        Claims { method, url, nonce: session.nonce().map(string_literal), token: None, message_signature: None }
+        let htu = session.config().attest_url.clone();
+        Claims { method, htu, nonce: session.nonce().map(string_literal), token: None, message_signature: None }
     }
 
-    /// Sends one request with a proof of its own, and learns from the answer.
-    async fn exchange(&self, method: Method, form: Option<String>) -> Outcome<H, (Response, Reading, Reading)> {
+    /// Sends one request with a proof of its own, and lets the session observe the response.
+    async fn exchange(&self, method: Method, form: Option<String>) -> Outcome<H, (Response, RoundTrip)> {
         let claims = self.claims(method);
-        let proof = match self.proof_ahead.take() {
-            Some((nonce, proof, signed))
-                if nonce == claims.nonce && self.host.now().monotonic.saturating_sub(signed) <= LONGEST_AHEAD =>
-            {
-                proof
-            }
+        let is_recent = |signed| self.host.now().monotonic.saturating_sub(signed) <= PRESIGNED_PROOF_MAX_AGE;
+        let proof = match self.presigned_proof.take() {
+            Some(ready) if ready.nonce == claims.nonce && is_recent(ready.signed) => ready.proof,
             _ => self.proof(&claims).await?,
         };
         let sent = self.host.now();
-        let response = self.host.send(Request { url: claims.url, proof, form }).await?;
-        let received = self.host.now();
-        self.session.borrow_mut().learn(&response, sent, received);
-        Ok((response, sent, received))
+        let response = self.host.send(Request { url: claims.htu, proof, form }).await?;
+        let trip = RoundTrip { sent, received: self.host.now() };
+        self.session.borrow_mut().observe(&response, trip);
+        Ok((response, trip))
     }
 
-    /// Lets work that nobody waits for go on, within the usual time-out.
-    fn work_behind<T: Clone + 'static>(&self, work: Shared<T>) {
-        let time_out = self.host.clone();
+    /// Runs work that no caller waits for, within the usual time-out.
+    fn spawn_background<T: Clone + 'static>(&self, work: Shared<T>) {
+        let host = self.host.clone();
         self.host.spawn(async move {
-            let _unreported = select(work, Box::pin(time_out.sleep(DEFAULT_TIMEOUT))).await;
+            // Nobody waits for the outcome.
+            let _ = select(work, Box::pin(host.sleep(DEFAULT_TIMEOUT))).await;
         });
     }
 
     /// The future of a batch, started if it is new.
-    fn batch(self: &Rc<Self>, wanted: Wanted) -> Result<SharedTokens<H>, Error> {
+    fn batch(self: &Rc<Self>, pending: Pending) -> Result<SharedTokens<H>, Error> {
         let running = |id| {
             let batches = self.batches.borrow();
             batches.iter().find(|(known, _)| *known == id).and_then(|(_, weak)| weak.upgrade())
         };
-        match wanted {
-            Wanted::Joined(id) => {
+        match pending {
+            Pending::Existing(id) => {
                 running(id).ok_or_else(|| Error::new(Code::Internal, &["a request of the Approov SDK was lost"]))
             }
-            Wanted::New { batch: id, after } => {
-                let future = Shared::new(self.clone().carry_out(id, after.and_then(running)));
+            Pending::New { batch: id, after } => {
+                let future = Shared::new(self.clone().run_batch(id, after.and_then(running)));
                 self.batches.borrow_mut().push((id, future.downgrade()));
                 Ok(future)
             }
         }
     }
 
-    fn carry_out(
+    fn run_batch(
         self: Rc<Self>,
         id: BatchId,
         after: Option<SharedTokens<H>>,
     ) -> impl Future<Output = Outcome<H, Rc<Settled<H::Cause>>>> {
-        let entry = Entry { active: self, id };
+        let guard = BatchGuard { active: self, id };
         async move {
-            let active = &entry.active;
-            active.host.turn().await;
+            let active = &guard.active;
+            active.host.yield_microtask().await;
             active.ensure_nonce().await?;
             let failed_before = match after {
                 Some(after) => after.await.map_or_else(Some, |settled| settled.failed()),
                 None => None,
             };
             loop {
-                let sealed = active.session.borrow_mut().seal(id);
-                let (outcome, sent, received) = match sealed {
-                    Ok(sealed) => active.attest(&sealed).await?,
+                let body = active.session.borrow_mut().seal(id);
+                let (outcome, trip) = match body {
+                    Ok(body) => active.attest(&body).await?,
                     Err(error) => {
                         let failure = match &failed_before {
-                            // The results that this request relied on were not accepted; why, is what the caller needs to know.
+                            // The results that this request relied on were not accepted; the caller needs to know why.
                             Some(failure) if error.code() == Code::ResultsRequired => failure.clone(),
                             _ => error.into(),
                         };
-                        (Err(failure), active.host.now(), active.host.now())
+                        (Err(failure), RoundTrip::instant(active.host.now()))
                     }
                 };
                 let (outcome, cause) = match outcome {
                     Ok(granted) => (Ok(granted), None),
                     Err(Failure { error, cause }) => (Err(error), cause),
                 };
-                let completed = active.session.borrow_mut().complete(id, outcome, sent, received);
+                let completed = active.session.borrow_mut().complete(id, outcome, trip);
                 match completed {
                     Ok(Some(tokens)) => return Ok(Rc::new(Settled { tokens, cause })),
                     Ok(None) => {}
@@ -395,42 +439,41 @@ impl<H: Host> Active<H> {
         }
     }
 
-    /// Sends one request body, as often as it takes and is allowed.
-    async fn attest(&self, sealed: &Sealed) -> Outcome<H, (Outcome<H, Granted>, Reading, Reading)> {
-        let mut retries = Retries::new(sealed.carries_results);
+    /// Sends one request body, as often as is needed and allowed.
+    async fn attest(&self, body: &AttestBody) -> Outcome<H, (Outcome<H, Granted>, RoundTrip)> {
+        let mut retries = Retries::new(body.carries_results);
         loop {
-            let attempt = self.exchange(Method::post(), Some(sealed.form.clone())).await;
-            let (outcome, sent, received, retry_after) = match attempt {
-                Ok((response, sent, received)) => {
+            let (outcome, trip, retry_after) = match self.exchange(Method::post(), Some(body.form.clone())).await {
+                Ok((response, trip)) => {
                     let retry_after = response.retry_after;
                     let has_nonce = response.usable_nonce().is_some();
-                    let outcome = response.into_granted();
+                    let outcome = response.into_grant();
                     if has_nonce && outcome.as_ref().is_err_and(Error::is_invalid_nonce) && retries.take_nonce_retry() {
                         continue;
                     }
-                    (outcome.map_err(Failure::from), sent, received, retry_after)
+                    (outcome.map_err(Failure::from), trip, retry_after)
                 }
-                Err(failure) => (Err(failure), self.host.now(), self.host.now(), None),
+                Err(failure) => (Err(failure), RoundTrip::instant(self.host.now()), None),
             };
-            let retry = match &outcome {
+            let pause = match &outcome {
                 Err(failure) if failure.error.is_retryable() => retries.next_pause(retry_after, self.host.random()?),
                 _ => None,
             };
-            match retry {
+            match pause {
                 Some(pause) => self.host.sleep(pause).await,
-                None => return Ok((outcome, sent, received)),
+                None => return Ok((outcome, trip)),
             }
         }
     }
 }
 
-/// A batch's place in the list; given up when its future is over, or dropped because nobody waits for it.
-struct Entry<H: Host> {
-    active: Rc<Active<H>>,
+/// Removes a batch from the lists when its future has ended, or is dropped because nobody waits for it.
+struct BatchGuard<H: Host> {
+    active: Rc<ActiveSession<H>>,
     id: BatchId,
 }
 
-impl<H: Host> Drop for Entry<H> {
+impl<H: Host> Drop for BatchGuard<H> {
     fn drop(&mut self) {
         if let Ok(mut batches) = self.active.batches.try_borrow_mut() {
             batches.retain(|(id, _)| *id != self.id);
@@ -441,7 +484,7 @@ impl<H: Host> Drop for Entry<H> {
     }
 }
 
-/// How often a request may still be sent again.
+/// How often a request may be sent again.
 #[derive(Debug)]
 struct Retries {
     nonce: bool,
@@ -450,24 +493,24 @@ struct Retries {
 }
 
 impl Retries {
-    /// A request that carries results may have had them consumed: only a refused nonce shows that it has not.
+    /// If a request that carried results failed, they may have been consumed: only a refused nonce shows that they have not.
     fn new(carries_results: bool) -> Self {
-        Retries { nonce: true, refresh: if carries_results { 0 } else { REFRESH_RETRIES }, pause: BACKOFF }
+        Retries { nonce: true, refresh: if carries_results { 0 } else { MAX_REFRESH_RETRIES }, pause: BACKOFF }
     }
 
     fn take_nonce_retry(&mut self) -> bool {
         std::mem::take(&mut self.nonce)
     }
 
-    /// How long to wait before the next try, in milliseconds: what the service asks for, or a time that doubles and is spread by
-    /// half in both directions, so that clients which failed together do not return together. None where no try is left, or the
-    /// service asks for more time than a call has.
-    fn next_pause(&mut self, retry_after: Option<i64>, [dice]: [u8; 1]) -> Option<u32> {
+    /// How long to wait before the next retry, in milliseconds: what the service requests, or a time that doubles and is spread by
+    /// half in both directions, so that clients which failed together do not retry together. None where no retry is left, or the
+    /// service requests more time than a call has.
+    fn next_pause(&mut self, retry_after: Option<i64>, [jitter]: [u8; 1]) -> Option<u32> {
         self.refresh = self.refresh.checked_sub(1)?;
-        let jittered = (self.pause / 2).saturating_add(self.pause.saturating_mul(u32::from(dice)) / 255);
+        let jittered = (self.pause / 2).saturating_add(self.pause.saturating_mul(u32::from(jitter)) / 255);
         self.pause = self.pause.saturating_mul(2);
-        let asked = retry_after.map_or(0, |asked| u32::try_from(asked.max(0)).unwrap_or(u32::MAX));
-        // Who waits would have given up before such a pause is over: the service's reason is of more use than a time-out.
-        (asked < DEFAULT_TIMEOUT).then(|| jittered.max(asked))
+        let requested = retry_after.map_or(0, |pause| u32::try_from(pause.max(0)).unwrap_or(u32::MAX));
+        // The caller would have given up before such a pause ends: the service's reason is of more use than a time-out.
+        (requested < DEFAULT_TIMEOUT).then(|| jittered.max(requested))
     }
 }

@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-use crate::named::Named;
+use crate::small_map::SmallMap;
 
 /// A failure as the SDK's user sees it, without the JavaScript value that may have caused it (the driver adds that).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(Box<Details>);
 
-/// On the heap, so that the results which may hold an error stay small.
+/// Boxed, so that the results which may hold an error stay small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Details {
     code: Code,
     message: String,
-    service_errors: Named<String>,
+    service_errors: SmallMap<String>,
     retryable: bool,
 }
 
@@ -32,17 +32,17 @@ pub enum Code {
     ResultsRequired,
     /// The session has ended; a new one and fresh check results are needed.
     SessionExpired,
-    /// The request did not reach the service, or its answer did not arrive.
+    /// The request did not reach the service, or its response did not arrive.
     Network,
-    /// No answer came within the call's time-out.
+    /// No response came within the call's time-out.
     Timeout,
     /// The caller's `AbortSignal` was aborted.
     Aborted,
-    /// The answer was not one that the protocol knows.
+    /// The response was not one that the protocol knows.
     InvalidResponse,
-    /// The service refused the request and said why.
+    /// The service refused the request and reported why.
     Service,
-    /// The service answered without a token for the requested API.
+    /// The service's response had no token for the requested API.
     TokenUnavailable,
 }
 
@@ -60,22 +60,6 @@ pub enum Class {
 }
 
 impl Code {
-    /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 12] = [
-        Code::InvalidArgument,
-        Code::Unsupported,
-        Code::Internal,
-        Code::NotInitialized,
-        Code::ResultsRequired,
-        Code::SessionExpired,
-        Code::Network,
-        Code::Timeout,
-        Code::Aborted,
-        Code::InvalidResponse,
-        Code::Service,
-        Code::TokenUnavailable,
-    ];
-
     /// The `code` property of the JavaScript error.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -137,14 +121,14 @@ impl Class {
 }
 
 impl Error {
-    /// An error with the code's usual answer to "may the same call succeed if repeated?". The message comes in pieces, which are
-    /// joined: most messages quote something, and `format!` would bring all of its machinery along.
+    /// An error that is retryable if errors of its code usually are. The message comes in pieces, which are joined: most messages
+    /// quote something, and `format!` would bring all of its machinery along.
     #[inline(never)]
     #[must_use]
     pub fn new(code: Code, message: &[&str]) -> Self {
         let message = message.concat();
         let retryable = code.usually_retryable();
-        Error(Box::new(Details { code, message, service_errors: Named::default(), retryable }))
+        Error(Box::new(Details { code, message, service_errors: SmallMap::default(), retryable }))
     }
 
     /// An argument is unusable; the message names it and says what was expected.
@@ -154,7 +138,7 @@ impl Error {
         Error::new(Code::InvalidArgument, message)
     }
 
-    /// The same error, marked as one that a plain repetition of the call may cure, or not.
+    /// The same error, marked as one after which repeating the call may succeed, or not.
     #[must_use]
     pub fn retryable_if(mut self, retryable: bool) -> Self {
         self.0.retryable = retryable;
@@ -163,7 +147,7 @@ impl Error {
 
     /// The same error with the service's map of error codes to details, unchanged.
     #[must_use]
-    pub fn with_service_errors(mut self, errors: Named<String>) -> Self {
+    pub fn with_service_errors(mut self, errors: SmallMap<String>) -> Self {
         self.0.service_errors = errors;
         self
     }
@@ -174,7 +158,7 @@ impl Error {
         self.0.code
     }
 
-    /// What went wrong and what to do about it, for people.
+    /// What went wrong and what to do about it, for a person.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -182,7 +166,7 @@ impl Error {
 
     /// The service's error codes with their details; empty unless the service reported some.
     #[must_use]
-    pub fn service_errors(&self) -> &Named<String> {
+    pub fn service_errors(&self) -> &SmallMap<String> {
         &self.0.service_errors
     }
 
@@ -205,9 +189,25 @@ impl std::error::Error for Error {}
 mod tests {
     use super::*;
 
+    /// Every code, in the order of the documentation.
+    const ALL: [Code; 12] = [
+        Code::InvalidArgument,
+        Code::Unsupported,
+        Code::Internal,
+        Code::NotInitialized,
+        Code::ResultsRequired,
+        Code::SessionExpired,
+        Code::Network,
+        Code::Timeout,
+        Code::Aborted,
+        Code::InvalidResponse,
+        Code::Service,
+        Code::TokenUnavailable,
+    ];
+
     #[test]
     fn every_code_has_the_class_that_the_documentation_gives_it() {
-        let table = Code::ALL.map(|code| (code.as_str(), code.class().as_str()));
+        let table = ALL.map(|code| (code.as_str(), code.class().as_str()));
         assert_eq!(
             table,
             [
@@ -228,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn only_passing_troubles_are_retryable_unless_said_otherwise() {
-        let retryable: Vec<_> = Code::ALL.into_iter().filter(|&code| Error::new(code, &[]).is_retryable()).collect();
+    fn only_transient_failures_are_retryable_unless_marked_otherwise() {
+        let retryable: Vec<_> = ALL.into_iter().filter(|&code| Error::new(code, &[]).is_retryable()).collect();
         assert_eq!(retryable, [Code::Network, Code::Timeout]);
         assert!(Error::new(Code::Service, &[]).retryable_if(true).is_retryable());
     }

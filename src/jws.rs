@@ -1,23 +1,16 @@
-//! Compact JWS with ES256, the public JWK in its header, and its thumbprint (RFC 7515, RFC 7517, RFC 7638).
+//! Compact JWS with ES256, and the public JWK in its header (RFC 7515, RFC 7517).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
 
 /// Unpadded base64url (RFC 7515, section 2).
 #[must_use]
 pub fn base64url(bytes: &[u8]) -> String {
     let mut text = vec![0; bytes.len().div_ceil(3).saturating_mul(4)];
-    // Neither can fail: the room is enough, and base64 is ASCII. (`encode` says so with a panic, which costs a page 3 kB.)
+    // Neither can fail: the buffer is large enough, and base64 is ASCII. (`encode` panics instead, which costs a page 3 kB.)
     let length = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).unwrap_or_default();
     text.truncate(length);
     String::from_utf8(text).unwrap_or_default()
-}
-
-/// The bytes behind unpadded base64url; `None` if it is not that.
-#[must_use]
-pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 /// A public key on P-256.
@@ -28,7 +21,7 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// From an uncompressed point (SEC 1): 0x04, x and y. `None` for anything of another form.
+    /// From an uncompressed point (SEC 1): 0x04, x and y. `None` for any other form.
     #[must_use]
     pub fn from_uncompressed_point(point: &[u8]) -> Option<PublicKey> {
         let (tag, coordinates) = point.split_first()?;
@@ -47,12 +40,6 @@ impl PublicKey {
     pub fn to_jwk(&self) -> String {
         [r#"{"crv":"P-256","kty":"EC","x":""#, &self.x, r#"","y":""#, &self.y, r#""}"#].concat()
     }
-
-    /// The key's SHA-256 thumbprint (RFC 7638), as `cnf.jkt` has it.
-    #[must_use]
-    pub fn thumbprint(&self) -> String {
-        base64url(&Sha256::digest(self.to_jwk()))
-    }
 }
 
 /// Header and claims, encoded and joined: what is signed (RFC 7515, section 5.1).
@@ -67,22 +54,28 @@ pub fn compact(signing_input: &str, signature: &[u8]) -> String {
     [signing_input, ".", &base64url(signature)].concat()
 }
 
+/// The bytes of unpadded base64url; `None` if it is not that.
+#[cfg(test)]
+pub(crate) fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The key of the proofs in RFC 9449 (figure 2 and others); its thumbprint stands in section 6.1 (figure 8).
-    const X: &str = "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs";
-    const Y: &str = "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA";
-
     fn point() -> Vec<u8> {
-        [vec![4], from_base64url(X).expect("base64url"), from_base64url(Y).expect("base64url")].concat()
+        [vec![4], vec![0xfb; 32], vec![0x07; 32]].concat()
     }
 
     #[test]
-    fn the_thumbprint_is_that_of_rfc_9449() {
+    fn a_point_becomes_a_jwk_of_base64url_coordinates() {
         let key = PublicKey::from_uncompressed_point(&point()).expect("a point");
-        assert_eq!(key.thumbprint(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+        let jwk: serde_json::Value = serde_json::from_str(&key.to_jwk()).expect("JSON");
+        let coordinate = |name: &str| from_base64url(jwk[name].as_str().expect("text")).expect("base64url");
+        assert_eq!((coordinate("x"), coordinate("y")), (vec![0xfb; 32], vec![0x07; 32]));
+        assert_eq!((&jwk["kty"], &jwk["crv"]), (&"EC".into(), &"P-256".into()));
+        assert_eq!(jwk.as_object().map(serde_json::Map::len), Some(4));
     }
 
     #[test]

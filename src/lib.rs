@@ -11,22 +11,29 @@ pub mod browser;
 
 pub mod driver;
 
+// What a session does: the state machine, its requests in flight, its tokens.
+pub mod batch;
 pub mod cache;
 pub mod session;
+
+// What travels.
 pub mod wire;
 
+// What callers pass, parsed.
 pub mod argument;
 pub mod config;
 pub mod token_request;
 
+// Proofs and their keys.
 pub mod dpop;
 pub mod jws;
 #[cfg(feature = "wasm-key")]
 pub mod key;
 
+// What all of them use.
 pub mod error;
 pub mod json;
-pub mod named;
 pub mod secret;
 pub mod shared;
+pub mod small_map;
 pub mod time;

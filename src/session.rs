@@ -1,25 +1,62 @@
-//! One session, from `initializeSession` to its end: which token a call gets, what has to be requested, and what answers change.
+//! One session, from `initializeSession` to its end: which token a call gets, what has to be requested, and what responses change.
 //!
-//! Nothing here waits or sends. A call of `fetchToken` becomes a [`Step`]; a request that a step asks for is a batch, which stays
-//! open for more APIs until [`Session::seal`] turns it into a request body, and is over with [`Session::complete`] or
-//! [`Session::abandon`].
+//! ```text
+//!            tokens for check results                    the expiry has passed, or the
+//!   Fresh ─────────────────────────────▶ Established ────────────────────────────────▶ Ended
+//!   a call needs results                 ▲         │     refresh token was refused     every call fails
+//!                                        └─────────┘
+//!                             tokens for the refresh token, or for newer results
+//! ```
 //!
-//! An API that the service refuses does not fail the others of its batch: these are then requested one by one.
+//! Nothing here waits or sends. A call of `fetchToken` becomes a [`Step`]; a request that a step asks for is a batch (`batch.rs`),
+//! which is open for more APIs until [`Session::seal`] turns it into a request body, and done with [`Session::complete`] or
+//! [`Session::abandon`]:
 //!
-//! Late answers do no harm: a token is cached only while binding and check results are still those that it was requested for, and an
-//! answer continues the session only if no newer results have been accepted meanwhile. Check results are counted for that: their
-//! *stand* grows with every new one.
+//! ```
+//! use approov_web_sdk::config::{Config, SessionArguments};
+//! use approov_web_sdk::argument::Argument;
+//! use approov_web_sdk::session::{Pending, Session, Step};
+//! use approov_web_sdk::time::{ClockReading, RoundTrip};
+//! use approov_web_sdk::token_request::{Results, TokenRequest};
+//! use approov_web_sdk::wire::Granted;
+//!
+//! let text = |value: &str| Argument::Text(value.to_owned());
+//! let arguments = SessionArguments {
+//!     approov_host: text("web-1.approovr.io"),
+//!     approov_site_key: text("site"),
+//!     recaptcha_site_key: text("key"),
+//!     ..SessionArguments::default()
+//! };
+//! let mut session = Session::new(Config::parse(&arguments, None, |url| Some(format!("{url}/")))?);
+//! let now = ClockReading { wall: 1_700_000_000_000, monotonic: 0 };
+//!
+//! let results = Results { recaptcha: Some("result".into()), ..Results::default() };
+//! let request = TokenRequest { api: "api.example.com".to_owned(), binding: None, results, timeout: 10_000 };
+//! let Step::Wait(Pending::New { batch, .. }) = session.request(&request, now)? else { panic!("there is no token yet") };
+//! assert!(session.seal(batch)?.form.ends_with("recaptcha-token=result"));
+//!
+//! // The host sends the form, and reads the response: here a bare token.
+//! let granted = Ok(Granted::Bare("token".into()));
+//! let tokens = session.complete(batch, granted, RoundTrip::instant(now))?.expect("one request is all");
+//! assert_eq!(tokens.get("api.example.com")?.expose(), "token");
+//! # Ok::<(), approov_web_sdk::error::Error>(())
+//! ```
+//!
+//! Late responses do no harm: a token is cached only while binding and check results are still those that it was requested for, and
+//! a response continues the session only if no newer results have been accepted meanwhile. For that, the results have a version,
+//! which every new result increments.
 
+use crate::batch::{Batch, BatchId, Settlement, Tokens};
 use crate::cache::{Cache, Lookup};
 use crate::config::Config;
 use crate::error::{Code, Error};
-use crate::named::Named;
 use crate::secret::Secret;
-use crate::time::{Reading, ServiceClock, UnixMillis};
+use crate::small_map::SmallMap;
+use crate::time::{ClockReading, RoundTrip, ServiceClock, UnixMillis};
 use crate::token_request::{Binding, Results, TokenRequest};
 use crate::wire::{Attest, Grant, Granted, Response, SESSION};
 
-/// After a refresh behind an ageing token has failed, the next one waits this long, in milliseconds.
+/// After a refresh in the background has failed, the next one waits this long, in milliseconds.
 const REFRESH_PAUSE: i64 = 5_000;
 
 /// The state of one session.
@@ -28,8 +65,8 @@ pub struct Session {
     config: Config,
     clock: ServiceClock,
     nonce: Option<String>,
-    standing: Standing,
-    result_stand: u64,
+    phase: Phase,
+    results_version: u64,
     binding: Option<Binding>,
     accepted: Results,
     cache: Cache,
@@ -40,49 +77,21 @@ pub struct Session {
 
 /// How far the session has come.
 #[derive(Debug)]
-enum Standing {
+enum Phase {
     /// No token yet: the next request needs check results.
     Fresh,
     /// The service continues the session for this refresh token.
     Established(Established),
-    /// The session is over, as these expiries show.
-    Ended(Named<UnixMillis>),
+    /// The session has ended, as these expiries show.
+    Ended(SmallMap<UnixMillis>),
 }
 
 #[derive(Debug)]
 struct Established {
     refresh_token: Secret,
-    result_stand: u64,
+    results_version: u64,
     expiry: UnixMillis,
-    expiries: Named<UnixMillis>,
-}
-
-/// Names a batch within its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct BatchId(u64);
-
-/// APIs whose tokens travel in one request.
-#[derive(Debug)]
-struct Batch {
-    id: BatchId,
-    apis: Vec<String>,
-    binding: Option<Binding>,
-    fresh: Results,
-    result_stand: u64,
-    sent_with: Option<Secret>,
-    is_open: bool,
-    /// What each API came to so far, once they are requested one by one.
-    divided: Option<Named<Result<Secret, Error>>>,
-}
-
-impl Batch {
-    /// The APIs of the next request.
-    fn next(&self) -> &[String] {
-        match &self.divided {
-            Some(over) => self.apis.get(over.len()..).and_then(|rest| rest.get(..1)).unwrap_or_default(),
-            None => &self.apis,
-        }
-    }
+    expiries: SmallMap<UnixMillis>,
 }
 
 /// What a call of `fetchToken` comes to.
@@ -90,18 +99,18 @@ impl Batch {
 pub enum Step {
     /// The token, with no request.
     Cached(Secret),
-    /// The token, and a request that replaces it behind the caller's back.
-    Ageing(Secret, Wanted),
-    /// The token is in the answer to this request.
-    Wait(Wanted),
+    /// The cached token; a background request will replace it.
+    Stale(Secret, Pending),
+    /// The token will be in the response to this request.
+    Wait(Pending),
 }
 
 /// A request that a call depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Pending {
     /// It is under way, or waits to be sent: this call shares it.
-    Joined(BatchId),
-    /// It is to be started, once the batch `after` (whose results the session waits for) is over.
+    Existing(BatchId),
+    /// It is to be started, once the batch `after` (whose results the session waits for) is done.
     New {
         /// The batch to be started.
         batch: BatchId,
@@ -110,12 +119,12 @@ pub enum Wanted {
     },
 }
 
-/// A request body, and what may be done when it fails.
+/// The body of an attest request, and what may be done when the request fails.
 #[derive(Debug)]
-pub struct Sealed {
+pub struct AttestBody {
     /// The form to be posted.
     pub form: String,
-    /// Whether it carries results that the service may consume: it must not be sent twice.
+    /// Whether it carries results that the service may consume, so that it must not be sent twice.
     pub carries_results: bool,
 }
 
@@ -127,8 +136,8 @@ impl Session {
             config,
             clock: ServiceClock::default(),
             nonce: None,
-            standing: Standing::Fresh,
-            result_stand: 0,
+            phase: Phase::Fresh,
+            results_version: 0,
             binding: None,
             accepted: Results::default(),
             cache: Cache::default(),
@@ -152,45 +161,45 @@ impl Session {
 
     /// The `iat` of a proof made now, in seconds since the Unix epoch by the service's clock.
     #[must_use]
-    pub fn issued_at(&self, local: Reading) -> i64 {
+    pub fn issued_at(&self, local: ClockReading) -> i64 {
         self.clock.at(local).earliest.div_euclid(1000)
     }
 
     /// When the session and its check results end, by the local wall clock; empty before the first token.
     #[must_use]
-    pub fn expiries(&self, local: Reading) -> Vec<(String, UnixMillis)> {
-        match &self.standing {
-            Standing::Established(Established { expiries, .. }) | Standing::Ended(expiries) => {
+    pub fn expiries(&self, local: ClockReading) -> Vec<(String, UnixMillis)> {
+        match &self.phase {
+            Phase::Established(Established { expiries, .. }) | Phase::Ended(expiries) => {
                 expiries.iter().map(|(name, &moment)| (name.to_owned(), self.clock.to_wall(moment, local))).collect()
             }
-            Standing::Fresh => Vec::new(),
+            Phase::Fresh => Vec::new(),
         }
     }
 
     /// Decides what a call of `fetchToken` gets.
     ///
     /// # Errors
-    /// `session-expired` once the session is over, `results-required` when a check result is needed and none came; either leaves
+    /// `session-expired` once the session has ended, `results-required` when a check result is needed and none came; either leaves
     /// the session as it was.
-    pub fn request(&mut self, request: &TokenRequest, local: Reading) -> Result<Step, Error> {
+    pub fn request(&mut self, request: &TokenRequest, local: ClockReading) -> Result<Step, Error> {
         self.end_if_expired(local);
         let fresh = request.results.newer_than(&self.known_results());
-        match self.standing {
-            Standing::Ended(_) => return Err(session_expired()),
-            Standing::Fresh if fresh.is_empty() && self.latest_with_results().is_none() => {
+        match self.phase {
+            Phase::Ended(_) => return Err(session_expired()),
+            Phase::Fresh if fresh.is_empty() && self.latest_with_results().is_none() => {
                 return Err(results_required());
             }
-            Standing::Fresh | Standing::Established(_) => {}
+            Phase::Fresh | Phase::Established(_) => {}
         }
-        self.move_stand(request.binding, &fresh);
+        self.note_call(request.binding, &fresh);
         match self.cache.get(&request.api, self.clock.at(local)) {
             Lookup::Fresh(token) => Ok(Step::Cached(token)),
-            Lookup::Ageing(token) if self.refresh_is_paused(local) => Ok(Step::Cached(token)),
-            Lookup::Ageing(token) => Ok(match self.batch_for(&request.api, fresh) {
-                Wanted::Joined(_) => Step::Cached(token),
-                wanted @ Wanted::New { .. } => Step::Ageing(token, wanted),
+            Lookup::Stale(token) if self.refresh_is_paused(local) => Ok(Step::Cached(token)),
+            Lookup::Stale(token) => Ok(match self.batch_for(&request.api, fresh) {
+                Pending::Existing(_) => Step::Cached(token),
+                pending @ Pending::New { .. } => Step::Stale(token, pending),
             }),
-            Lookup::Missing => Ok(Step::Wait(self.batch_for(&request.api, fresh))),
+            Lookup::Miss => Ok(Step::Wait(self.batch_for(&request.api, fresh))),
         }
     }
 
@@ -198,40 +207,39 @@ impl Session {
     ///
     /// # Errors
     /// `session-expired` or `results-required` if the session can no longer be continued as it could when the batch was begun.
-    pub fn seal(&mut self, id: BatchId) -> Result<Sealed, Error> {
-        let refresh_token = match &self.standing {
-            Standing::Established(established) => Some(established.refresh_token.clone()),
-            Standing::Fresh => None,
-            Standing::Ended(_) => return Err(session_expired()),
+    pub fn seal(&mut self, id: BatchId) -> Result<AttestBody, Error> {
+        let refresh_token = match &self.phase {
+            Phase::Established(established) => Some(established.refresh_token.clone()),
+            Phase::Fresh => None,
+            Phase::Ended(_) => return Err(session_expired()),
         };
         let batch = self.batches.iter_mut().find(|batch| batch.id == id).ok_or_else(no_such_batch)?;
         if refresh_token.is_none() && batch.fresh.is_empty() {
             return Err(results_required());
         }
-        batch.is_open = false;
-        batch.sent_with.clone_from(&refresh_token);
+        batch.seal(refresh_token);
         let attest = Attest {
             config: &self.config,
-            apis: batch.next(),
+            apis: batch.requested(),
             binding: batch.binding.as_ref(),
             results: &batch.fresh,
-            refresh_token: refresh_token.as_ref(),
+            refresh_token: batch.sent_refresh_token.as_ref(),
         };
-        Ok(Sealed { form: attest.to_form(), carries_results: !batch.fresh.is_empty() })
+        Ok(AttestBody { form: attest.to_form(), carries_results: !batch.fresh.is_empty() })
     }
 
-    /// Learns what every answer tells, whatever else it says: the next nonce and the service's time.
-    pub fn learn(&mut self, response: &Response, sent: Reading, received: Reading) {
+    /// Takes from a response what every response carries, whatever else it says: the next nonce and the service's time.
+    pub fn observe(&mut self, response: &Response, trip: RoundTrip) {
         if let Some(nonce) = response.usable_nonce() {
             self.nonce = Some(nonce.to_owned());
         }
         if let Some(date) = response.date {
-            self.clock.learn(sent, received, date, 1000);
+            self.clock.observe(trip, date, 1000);
         }
     }
 
     /// Takes the outcome of a batch's request, and gives the tokens for those who wait for it; `None` if the batch is to be sealed
-    /// once more, for the next of its APIs alone.
+    /// again, for the next of its APIs alone.
     ///
     /// # Errors
     /// The error of the outcome; `session-expired` in place of a refused refresh token.
@@ -239,81 +247,51 @@ impl Session {
         &mut self,
         id: BatchId,
         outcome: Result<Granted, Error>,
-        sent: Reading,
-        received: Reading,
+        trip: RoundTrip,
     ) -> Result<Option<Tokens>, Error> {
         let position = self.batches.iter().position(|batch| batch.id == id).ok_or_else(no_such_batch)?;
         let mut batch = self.batches.remove(position);
-        if let Err(error) = &outcome
-            && batch.divided.is_none()
-            && batch.apis.len() > 1
-            && error.is_about_apis()
-        {
-            batch.divided = Some(Named::default());
+        if outcome.as_ref().is_err_and(|error| batch.divide_after(error)) {
             self.batches.insert(position, batch);
             return Ok(None);
         }
-        let outcome = self.take(&batch, outcome, sent, received);
-        let is_untouched = outcome.as_ref().is_err_and(Error::is_about_apis);
-        let Some(mut over) = batch.divided.take() else {
-            if is_untouched {
-                self.hand_on(&batch.fresh);
-            }
-            if outcome.is_err() {
-                self.rejoin();
-            }
-            return outcome.map(Some);
+        let outcome = self.apply(&batch, outcome, trip);
+        let has_failed = outcome.is_err();
+        let results_are_unused = outcome.as_ref().is_err_and(Error::is_about_apis);
+        let Settlement::Done(tokens) = batch.settle(outcome) else {
+            self.batches.insert(position, batch);
+            return Ok(None);
         };
-        let ends_here = outcome.as_ref().is_err_and(|error| !error.is_about_apis());
-        if outcome.is_ok() {
-            // They have been looked at, and must not be sent again.
-            batch.fresh = Results::default();
+        if results_are_unused {
+            self.requeue_results(&batch.fresh);
         }
-        for api in batch.apis.iter().skip(over.len()).take(if ends_here { batch.apis.len() } else { 1 }) {
-            let token = outcome.as_ref().map_err(Error::clone).and_then(|tokens| tokens.get(api));
-            over.insert(api.clone(), token);
+        if has_failed {
+            self.restore_results_version();
         }
-        if over.len() < batch.apis.len() {
-            batch.divided = Some(over);
-            self.batches.insert(position, batch);
-            return Ok(None);
-        }
-        if is_untouched {
-            self.hand_on(&batch.fresh);
-        }
-        if outcome.is_err() {
-            self.rejoin();
-        }
-        Ok(Some(Tokens::Divided(over)))
+        tokens.map(Some)
     }
 
-    /// Gives results that the service has not looked at to the next request that waits for them.
-    fn hand_on(&mut self, fresh: &Results) {
-        if let Some(next) = self.batches.iter_mut().find(|batch| batch.is_open) {
+    /// Gives results that the service has not consumed to the next request that is still open.
+    fn requeue_results(&mut self, fresh: &Results) {
+        if let Some(next) = self.batches.iter_mut().find(|batch| batch.is_open()) {
             let newer = std::mem::replace(&mut next.fresh, fresh.clone());
             next.fresh.update(&newer);
         }
     }
 
-    /// Changes the session as an outcome says.
-    fn take(
-        &mut self,
-        batch: &Batch,
-        outcome: Result<Granted, Error>,
-        sent: Reading,
-        received: Reading,
-    ) -> Result<Tokens, Error> {
+    /// Changes the session as an outcome requires.
+    fn apply(&mut self, batch: &Batch, outcome: Result<Granted, Error>, trip: RoundTrip) -> Result<Tokens, Error> {
         match outcome {
             Ok(Granted::Session(grant)) => {
-                self.clock.learn(sent, received, grant.server_time, 1);
+                self.clock.observe(trip, grant.server_time, 1);
                 Ok(self.accept(batch, grant))
             }
             Ok(Granted::Bare(token)) => Ok(Tokens::Bare(token)),
             Err(error) => {
                 if batch.fresh.is_empty() {
-                    self.no_refresh_before = Some(received.monotonic.saturating_add(REFRESH_PAUSE));
+                    self.no_refresh_before = Some(trip.received.monotonic.saturating_add(REFRESH_PAUSE));
                 }
-                Err(self.ended_by(batch, error, received))
+                Err(self.end_if_refused(batch, error, trip.received))
             }
         }
     }
@@ -323,12 +301,12 @@ impl Session {
         let before = self.batches.len();
         self.batches.retain(|batch| batch.id != id);
         if self.batches.len() < before {
-            self.rejoin();
+            self.restore_results_version();
         }
     }
 
-    fn end_if_expired(&mut self, local: Reading) {
-        if let Standing::Established(established) = &self.standing
+    fn end_if_expired(&mut self, local: ClockReading) {
+        if let Phase::Established(established) = &self.phase
             && self.clock.at(local).earliest >= established.expiry
         {
             self.end(local);
@@ -336,14 +314,14 @@ impl Session {
     }
 
     /// Ends the session; its expiry is in the past from now on, so that a page which watches it renews the session.
-    fn end(&mut self, local: Reading) {
-        let mut expiries = Named::default();
-        if let Standing::Established(established) = &mut self.standing {
+    fn end(&mut self, local: ClockReading) {
+        let mut expiries = SmallMap::default();
+        if let Phase::Established(established) = &mut self.phase {
             std::mem::swap(&mut expiries, &mut established.expiries);
             let now = self.clock.at(local).earliest;
             expiries.insert(SESSION.to_owned(), established.expiry.min(now));
         }
-        self.standing = Standing::Ended(expiries);
+        self.phase = Phase::Ended(expiries);
         self.accepted = Results::default();
         self.cache.clear();
     }
@@ -361,9 +339,10 @@ impl Session {
         self.batches.iter().rev().find(|batch| !batch.fresh.is_empty()).map(|batch| batch.id)
     }
 
-    fn move_stand(&mut self, binding: Option<Binding>, fresh: &Results) {
+    /// Notes the binding and the new results of a call: if they differ from before, the cached tokens are void.
+    fn note_call(&mut self, binding: Option<Binding>, fresh: &Results) {
         if !fresh.is_empty() {
-            self.result_stand = self.result_stand.saturating_add(1);
+            self.results_version = self.results_version.saturating_add(1);
         }
         if !fresh.is_empty() || binding != self.binding {
             self.binding = binding;
@@ -372,69 +351,58 @@ impl Session {
         }
     }
 
-    /// When results were not accepted and no others are under way, the accepted ones are the current ones again, and so are the
-    /// requests that rely on them.
-    fn rejoin(&mut self) {
-        if let Standing::Established(established) = &self.standing
+    /// If newer results were refused and none are pending, falls back to the accepted results: requests made with them count as
+    /// current again.
+    fn restore_results_version(&mut self) {
+        if let Phase::Established(established) = &self.phase
             && self.batches.iter().all(|batch| batch.fresh.is_empty())
         {
-            for batch in self.batches.iter_mut().filter(|batch| batch.result_stand >= established.result_stand) {
-                batch.result_stand = self.result_stand;
+            for batch in self.batches.iter_mut().filter(|batch| batch.results_version >= established.results_version) {
+                batch.results_version = self.results_version;
             }
         }
     }
 
-    fn refresh_is_paused(&self, local: Reading) -> bool {
+    fn refresh_is_paused(&self, local: ClockReading) -> bool {
         self.no_refresh_before.is_some_and(|moment| local.monotonic < moment)
     }
 
-    /// The batch that brings the token of an API for the current binding and results: one that has it, one that is still open, or a new one.
-    fn batch_for(&mut self, api: &str, fresh: Results) -> Wanted {
-        let (binding, result_stand) = (self.binding, self.result_stand);
-        let current = |batch: &Batch| batch.binding == binding && batch.result_stand == result_stand;
-        let has_api = |batch: &Batch| batch.apis.iter().any(|known| known == api);
-        if let Some(batch) = self.batches.iter().find(|batch| current(batch) && has_api(batch)) {
-            return Wanted::Joined(batch.id);
+    /// The batch for the token of an API with the current binding and results: one that has it, one that is open, or a new one.
+    fn batch_for(&mut self, api: &str, fresh: Results) -> Pending {
+        let (binding, results_version) = (self.binding, self.results_version);
+        let is_current = |batch: &Batch| batch.binding == binding && batch.results_version == results_version;
+        if let Some(batch) = self.batches.iter().find(|batch| is_current(batch) && batch.has(api)) {
+            return Pending::Existing(batch.id);
         }
-        if let Some(batch) = self.batches.iter_mut().find(|batch| current(batch) && batch.is_open) {
-            batch.apis.push(api.to_owned());
-            return Wanted::Joined(batch.id);
+        if let Some(batch) = self.batches.iter_mut().find(|batch| is_current(batch) && batch.is_open()) {
+            batch.join(api);
+            return Pending::Existing(batch.id);
         }
         let after = self.latest_with_results();
         self.last_batch = self.last_batch.saturating_add(1);
         let id = BatchId(self.last_batch);
-        let batch = Batch {
-            id,
-            apis: vec![api.to_owned()],
-            binding,
-            fresh,
-            result_stand,
-            sent_with: None,
-            is_open: true,
-            divided: None,
-        };
-        self.batches.push(batch);
-        Wanted::New { batch: id, after }
+        self.batches.push(Batch::new(id, api.to_owned(), binding, fresh, results_version));
+        Pending::New { batch: id, after }
     }
 
     fn accept(&mut self, batch: &Batch, grant: Grant) -> Tokens {
-        let is_newest = match &self.standing {
-            Standing::Fresh => true,
-            Standing::Established(established) => batch.result_stand >= established.result_stand,
-            Standing::Ended(_) => false,
+        let is_newest = match &self.phase {
+            Phase::Fresh => true,
+            Phase::Established(established) => batch.results_version >= established.results_version,
+            Phase::Ended(_) => false,
         };
         if is_newest {
             self.accepted.update(&batch.fresh);
-            self.standing = Standing::Established(Established {
+            self.phase = Phase::Established(Established {
                 refresh_token: grant.refresh_token,
-                result_stand: batch.result_stand,
+                results_version: batch.results_version,
                 expiry: grant.session_expiry,
                 expiries: grant.expiries,
             });
         }
-        if is_newest && batch.binding == self.binding && batch.result_stand == self.result_stand {
+        if is_newest && batch.binding == self.binding && batch.results_version == self.results_version {
             let expires = grant.server_time.saturating_add(grant.token_lifetime);
-            for api in batch.next() {
+            for api in batch.requested() {
                 if let Some(token) = grant.tokens.get(api) {
                     self.cache.insert(api.clone(), token.clone(), grant.token_lifetime, expires);
                 }
@@ -444,62 +412,20 @@ impl Session {
         Tokens::PerApi(grant.tokens)
     }
 
-    /// A refused refresh token ends the session that it belongs to.
-    fn ended_by(&mut self, batch: &Batch, error: Error, received: Reading) -> Error {
-        let was_current = match &self.standing {
-            Standing::Established(established) => batch.sent_with.as_ref() == Some(&established.refresh_token),
-            Standing::Fresh => false,
-            Standing::Ended(_) => true,
+    /// Ends the session if its refresh token was refused.
+    fn end_if_refused(&mut self, batch: &Batch, error: Error, received: ClockReading) -> Error {
+        let was_current = match &self.phase {
+            Phase::Established(established) => batch.sent_refresh_token.as_ref() == Some(&established.refresh_token),
+            Phase::Fresh => false,
+            Phase::Ended(_) => true,
         };
         if !(was_current && error.is_invalid_refresh_token()) {
             return error;
         }
-        if matches!(self.standing, Standing::Established(_)) {
+        if matches!(self.phase, Phase::Established(_)) {
             self.end(received);
         }
         session_expired().with_service_errors(error.service_errors().clone())
-    }
-}
-
-/// The tokens of an answer.
-#[derive(Debug)]
-pub enum Tokens {
-    /// One per API.
-    PerApi(Named<Secret>),
-    /// One for whichever API was asked for.
-    Bare(Secret),
-    /// One request's outcome per API.
-    Divided(Named<Result<Secret, Error>>),
-}
-
-impl Tokens {
-    /// Why there is none at all.
-    #[must_use]
-    pub fn error(&self) -> Option<&Error> {
-        let Tokens::Divided(outcomes) = self else { return None };
-        outcomes.iter().try_fold(None, |_, (_, outcome)| outcome.as_ref().err().map(Some)).flatten()
-    }
-
-    /// The token of an API.
-    ///
-    /// # Errors
-    /// `token-unavailable` if the answer has none; what the service or the network said, where APIs were asked for one by one.
-    pub fn get(&self, api: &str) -> Result<Secret, Error> {
-        match self {
-            Tokens::PerApi(tokens) => tokens.get(api).cloned(),
-            Tokens::Bare(token) => Some(token.clone()),
-            Tokens::Divided(outcomes) => outcomes.get(api).cloned().transpose()?,
-        }
-        .ok_or_else(|| {
-            Error::new(
-                Code::TokenUnavailable,
-                &[
-                    "the Approov service gave no token for \"",
-                    api,
-                    "\": is the API added to the account and enabled for the web?",
-                ],
-            )
-        })
     }
 }
 
@@ -520,13 +446,14 @@ fn results_required() -> Error {
 }
 
 fn no_such_batch() -> Error {
-    Error::new(Code::Internal, &["a request of the Approov SDK was answered twice"])
+    Error::new(Code::Internal, &["a request of the Approov SDK was completed twice"])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{CheckKeys, KeyStorage};
+    use crate::json::Json;
     use crate::token_request::HcaptchaResult;
     use crate::wire::Body;
     use serde_json::json;
@@ -542,8 +469,8 @@ mod tests {
         })
     }
 
-    fn at(milliseconds: i64) -> Reading {
-        Reading { wall: START + milliseconds, monotonic: milliseconds }
+    fn at(milliseconds: i64) -> ClockReading {
+        ClockReading { wall: START + milliseconds, monotonic: milliseconds }
     }
 
     fn call(api: &str) -> TokenRequest {
@@ -563,8 +490,8 @@ mod tests {
         TokenRequest { binding: Some([binding; 32]), ..call(api) }
     }
 
-    /// An answer at `now` with a token `TAG:API` per API, living 120 s, and a session of two hours.
-    fn answer(apis: &[&str], tag: &str, now: i64) -> Result<Granted, Error> {
+    /// A response at `now` with a token `TAG:API` per API, living 120 s, and a session of two hours.
+    fn granted(apis: &[&str], tag: &str, now: i64) -> Result<Granted, Error> {
         let tokens: serde_json::Map<_, _> =
             apis.iter().map(|api| ((*api).to_owned(), json!(format!("{tag}:{api}")))).collect();
         let body = json!({
@@ -574,23 +501,29 @@ mod tests {
         Response {
             status: 200,
             content_type: "application/json".into(),
-            body: Body::Json(serde_json::from_value(body).expect("JSON")),
+            body: Body::Json(Json::decode(&body).expect("JSON")),
             ..Response::default()
         }
-        .into_granted()
+        .into_grant()
     }
 
     fn refused(code: &str) -> Error {
-        let mut errors = Named::default();
+        let mut errors = SmallMap::default();
         errors.insert(code.to_owned(), String::new());
         Error::new(Code::Service, &["Unauthorized"]).with_service_errors(errors)
     }
 
     fn new_batch(step: &Step) -> BatchId {
         match step {
-            Step::Wait(Wanted::New { batch, .. }) | Step::Ageing(_, Wanted::New { batch, .. }) => *batch,
+            Step::Wait(Pending::New { batch, .. }) | Step::Stale(_, Pending::New { batch, .. }) => *batch,
             other => panic!("expected a new request, got {other:?}"),
         }
+    }
+
+    /// Makes the call, and seals the request that it starts.
+    fn sent(session: &mut Session, request: &TokenRequest, local: ClockReading) -> (BatchId, AttestBody) {
+        let batch = new_batch(&session.request(request, local).expect("a step"));
+        (batch, session.seal(batch).expect("sealed"))
     }
 
     fn complete(
@@ -599,15 +532,14 @@ mod tests {
         outcome: Result<Granted, Error>,
         now: i64,
     ) -> Result<Tokens, Error> {
-        session.complete(id, outcome, at(now), at(now)).map(|tokens| tokens.expect("a batch that is over"))
+        session.complete(id, outcome, RoundTrip::instant(at(now))).map(|tokens| tokens.expect("a batch that is done"))
     }
 
     /// A session that has just got its first token, for "api".
     fn established() -> Session {
         let mut session = session();
-        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
-        session.seal(batch).expect("sealed");
-        complete(&mut session, batch, answer(&["api"], "first", 0), 0).expect("tokens");
+        let (batch, _) = sent(&mut session, &with_recaptcha("api", "r1"), at(0));
+        complete(&mut session, batch, granted(&["api"], "first", 0), 0).expect("tokens");
         session
     }
 
@@ -625,45 +557,42 @@ mod tests {
     #[test]
     fn the_first_request_carries_the_result_and_later_ones_the_refresh_token() {
         let mut session = session();
-        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
-        let sealed = session.seal(batch).expect("sealed");
+        let (batch, sealed) = sent(&mut session, &with_recaptcha("api", "r1"), at(0));
         assert!(sealed.carries_results);
         assert_eq!(sealed.form, "api=api&approov-site-key=site&recaptcha-site-key=re&recaptcha-token=r1");
-        complete(&mut session, batch, answer(&["api"], "first", 0), 0).expect("tokens");
-        let batch = new_batch(&session.request(&with_recaptcha("other", "r1"), at(10)).expect("a step"));
-        let sealed = session.seal(batch).expect("sealed");
+        complete(&mut session, batch, granted(&["api"], "first", 0), 0).expect("tokens");
+        let (_, sealed) = sent(&mut session, &with_recaptcha("other", "r1"), at(10));
         assert!(!sealed.carries_results);
         assert_eq!(sealed.form, "api=other&approov-site-key=site&refresh-token=refresh-first");
     }
 
     #[test]
-    fn a_token_comes_from_the_cache_until_it_ages_then_is_refreshed_once_behind_the_caller() {
+    fn a_token_comes_from_the_cache_until_it_is_stale_then_is_refreshed_once_in_the_background() {
         let mut session = established();
         assert_eq!(session.request(&call("api"), at(89_000)), Ok(Step::Cached("first:api".into())));
         let step = session.request(&call("api"), at(91_000)).expect("a step");
-        assert!(matches!(&step, Step::Ageing(token, Wanted::New { .. }) if token.expose() == "first:api"));
+        assert!(matches!(&step, Step::Stale(token, Pending::New { .. }) if token.expose() == "first:api"));
         assert_eq!(session.request(&call("api"), at(92_000)), Ok(Step::Cached("first:api".into())));
         let batch = new_batch(&step);
         session.seal(batch).expect("sealed");
-        complete(&mut session, batch, answer(&["api"], "second", 92_500), 92_500).expect("tokens");
+        complete(&mut session, batch, granted(&["api"], "second", 92_500), 92_500).expect("tokens");
         assert_eq!(session.request(&call("api"), at(93_000)), Ok(Step::Cached("second:api".into())));
     }
 
     #[test]
     fn an_expired_token_is_awaited_and_never_returned() {
         let mut session = established();
-        assert!(matches!(session.request(&call("api"), at(116_000)), Ok(Step::Wait(Wanted::New { .. }))));
-        assert!(matches!(session.request(&call("api"), at(900_000)), Ok(Step::Wait(Wanted::Joined(_)))));
+        assert!(matches!(session.request(&call("api"), at(116_000)), Ok(Step::Wait(Pending::New { .. }))));
+        assert!(matches!(session.request(&call("api"), at(900_000)), Ok(Step::Wait(Pending::Existing(_)))));
     }
 
     #[test]
-    fn a_refresh_behind_that_failed_pauses_the_next_one() {
+    fn a_background_refresh_that_failed_pauses_the_next_one() {
         let mut session = established();
-        let batch = new_batch(&session.request(&call("api"), at(91_000)).expect("a step"));
-        session.seal(batch).expect("sealed");
+        let (batch, _) = sent(&mut session, &call("api"), at(91_000));
         complete(&mut session, batch, Err(Error::new(Code::Network, &[""])), 91_000).expect_err("an error");
         assert_eq!(session.request(&call("api"), at(95_000)), Ok(Step::Cached("first:api".into())));
-        assert!(matches!(session.request(&call("api"), at(96_000)), Ok(Step::Ageing(..))));
+        assert!(matches!(session.request(&call("api"), at(96_000)), Ok(Step::Stale(..))));
     }
 
     #[test]
@@ -671,13 +600,13 @@ mod tests {
         let mut session = session();
         let batch = new_batch(&session.request(&with_recaptcha("a", "r1"), at(0)).expect("a step"));
         for request in [with_recaptcha("a", "r1"), call("a"), call("b"), with_recaptcha("c", "r1")] {
-            assert_eq!(session.request(&request, at(0)), Ok(Step::Wait(Wanted::Joined(batch))), "{request:?}");
+            assert_eq!(session.request(&request, at(0)), Ok(Step::Wait(Pending::Existing(batch))), "{request:?}");
         }
         let sealed = session.seal(batch).expect("sealed");
         assert!(sealed.form.starts_with("api=a&api=b&api=c&approov-site-key"), "{}", sealed.form);
-        assert_eq!(session.request(&call("c"), at(1)), Ok(Step::Wait(Wanted::Joined(batch))));
+        assert_eq!(session.request(&call("c"), at(1)), Ok(Step::Wait(Pending::Existing(batch))));
         let late = session.request(&call("d"), at(1)).expect("a step");
-        assert!(matches!(late, Step::Wait(Wanted::New { after: Some(after), .. }) if after == batch));
+        assert!(matches!(late, Step::Wait(Pending::New { after: Some(after), .. }) if after == batch));
     }
 
     #[test]
@@ -685,7 +614,7 @@ mod tests {
         let mut session = established();
         let batch = new_batch(&session.request(&bound("api", 1), at(10)).expect("a step"));
         assert!(session.seal(batch).expect("sealed").form.contains("payload=AQEB"));
-        complete(&mut session, batch, answer(&["api"], "bound", 10), 10).expect("tokens");
+        complete(&mut session, batch, granted(&["api"], "bound", 10), 10).expect("tokens");
         assert_eq!(session.request(&bound("api", 1), at(20)), Ok(Step::Cached("bound:api".into())));
         assert!(matches!(session.request(&bound("api", 2), at(30)), Ok(Step::Wait(_))));
         assert!(matches!(session.request(&call("api"), at(30)), Ok(Step::Wait(_))));
@@ -694,20 +623,18 @@ mod tests {
     #[test]
     fn a_changed_result_drops_all_cached_tokens_and_is_looked_up() {
         let mut session = established();
-        let batch = new_batch(&session.request(&with_recaptcha("api", "r2"), at(10)).expect("a step"));
-        let sealed = session.seal(batch).expect("sealed");
+        let (batch, sealed) = sent(&mut session, &with_recaptcha("api", "r2"), at(10));
         assert!(sealed.carries_results);
         assert!(sealed.form.contains("refresh-token=refresh-first") && sealed.form.contains("recaptcha-token=r2"));
-        complete(&mut session, batch, answer(&["api"], "second", 10), 10).expect("tokens");
+        complete(&mut session, batch, granted(&["api"], "second", 10), 10).expect("tokens");
         assert_eq!(session.request(&with_recaptcha("api", "r2"), at(20)), Ok(Step::Cached("second:api".into())));
     }
 
     #[test]
     fn a_result_of_another_check_is_added() {
         let mut session = established();
-        let batch = new_batch(&session.request(&with_hcaptcha("api", "h1"), at(10)).expect("a step"));
-        session.seal(batch).expect("sealed");
-        complete(&mut session, batch, answer(&["api"], "second", 10), 10).expect("tokens");
+        let (batch, _) = sent(&mut session, &with_hcaptcha("api", "h1"), at(10));
+        complete(&mut session, batch, granted(&["api"], "second", 10), 10).expect("tokens");
         assert_eq!(session.request(&with_hcaptcha("api", "h1"), at(20)), Ok(Step::Cached("second:api".into())));
         assert_eq!(session.request(&with_recaptcha("api", "r1"), at(20)), Ok(Step::Cached("second:api".into())));
     }
@@ -715,48 +642,41 @@ mod tests {
     #[test]
     fn a_binding_that_comes_back_shares_the_request_that_is_still_under_way() {
         let mut session = established();
-        let bound_once = new_batch(&session.request(&bound("other", 1), at(10)).expect("a step"));
-        session.seal(bound_once).expect("sealed");
+        let (bound_once, _) = sent(&mut session, &bound("other", 1), at(10));
         session.request(&bound("other", 2), at(20)).expect("a step");
-        assert_eq!(session.request(&bound("other", 1), at(30)), Ok(Step::Wait(Wanted::Joined(bound_once))));
+        assert_eq!(session.request(&bound("other", 1), at(30)), Ok(Step::Wait(Pending::Existing(bound_once))));
     }
 
     #[test]
     fn after_new_results_failed_the_requests_with_the_accepted_ones_are_shared_again() {
         let mut session = established();
-        let plain = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
-        session.seal(plain).expect("sealed");
-        let fresh = new_batch(&session.request(&with_recaptcha("api", "r2"), at(20)).expect("a step"));
-        session.seal(fresh).expect("sealed");
-        assert!(matches!(session.request(&call("other"), at(25)), Ok(Step::Wait(Wanted::New { .. }))));
+        let (plain, _) = sent(&mut session, &call("other"), at(10));
+        let (fresh, _) = sent(&mut session, &with_recaptcha("api", "r2"), at(20));
+        assert!(matches!(session.request(&call("other"), at(25)), Ok(Step::Wait(Pending::New { .. }))));
         complete(&mut session, fresh, Err(Error::new(Code::Network, &[])), 30).expect_err("an error");
-        assert_eq!(session.request(&call("other"), at(40)), Ok(Step::Wait(Wanted::Joined(plain))));
-        complete(&mut session, plain, answer(&["other"], "plain", 50), 50).expect("tokens");
+        assert_eq!(session.request(&call("other"), at(40)), Ok(Step::Wait(Pending::Existing(plain))));
+        complete(&mut session, plain, granted(&["other"], "plain", 50), 50).expect("tokens");
         assert_eq!(session.request(&call("other"), at(60)), Ok(Step::Cached("plain:other".into())));
     }
 
     #[test]
-    fn an_answer_for_an_older_binding_is_not_cached() {
+    fn a_response_for_an_older_binding_is_not_cached() {
         let mut session = established();
-        let older = new_batch(&session.request(&bound("api", 1), at(10)).expect("a step"));
-        session.seal(older).expect("sealed");
-        let newer = new_batch(&session.request(&bound("api", 2), at(20)).expect("a step"));
-        session.seal(newer).expect("sealed");
-        complete(&mut session, newer, answer(&["api"], "newer", 30), 30).expect("tokens");
-        let tokens = complete(&mut session, older, answer(&["api"], "older", 40), 40).expect("tokens");
+        let (older, _) = sent(&mut session, &bound("api", 1), at(10));
+        let (newer, _) = sent(&mut session, &bound("api", 2), at(20));
+        complete(&mut session, newer, granted(&["api"], "newer", 30), 30).expect("tokens");
+        let tokens = complete(&mut session, older, granted(&["api"], "older", 40), 40).expect("tokens");
         assert_eq!(tokens.get("api").map(|token| token.expose().to_owned()).as_deref(), Ok("older:api"));
         assert_eq!(session.request(&bound("api", 2), at(50)), Ok(Step::Cached("newer:api".into())));
     }
 
     #[test]
-    fn an_answer_without_the_newest_results_does_not_continue_the_session() {
+    fn a_response_without_the_newest_results_does_not_continue_the_session() {
         let mut session = established();
-        let plain = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
-        session.seal(plain).expect("sealed");
-        let fresh = new_batch(&session.request(&with_recaptcha("api", "r2"), at(10)).expect("a step"));
-        session.seal(fresh).expect("sealed");
-        complete(&mut session, fresh, answer(&["api"], "fresh", 20), 20).expect("tokens");
-        complete(&mut session, plain, answer(&["other"], "plain", 30), 30).expect("tokens");
+        let (plain, _) = sent(&mut session, &call("other"), at(10));
+        let (fresh, _) = sent(&mut session, &with_recaptcha("api", "r2"), at(10));
+        complete(&mut session, fresh, granted(&["api"], "fresh", 20), 20).expect("tokens");
+        complete(&mut session, plain, granted(&["other"], "plain", 30), 30).expect("tokens");
         let next = new_batch(&session.request(&call("third"), at(40)).expect("a step"));
         assert!(session.seal(next).expect("sealed").form.contains("refresh-token=refresh-fresh"));
     }
@@ -766,21 +686,20 @@ mod tests {
         let mut session = session();
         let first = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
         let second = session.request(&with_recaptcha("api", "r2"), at(0)).expect("a step");
-        assert!(matches!(second, Step::Wait(Wanted::New { after: Some(after), .. }) if after == first));
+        assert!(matches!(second, Step::Wait(Pending::New { after: Some(after), .. }) if after == first));
         let second = new_batch(&second);
         session.seal(first).expect("sealed");
-        complete(&mut session, first, answer(&["api"], "first", 10), 10).expect("tokens");
+        complete(&mut session, first, granted(&["api"], "first", 10), 10).expect("tokens");
         let sealed = session.seal(second).expect("sealed");
         assert!(sealed.form.contains("refresh-token=refresh-first") && sealed.form.contains("recaptcha-token=r2"));
-        complete(&mut session, second, answer(&["api"], "second", 20), 20).expect("tokens");
+        complete(&mut session, second, granted(&["api"], "second", 20), 20).expect("tokens");
         assert_eq!(session.request(&call("api"), at(30)), Ok(Step::Cached("second:api".into())));
     }
 
     #[test]
     fn a_failure_is_not_remembered_and_the_same_result_may_be_sent_again() {
         let mut session = session();
-        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
-        session.seal(batch).expect("sealed");
+        let (batch, _) = sent(&mut session, &with_recaptcha("api", "r1"), at(0));
         let error = complete(&mut session, batch, Err(Error::new(Code::Network, &["gone"])), 10).expect_err("an error");
         assert_eq!(error.code(), Code::Network);
         assert_eq!(session.request(&call("api"), at(20)).expect_err("an error").code(), Code::ResultsRequired);
@@ -791,8 +710,7 @@ mod tests {
     #[test]
     fn a_batch_that_waited_for_results_which_failed_cannot_be_sealed() {
         let mut session = session();
-        let first = new_batch(&session.request(&with_recaptcha("a", "r1"), at(0)).expect("a step"));
-        session.seal(first).expect("sealed");
+        let (first, _) = sent(&mut session, &with_recaptcha("a", "r1"), at(0));
         let dependent = new_batch(&session.request(&call("b"), at(0)).expect("a step"));
         complete(&mut session, first, Err(Error::new(Code::Network, &[""])), 10).expect_err("an error");
         assert_eq!(session.seal(dependent).expect_err("an error").code(), Code::ResultsRequired);
@@ -810,15 +728,14 @@ mod tests {
     #[test]
     fn a_wall_clock_that_jumped_ahead_does_not_end_the_session_but_asks_the_service() {
         let mut session = established();
-        let jumped = Reading { wall: START + 90_000_000, monotonic: 1_000 };
+        let jumped = ClockReading { wall: START + 90_000_000, monotonic: 1_000 };
         assert!(matches!(session.request(&call("api"), jumped), Ok(Step::Wait(_))));
     }
 
     #[test]
     fn a_refused_refresh_token_ends_the_session() {
         let mut session = established();
-        let batch = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
-        session.seal(batch).expect("sealed");
+        let (batch, _) = sent(&mut session, &call("other"), at(10));
         let error =
             complete(&mut session, batch, Err(refused("aprv-invalid-refresh-token")), 20).expect_err("an error");
         assert_eq!(error.code(), Code::SessionExpired);
@@ -830,11 +747,9 @@ mod tests {
     #[test]
     fn a_refused_refresh_token_of_the_past_does_not_end_the_session() {
         let mut session = established();
-        let plain = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
-        session.seal(plain).expect("sealed");
-        let fresh = new_batch(&session.request(&with_recaptcha("api", "r2"), at(10)).expect("a step"));
-        session.seal(fresh).expect("sealed");
-        complete(&mut session, fresh, answer(&["api"], "fresh", 20), 20).expect("tokens");
+        let (plain, _) = sent(&mut session, &call("other"), at(10));
+        let (fresh, _) = sent(&mut session, &with_recaptcha("api", "r2"), at(10));
+        complete(&mut session, fresh, granted(&["api"], "fresh", 20), 20).expect("tokens");
         let error =
             complete(&mut session, plain, Err(refused("aprv-invalid-refresh-token")), 30).expect_err("an error");
         assert_eq!(error.code(), Code::Service);
@@ -842,14 +757,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_after_the_end_revives_nothing() {
+    fn a_response_after_the_end_revives_nothing() {
         let mut session = established();
-        let late = new_batch(&session.request(&call("other"), at(10)).expect("a step"));
-        session.seal(late).expect("sealed");
-        let ending = new_batch(&session.request(&call("third"), at(10)).expect("a step"));
-        session.seal(ending).expect("sealed");
+        let (late, _) = sent(&mut session, &call("other"), at(10));
+        let (ending, _) = sent(&mut session, &call("third"), at(10));
         complete(&mut session, ending, Err(refused("aprv-invalid-refresh-token")), 20).expect_err("an error");
-        let tokens = complete(&mut session, late, answer(&["other"], "late", 30), 30).expect("tokens");
+        let tokens = complete(&mut session, late, granted(&["other"], "late", 30), 30).expect("tokens");
         assert!(tokens.get("other").is_ok());
         assert_eq!(session.request(&call("other"), at(40)).expect_err("an error").code(), Code::SessionExpired);
         assert_eq!(session.seal(late).expect_err("an error").code(), Code::SessionExpired);
@@ -858,44 +771,41 @@ mod tests {
     #[test]
     fn an_api_without_a_token_is_named() {
         let mut session = session();
-        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
-        session.seal(batch).expect("sealed");
-        let tokens = complete(&mut session, batch, answer(&["other"], "x", 0), 0).expect("tokens");
+        let (batch, _) = sent(&mut session, &with_recaptcha("api", "r1"), at(0));
+        let tokens = complete(&mut session, batch, granted(&["other"], "x", 0), 0).expect("tokens");
         let error = tokens.get("api").expect_err("an error");
         assert!(error.code() == Code::TokenUnavailable && error.message().contains("\"api\""));
     }
 
     #[test]
-    fn a_bare_token_is_handed_on_without_a_session() {
+    fn a_bare_token_is_returned_without_a_session() {
         let mut session = session();
-        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
-        session.seal(batch).expect("sealed");
+        let (batch, _) = sent(&mut session, &with_recaptcha("api", "r1"), at(0));
         let tokens = complete(&mut session, batch, Ok(Granted::Bare("bare".into())), 0).expect("tokens");
         assert_eq!(tokens.get("api").map(|token| token.expose().to_owned()).as_deref(), Ok("bare"));
         assert_eq!(session.request(&call("api"), at(10)).expect_err("an error").code(), Code::ResultsRequired);
     }
 
     #[test]
-    fn expiries_are_told_by_the_local_clock() {
+    fn expiries_are_given_by_the_local_clock() {
         let mut session = session();
-        let local = Reading { wall: START - 6 * 3_600_000, monotonic: 5 };
-        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), local).expect("a step"));
-        session.seal(batch).expect("sealed");
-        session.complete(batch, answer(&["api"], "first", 0), local, local).expect("tokens");
+        let local = ClockReading { wall: START - 6 * 3_600_000, monotonic: 5 };
+        let (batch, _) = sent(&mut session, &with_recaptcha("api", "r1"), local);
+        session.complete(batch, granted(&["api"], "first", 0), RoundTrip::instant(local)).expect("tokens");
         let expiries = session.expiries(local);
         assert!(expiries.contains(&("session".to_owned(), local.wall + 7_200_000)), "{expiries:?}");
         assert_eq!(session.issued_at(local), START / 1000);
     }
 
     #[test]
-    fn every_answer_teaches_nonce_and_time() {
+    fn nonce_and_time_are_taken_from_every_response() {
         let mut session = session();
-        let answer =
+        let response =
             Response { status: 500, nonce: Some("n1".into()), date: Some(START + 5_000_000), ..Response::default() };
-        session.learn(&answer, at(0), at(10));
+        session.observe(&response, RoundTrip { sent: at(0), received: at(10) });
         assert_eq!(session.nonce(), Some("n1"));
         assert_eq!(session.issued_at(at(10)), (START + 5_000_000) / 1000);
-        session.learn(&Response::default(), at(10), at(20));
+        session.observe(&Response::default(), RoundTrip { sent: at(10), received: at(20) });
         assert_eq!(session.nonce(), Some("n1"));
     }
 

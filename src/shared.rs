@@ -1,4 +1,6 @@
 //! A future that several wait for together.
+//!
+//! `futures_util::future::Shared` does the same for futures that move between threads, which adds 6 kB to a page.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -6,17 +8,17 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-/// A future on the heap; it stays on its thread.
+/// A boxed future that stays on its thread.
 pub type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
-/// One waiter of a future that several wait for. It makes progress as long as one of them waits, and is dropped with the last.
+/// One waiter of a shared future. The future makes progress as long as one of them waits, and is dropped with the last.
 pub struct Shared<T> {
     work: Rc<Work>,
     outcome: Rc<OnceCell<T>>,
-    place: Cell<Option<usize>>,
+    slot: Cell<Option<usize>>,
 }
 
-/// A way to join a shared future that does not keep it going.
+/// A handle to join a shared future that does not keep it alive.
 pub struct WeakShared<T> {
     work: Weak<Work>,
     outcome: Weak<OnceCell<T>>,
@@ -28,21 +30,21 @@ impl<T: 'static> Shared<T> {
         let outcome = Rc::new(OnceCell::new());
         let filled = Rc::clone(&outcome);
         let future = Box::pin(async move {
-            // It is empty: this future, which nothing else fills it for, ends once.
-            let _first = filled.set(future.await);
+            // Cannot fail: nothing else sets it, and this future ends once.
+            let _ = filled.set(future.await);
         });
-        Shared { work: Rc::new(Work::new(future)), outcome, place: Cell::new(None) }
+        Shared { work: Rc::new(Work::new(future)), outcome, slot: Cell::new(None) }
     }
 }
 
 impl<T> Shared<T> {
-    /// A handle that does not keep the future going.
+    /// A handle that does not keep the future alive.
     #[must_use]
     pub fn downgrade(&self) -> WeakShared<T> {
         WeakShared { work: Rc::downgrade(&self.work), outcome: Rc::downgrade(&self.outcome) }
     }
 
-    /// What the future gave, if it is over.
+    /// The output of the future, if it has ended.
     #[must_use]
     pub fn peek(&self) -> Option<&T> {
         self.outcome.get()
@@ -53,14 +55,14 @@ impl<T> WeakShared<T> {
     /// Joins the future; `None` if nobody waits for it any more.
     #[must_use]
     pub fn upgrade(&self) -> Option<Shared<T>> {
-        Some(Shared { work: self.work.upgrade()?, outcome: self.outcome.upgrade()?, place: Cell::new(None) })
+        Some(Shared { work: self.work.upgrade()?, outcome: self.outcome.upgrade()?, slot: Cell::new(None) })
     }
 }
 
 impl<T> Clone for Shared<T> {
     /// Another waiter.
     fn clone(&self) -> Self {
-        Shared { work: Rc::clone(&self.work), outcome: Rc::clone(&self.outcome), place: Cell::new(None) }
+        Shared { work: Rc::clone(&self.work), outcome: Rc::clone(&self.outcome), slot: Cell::new(None) }
     }
 }
 
@@ -69,7 +71,7 @@ impl<T: Clone> Future for Shared<T> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         if self.outcome.get().is_none() {
-            self.work.advance(&self.place, context);
+            self.work.advance(&self.slot, context);
         }
         self.outcome.get().cloned().map_or(Poll::Pending, Poll::Ready)
     }
@@ -77,13 +79,13 @@ impl<T: Clone> Future for Shared<T> {
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        if let Some(place) = self.place.get() {
-            self.work.leave(place);
+        if let Some(slot) = self.slot.get() {
+            self.work.leave(slot);
         }
     }
 }
 
-/// The future, and those who wait for it, each with a place of its own. The one that polled it last is the one it will wake.
+/// The future, and the wakers of its waiters, one slot each. The future wakes the waiter that polled it last.
 struct Work {
     future: Cell<Option<LocalBoxFuture<()>>>,
     waiting: RefCell<Vec<Option<Waker>>>,
@@ -95,9 +97,9 @@ impl Work {
         Work { future: Cell::new(Some(future)), waiting: RefCell::default(), latest: Cell::new(0) }
     }
 
-    fn advance(&self, place: &Cell<Option<usize>>, context: &mut Context<'_>) {
-        self.take_place(place, context.waker());
-        // It is not there while it is being polled further up the stack, and once it is over.
+    fn advance(&self, slot: &Cell<Option<usize>>, context: &mut Context<'_>) {
+        self.register(slot, context.waker());
+        // It is not there while it is being polled further up the stack, and once it has ended.
         let Some(mut future) = self.future.take() else { return };
         if future.as_mut().poll(context).is_pending() {
             self.future.set(Some(future));
@@ -109,24 +111,24 @@ impl Work {
         }
     }
 
-    fn take_place(&self, place: &Cell<Option<usize>>, waker: &Waker) {
+    fn register(&self, slot: &Cell<Option<usize>>, waker: &Waker) {
         let mut waiting = self.waiting.borrow_mut();
-        let number = place.get().unwrap_or(waiting.len());
+        let number = slot.get().unwrap_or(waiting.len());
         match waiting.get_mut(number) {
             Some(known) => *known = Some(waker.clone()),
             None => waiting.push(Some(waker.clone())),
         }
-        place.set(Some(number));
+        slot.set(Some(number));
         self.latest.set(number);
     }
 
-    /// Gives a place up; if the future would have woken its holder, somebody else takes over.
-    fn leave(&self, place: usize) {
+    /// Empties a slot; if the future would have woken its waiter, another waiter is woken and takes over.
+    fn leave(&self, slot: usize) {
         let mut waiting = self.waiting.borrow_mut();
-        if let Some(left) = waiting.get_mut(place) {
+        if let Some(left) = waiting.get_mut(slot) {
             *left = None;
         }
-        if self.latest.get() == place
+        if self.latest.get() == slot
             && let Some((heir, waker)) =
                 waiting.iter().enumerate().find_map(|(heir, waker)| Some((heir, waker.clone()?)))
         {
@@ -155,7 +157,7 @@ mod tests {
         }
     }
 
-    /// Someone who waits, with an alarm of their own.
+    /// A waiter with an alarm of its own.
     struct Waiter(Shared<u32>, Arc<Alarm>);
 
     impl Waiter {
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_gets_the_outcome_and_those_who_wait_are_woken_for_it() {
+    fn every_waiter_gets_the_outcome_and_is_woken_for_it() {
         let switch = Switch::default();
         let mut first = Waiter::new(switch.shared());
         let mut second = Waiter::new(first.0.clone());
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_that_is_polled_again_keeps_its_place() {
+    fn a_waiter_that_is_polled_again_keeps_its_slot() {
         let switch = Switch::default();
         let mut waiter = Waiter::new(switch.shared());
         for _ in 0..10 {

@@ -7,12 +7,12 @@ use crate::config::CheckKeys;
 use crate::error::Error;
 use crate::secret::Secret;
 
-/// How long a call waits when it does not say, in milliseconds.
+/// How long a call waits unless it says otherwise, in milliseconds.
 pub const DEFAULT_TIMEOUT: u32 = 10_000;
 
 /// The arguments of `fetchToken` as given.
 #[derive(Clone, Debug, Default)]
-pub struct Arguments {
+pub struct TokenArguments {
     /// `api`
     pub api: Argument,
     /// `payload`
@@ -25,17 +25,17 @@ pub struct Arguments {
     pub recaptcha_token: Argument,
     /// `timeout`
     pub timeout: Argument,
-    /// `signal`, where it is something else than a signal; the signal itself stays at the browser edge.
+    /// What came as `signal` and is none; a signal itself stays at the browser edge.
     pub unusable_signal: Argument,
 }
 
-/// The documented names in a Fingerprint result, and those that the agent really uses.
+/// The documented names in a Fingerprint result, and those that the agent uses.
 pub const FINGERPRINT_MEMBERS: [&str; 4] = ["fingerprintVisitorId", "fingerprintRequestId", "visitorId", "requestId"];
 
 /// The members of the object form of an hCaptcha token.
 pub const HCAPTCHA_MEMBERS: [&str; 3] = ["response", "key", "host"];
 
-/// What one call of `fetchToken` asks for.
+/// What one call of `fetchToken` requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRequest {
     /// The domain of the API that the token is for, in lower case.
@@ -87,7 +87,7 @@ impl TokenRequest {
     ///
     /// # Errors
     /// `invalid-argument`, naming every argument that is missing or unusable.
-    pub fn parse(arguments: &Arguments, checks: &CheckKeys) -> Result<TokenRequest, Error> {
+    pub fn parse(arguments: &TokenArguments, checks: &CheckKeys) -> Result<TokenRequest, Error> {
         let mut problems = Problems::default();
         let api = api(&arguments.api, &mut problems);
         let binding = binding(&arguments.payload, &mut problems);
@@ -122,7 +122,7 @@ impl TokenRequest {
 }
 
 impl Results {
-    /// Whether there is none.
+    /// Whether no check has a result.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Results::default()
@@ -153,7 +153,7 @@ fn api(argument: &Argument, problems: &mut Problems) -> Option<String> {
         problems.add(&["\"api\" must be ", EXPECTED, ", without a scheme or path, got \"", &api, "\""]);
         return None;
     }
-    // Domains are the same in any case, and the service takes two spellings of one for a duplicate.
+    // Domains are case-insensitive, and the service refuses two spellings of one as a duplicate.
     Some(api.to_ascii_lowercase())
 }
 
@@ -248,12 +248,12 @@ mod tests {
         CheckKeys { fingerprint: Some("f".into()), hcaptcha: Some("h".into()), recaptcha: Some("r".into()) }
     }
 
-    fn parse(arguments: &Arguments) -> Result<TokenRequest, Error> {
+    fn parse(arguments: &TokenArguments) -> Result<TokenRequest, Error> {
         TokenRequest::parse(arguments, &all_checks())
     }
 
-    fn for_api() -> Arguments {
-        Arguments { api: text("api.example.com"), ..Arguments::default() }
+    fn for_api() -> TokenArguments {
+        TokenArguments { api: text("api.example.com"), ..TokenArguments::default() }
     }
 
     #[test]
@@ -264,17 +264,17 @@ mod tests {
             object([("visitorId", text("v")), ("requestId", text("q"))]),
             object([("fingerprintVisitorId", text("v")), ("visitorId", text("x")), ("requestId", text("q"))]),
         ] {
-            let request = parse(&Arguments { fingerprint_id_result: result, ..for_api() }).expect("valid");
+            let request = parse(&TokenArguments { fingerprint_id_result: result, ..for_api() }).expect("valid");
             assert_eq!(request.results.fingerprint, expected);
         }
     }
 
     #[test]
     fn both_shapes_of_an_hcaptcha_token_are_understood() {
-        let request = parse(&Arguments { hcaptcha_token: text("t"), ..for_api() }).expect("valid");
+        let request = parse(&TokenArguments { hcaptcha_token: text("t"), ..for_api() }).expect("valid");
         assert_eq!(request.results.hcaptcha, Some(HcaptchaResult { token: "t".into(), key: None, host: None }));
         let whole = object([("response", text("t")), ("key", text("k")), ("host", text("example.com"))]);
-        let request = parse(&Arguments { hcaptcha_token: whole, ..for_api() }).expect("valid");
+        let request = parse(&TokenArguments { hcaptcha_token: whole, ..for_api() }).expect("valid");
         assert_eq!(
             request.results.hcaptcha,
             Some(HcaptchaResult { token: "t".into(), key: Some("k".into()), host: Some("example.com".into()) })
@@ -283,19 +283,19 @@ mod tests {
 
     #[test]
     fn a_payload_is_hashed_whether_text_or_bytes() {
-        // SHA-256 of "Bearer myauth_tokenmy-device-id"; its padded base64 is the `pay` vector of public-facts.md.
+        // Vector of Approov's documentation of token binding, where `pay` is the padded base64 of the same hash.
         let expected = "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU";
         for payload in
             [text("Bearer myauth_tokenmy-device-id"), Argument::Bytes(b"Bearer myauth_tokenmy-device-id".to_vec())]
         {
-            let request = parse(&Arguments { payload, ..for_api() }).expect("valid");
+            let request = parse(&TokenArguments { payload, ..for_api() }).expect("valid");
             assert_eq!(request.binding.map(|hash| base64url(&hash)).as_deref(), Some(expected));
         }
     }
 
     #[test]
     fn every_unusable_argument_is_named_in_one_message() {
-        let error = parse(&Arguments {
+        let error = parse(&TokenArguments {
             api: text(""),
             payload: Argument::Number(1.0),
             fingerprint_id_result: object([("visitorId", text("v"))]),
@@ -322,15 +322,15 @@ mod tests {
     #[test]
     fn an_api_is_a_bare_domain() {
         for api in ["https://api.example.com", "api.example.com/v1", "a b", "user@api.example.com"] {
-            let error = parse(&Arguments { api: text(api), ..Arguments::default() }).expect_err("an error");
+            let error = parse(&TokenArguments { api: text(api), ..TokenArguments::default() }).expect_err("an error");
             assert!(error.message().contains("\"api\"") && error.message().contains(api));
         }
-        assert!(parse(&Arguments::default()).expect_err("an error").message().contains("\"api\" is missing"));
+        assert!(parse(&TokenArguments::default()).expect_err("an error").message().contains("\"api\" is missing"));
     }
 
     #[test]
     fn the_case_of_an_api_makes_no_difference() {
-        let api = |given| parse(&Arguments { api: text(given), ..Arguments::default() }).expect("valid").api;
+        let api = |given| parse(&TokenArguments { api: text(given), ..TokenArguments::default() }).expect("valid").api;
         assert_eq!(api("API.Example.com:8443"), "api.example.com:8443");
         assert_eq!(api("api.example.com:8443"), "api.example.com:8443");
     }
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_result_needs_its_site_key() {
         let only_hcaptcha = CheckKeys { hcaptcha: Some("h".into()), ..CheckKeys::default() };
-        let arguments = Arguments { recaptcha_token: text("t"), ..for_api() };
+        let arguments = TokenArguments { recaptcha_token: text("t"), ..for_api() };
         let error = TokenRequest::parse(&arguments, &only_hcaptcha).expect_err("an error");
         assert_eq!(error.message(), "\"recaptchaToken\" needs the option \"recaptchaSiteKey\" of initializeSession");
     }
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn timeouts_are_bounded() {
         for (given, expected) in [(1.0, Some(1)), (2_500.5, Some(2_500)), (0.0, None), (-1.0, None), (1e12, None)] {
-            let parsed = parse(&Arguments { timeout: Argument::Number(given), ..for_api() });
+            let parsed = parse(&TokenArguments { timeout: Argument::Number(given), ..for_api() });
             assert_eq!(parsed.ok().map(|request| request.timeout), expected, "{given}");
         }
         assert_eq!(parse(&for_api()).expect("valid").timeout, DEFAULT_TIMEOUT);
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn secrets_of_a_request_are_not_printed() {
         let request =
-            parse(&Arguments { recaptcha_token: text("private"), hcaptcha_token: text("private"), ..for_api() });
+            parse(&TokenArguments { recaptcha_token: text("private"), hcaptcha_token: text("private"), ..for_api() });
         assert!(!format!("{request:?}").contains("private"));
     }
 

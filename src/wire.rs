@@ -1,52 +1,61 @@
-//! The wire protocol: every name that travels, what is sent, and how answers are read (docs/PROTOCOL.md).
+//! The wire protocol: every name that travels, the form of requests, and the reading of responses (docs/PROTOCOL.md).
 //!
-//! The session protocol of the hosted service is not public. To speak another dialect, change this file.
+//! The session protocol of the hosted service is not public. Another dialect with other names and forms is a change in this file;
+//! one with other steps than a nonce request, then attest requests, is a change in `driver.rs` as well.
 
 use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::json::{Json, integer_literal};
 use crate::jws::base64url;
-use crate::named::Named;
 use crate::secret::Secret;
+use crate::small_map::SmallMap;
 use crate::time::UnixMillis;
 use crate::token_request::{Binding, Results};
 
+/// The path of the service's one URL.
+pub const ATTEST_PATH: &str = "/attest";
 /// The request header with the proof.
 pub const PROOF_HEADER: &str = "DPoP";
-/// The answer header with the nonce for the next proof.
+/// The response header with the nonce for the next proof.
 pub const NONCE_HEADER: &str = "DPoP-Nonce";
+/// The header with the media type, of requests and responses.
+pub const TYPE_HEADER: &str = "content-type";
+/// The response header with the service's time.
+pub const DATE_HEADER: &str = "date";
+/// The response header that says when to try again.
+pub const RETRY_AFTER_HEADER: &str = "retry-after";
 /// The media type of an attest request.
 pub const FORM_TYPE: &str = "application/x-www-form-urlencoded";
-/// An answer's body may be this long, in bytes.
-pub const LARGEST_BODY: usize = 256 * 1024;
+/// The longest body of a response, in bytes.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
 
 const INVALID_NONCE: &str = "aprv-invalid-nonce";
 const INVALID_REFRESH_TOKEN: &str = "aprv-invalid-refresh-token";
-/// With this begin the codes for APIs that a request must not ask for.
-const UNUSABLE_API: &str = "aprv-api-";
+/// Prefix of the error codes about requested APIs.
+const API_ERROR_PREFIX: &str = "aprv-api-";
 /// The name of the session's own expiry among the expiries.
 pub const SESSION: &str = "session";
-/// Lifetimes beyond ten years are taken for nonsense.
-const LONGEST_LIFETIME: f64 = 315_360_000.0;
-/// Moments beyond the year 9999 are taken for nonsense.
-const LATEST_MOMENT: f64 = 253_402_300_799_999.0;
+/// Longer lifetimes, beyond ten years, are rejected.
+const MAX_LIFETIME_SECONDS: f64 = 315_360_000.0;
+/// Later moments, beyond the year 9999, are rejected.
+const MAX_UNIX_MILLIS: f64 = 253_402_300_799_999.0;
 
 /// An attest request, but for its proof.
 #[derive(Debug)]
 pub struct Attest<'a> {
     /// The site key, and the public keys of the check services.
     pub config: &'a Config,
-    /// The domains of the APIs that tokens are wanted for.
+    /// The domains of the APIs to get tokens for.
     pub apis: &'a [String],
     /// The hash to bind the tokens to.
     pub binding: Option<&'a Binding>,
-    /// The results to be looked up.
+    /// The results to be verified.
     pub results: &'a Results,
-    /// The refresh token of the last answer.
+    /// The refresh token of the latest response.
     pub refresh_token: Option<&'a Secret>,
 }
 
-/// An answer of the service, as the browser edge hands it over.
+/// A response of the service, as the host received it.
 #[derive(Clone, Debug, Default)]
 pub struct Response {
     /// The HTTP status code.
@@ -65,50 +74,50 @@ pub struct Response {
     pub body: Body,
 }
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Clone, Debug, Default)]
 pub enum Body {
-    /// None was read.
+    /// Empty.
     #[default]
     Empty,
     /// Text that is not JSON.
     Text(String),
     /// JSON, decoded.
     Json(Json),
-    /// More than [`LARGEST_BODY`].
+    /// More than [`MAX_BODY_BYTES`].
     TooLarge,
     /// Not UTF-8.
     NotText,
 }
 
-/// A successful answer to an attest request.
+/// A successful response to an attest request.
 #[derive(Debug)]
 pub enum Granted {
-    /// Tokens and what continues the session.
+    /// Tokens, and what continues the session.
     Session(Grant),
     /// One bare token without a session: the older public form of the service.
     Bare(Secret),
 }
 
-/// Tokens and what continues the session.
+/// Tokens, and what continues the session.
 #[derive(Debug)]
 pub struct Grant {
     /// A token per API.
-    pub tokens: Named<Secret>,
-    /// How long the tokens live, in milliseconds.
+    pub tokens: SmallMap<Secret>,
+    /// The lifetime of the tokens, in milliseconds.
     pub token_lifetime: i64,
-    /// What the next request continues the session with.
+    /// The refresh token of the next request.
     pub refresh_token: Secret,
     /// When the session ends, by the service's clock.
     pub session_expiry: UnixMillis,
     /// When the session and each check result end, by the service's clock, under the names that `getExpiries` shows.
-    pub expiries: Named<UnixMillis>,
-    /// The service's clock when it answered.
+    pub expiries: SmallMap<UnixMillis>,
+    /// The service's clock when it sent the response.
     pub server_time: UnixMillis,
 }
 
 impl Attest<'_> {
-    /// The request's body.
+    /// The body of the request.
     #[must_use]
     pub fn to_form(&self) -> String {
         let mut form = Form::default();
@@ -181,11 +190,11 @@ impl Response {
             .filter(|nonce| !nonce.is_empty() && nonce.len() <= 4096 && nonce.bytes().all(is_nonce_character))
     }
 
-    /// Reads the answer to an attest request.
+    /// Reads the response to an attest request.
     ///
     /// # Errors
-    /// `service` with the service's error map, or `invalid-response` for an answer that the protocol does not know.
-    pub fn into_granted(self) -> Result<Granted, Error> {
+    /// `service` with the service's error map, or `invalid-response` for a response that the protocol does not know.
+    pub fn into_grant(self) -> Result<Granted, Error> {
         if !self.is_success() {
             return Err(self.into_refusal());
         }
@@ -203,7 +212,7 @@ impl Response {
         }
     }
 
-    /// The error that an unsuccessful answer stands for.
+    /// The error that an unsuccessful response stands for.
     #[must_use]
     pub fn into_refusal(self) -> Error {
         let Response { status, status_text, content_type, body, .. } = self;
@@ -217,11 +226,11 @@ impl Response {
             _ => Error::new(
                 Code::InvalidResponse,
                 &[
-                    "the Approov service answered ",
+                    "the Approov service responded with ",
                     &integer_literal(status.into()),
                     " ",
                     &message,
-                    " with ",
+                    " and ",
                     &kind,
                     ", where error codes in JSON were expected",
                 ],
@@ -248,11 +257,11 @@ impl Error {
         self.has_service_code(INVALID_REFRESH_TOKEN)
     }
 
-    /// Whether the service refused the request only for the APIs that it asks for: it has not looked at any result.
+    /// Whether the service refused the request only because of the requested APIs: it has not consumed any result.
     #[must_use]
     pub fn is_about_apis(&self) -> bool {
         let errors = self.service_errors();
-        !errors.is_empty() && errors.iter().all(|(code, _)| code.starts_with(UNUSABLE_API))
+        !errors.is_empty() && errors.iter().all(|(code, _)| code.starts_with(API_ERROR_PREFIX))
     }
 
     fn has_service_code(&self, code: &str) -> bool {
@@ -261,6 +270,16 @@ impl Error {
 }
 
 impl Body {
+    /// Reads the bytes of a body of some media type. `parse` is a JSON parser: `None` for what is not JSON, or nests too deeply.
+    pub fn read(bytes: Vec<u8>, content_type: &str, parse: impl FnOnce(&str) -> Option<Json>) -> Body {
+        if bytes.is_empty() {
+            return Body::Empty;
+        }
+        let Ok(text) = String::from_utf8(bytes) else { return Body::NotText };
+        let json = if is_json(content_type) { parse(&text) } else { None };
+        json.map_or(Body::Text(text), Body::Json)
+    }
+
     fn kind(&self, content_type: &str) -> String {
         match self {
             Body::Empty => "an empty body".to_owned(),
@@ -268,20 +287,23 @@ impl Body {
             Body::Text(_) if is_json(content_type) => "broken JSON".to_owned(),
             Body::Text(_) => ["text of type ", content_type].concat(),
             Body::Json(json) => [json.kind(), " in JSON"].concat(),
-            Body::TooLarge => "a body of more than 256 KiB".to_owned(),
+            Body::TooLarge => {
+                const MAX_KIB: i64 = (MAX_BODY_BYTES / 1024) as i64;
+                ["a body of more than ", &integer_literal(MAX_KIB), " KiB"].concat()
+            }
             Body::NotText => "a body that is not UTF-8".to_owned(),
         }
     }
 }
 
 impl Grant {
-    fn parse(members: Named<Json>) -> Result<Grant, Error> {
+    fn parse(members: SmallMap<Json>) -> Result<Grant, Error> {
         let mut members = Members(members);
         let tokens = members.object("tokens")?.try_map(|api, token| match token {
             Json::String(token) if is_token(&token) => Ok(Secret::from(token)),
             other => Err(malformed(&[other.kind(), " as the token for \"", api, "\""])),
         })?;
-        let token_lifetime = members.number("token-lifetime", 0.0, LONGEST_LIFETIME)?;
+        let token_lifetime = members.number("token-lifetime", 0.0, MAX_LIFETIME_SECONDS)?;
         let refresh_token = members.string("refresh-token")?;
         if !is_token(&refresh_token) {
             return Err(malformed(&["an unusable \"refresh-token\""]));
@@ -301,8 +323,8 @@ impl Grant {
     }
 }
 
-/// The members of a JSON object that has to have them.
-struct Members(Named<Json>);
+/// The members of a JSON object, which are all required.
+struct Members(SmallMap<Json>);
 
 impl Members {
     fn take(&mut self, name: &str) -> Result<Json, Error> {
@@ -316,7 +338,7 @@ impl Members {
         }
     }
 
-    fn object(&mut self, name: &str) -> Result<Named<Json>, Error> {
+    fn object(&mut self, name: &str) -> Result<SmallMap<Json>, Error> {
         match self.take(name)? {
             Json::Object(members) => Ok(members),
             other => Err(malformed(&[other.kind(), " as \"", name, "\""])),
@@ -334,20 +356,19 @@ impl Members {
 
 fn moment_of(value: &Json, name: &str) -> Result<UnixMillis, Error> {
     match value {
-        Json::Number(moment) if *moment >= 0.0 && *moment <= LATEST_MOMENT => Ok(whole(*moment)),
+        Json::Number(moment) if *moment >= 0.0 && *moment <= MAX_UNIX_MILLIS => Ok(whole(*moment)),
         Json::Number(_) => Err(malformed(&["a moment out of range as \"", name, "\""])),
         other => Err(malformed(&[other.kind(), " as \"", name, "\""])),
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // saturates, and the callers bound the value
+#[allow(clippy::cast_possible_truncation)] // saturates, and the callers have bounded the value
 fn whole(number: f64) -> i64 {
     number as i64
 }
 
-/// Whether a media type says that the text is JSON.
-#[must_use]
-pub fn is_json(content_type: &str) -> bool {
+/// Whether a media type is JSON's.
+fn is_json(content_type: &str) -> bool {
     content_type.ends_with("/json") || content_type.ends_with("+json")
 }
 
@@ -357,7 +378,7 @@ fn is_token(text: &str) -> bool {
 }
 
 /// The error codes in a body: a flat object of strings, or such an object as the member `errors`.
-fn error_map(body: Body) -> Option<Named<String>> {
+fn error_map(body: Body) -> Option<SmallMap<String>> {
     let Body::Json(Json::Object(mut members)) = body else { return None };
     let members = match members.take("errors") {
         Some(Json::Object(errors)) => errors,
@@ -374,7 +395,7 @@ fn malformed(what: &[&str]) -> Error {
     Error::new(Code::InvalidResponse, &["the Approov service sent ", &what.concat()])
 }
 
-/// The standard phrase of a status (RFC 9110, section 15), for HTTP/2 and later, which have none.
+/// The standard phrase of a status (RFC 9110, section 15), for HTTP/2 and later, which do not send one.
 fn reason_phrase(status: u16) -> String {
     match status {
         400 => "Bad Request",
@@ -422,7 +443,7 @@ mod tests {
         Response {
             status,
             content_type: "application/json".into(),
-            body: Body::Json(serde_json::from_value(body.clone()).expect("JSON")),
+            body: Body::Json(Json::decode(body).expect("JSON")),
             ..Response::default()
         }
     }
@@ -490,7 +511,7 @@ mod tests {
 
     #[test]
     fn a_grant_is_read_whole() {
-        let Ok(Granted::Session(grant)) = response(200, &grant()).into_granted() else { panic!("a grant") };
+        let Ok(Granted::Session(grant)) = response(200, &grant()).into_grant() else { panic!("a grant") };
         assert_eq!(grant.tokens.get("api.example.com").map(Secret::expose), Some("a.b.c"));
         assert_eq!(grant.token_lifetime, 120_000);
         assert_eq!(grant.session_expiry, 1_700_007_200_000);
@@ -499,17 +520,17 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_text_answer_is_a_bare_token() {
+    fn a_plain_text_response_is_a_bare_token() {
         let plain = |text: &str| Response {
             status: 200,
             content_type: "text/plain".into(),
             body: Body::Text(text.into()),
             ..Response::default()
         };
-        let Ok(Granted::Bare(token)) = plain("a.b.c\n").into_granted() else { panic!("a token") };
+        let Ok(Granted::Bare(token)) = plain("a.b.c\n").into_grant() else { panic!("a token") };
         assert_eq!(token.expose(), "a.b.c");
         for wrong in ["", "two words", "<html>\n</html>"] {
-            assert_eq!(plain(wrong).into_granted().expect_err("an error").code(), Code::InvalidResponse);
+            assert_eq!(plain(wrong).into_grant().expect_err("an error").code(), Code::InvalidResponse);
         }
     }
 
@@ -518,7 +539,7 @@ mod tests {
         for name in ["tokens", "token-lifetime", "refresh-token", "expiries", "server-time"] {
             let mut without = grant();
             without.as_object_mut().expect("an object").remove(name);
-            let error = response(200, &without).into_granted().expect_err("an error");
+            let error = response(200, &without).into_grant().expect_err("an error");
             assert!(error.code() == Code::InvalidResponse && error.message().contains(name), "{name}: {error}");
             for absurd in [
                 json!(null),
@@ -532,13 +553,13 @@ mod tests {
             ] {
                 let mut wrong = grant();
                 wrong[name] = absurd.clone();
-                assert!(response(200, &wrong).into_granted().is_err(), "{name}: {absurd}");
+                assert!(response(200, &wrong).into_grant().is_err(), "{name}: {absurd}");
             }
         }
     }
 
     #[test]
-    fn other_successful_answers_are_malformed() {
+    fn other_successful_responses_are_malformed() {
         let bodies = [
             (Body::Empty, "application/json"),
             (Body::Text("{\"tokens\":".into()), "application/json"),
@@ -549,8 +570,8 @@ mod tests {
             (Body::Json(Json::Null), "application/json"),
         ];
         for (body, content_type) in bodies {
-            let answer = Response { status: 200, content_type: content_type.into(), body, ..Response::default() };
-            let error = answer.into_granted().expect_err("an error");
+            let response = Response { status: 200, content_type: content_type.into(), body, ..Response::default() };
+            let error = response.into_grant().expect_err("an error");
             assert_eq!(error.code(), Code::InvalidResponse);
             assert!(!error.is_retryable());
         }
@@ -560,31 +581,31 @@ mod tests {
     fn error_maps_arrive_unchanged_flat_or_under_errors() {
         let codes = json!({"aprv-no-site-key": "", "rqst-illegal-params": "a, b"});
         for body in [codes.clone(), json!({"message": "m", "errors": codes})] {
-            let error = response(400, &body).into_granted().expect_err("an error");
+            let error = response(400, &body).into_grant().expect_err("an error");
             assert_eq!(error.code(), Code::Service);
             assert_eq!(error.message(), "Bad Request");
             let errors: Vec<_> = error.service_errors().iter().collect();
             assert_eq!(errors, [("aprv-no-site-key", &String::new()), ("rqst-illegal-params", &"a, b".to_owned())]);
         }
         let with_text = Response { status_text: "Nope".into(), ..response(400, &codes) };
-        assert_eq!(with_text.into_granted().expect_err("an error").message(), "Nope");
+        assert_eq!(with_text.into_grant().expect_err("an error").message(), "Nope");
     }
 
     #[test]
     fn failures_without_codes_are_not_service_errors() {
         for body in [json!({}), json!([]), json!({"a": 1}), json!({"errors": "x"}), json!({"errors": {}})] {
             assert_eq!(
-                response(500, &body).into_granted().expect_err("an error").code(),
+                response(500, &body).into_grant().expect_err("an error").code(),
                 Code::InvalidResponse,
                 "{body}"
             );
         }
         let redirect = response(302, &json!({"a": ""}));
-        assert_eq!(redirect.into_granted().expect_err("an error").code(), Code::InvalidResponse);
+        assert_eq!(redirect.into_grant().expect_err("an error").code(), Code::InvalidResponse);
     }
 
     #[test]
-    fn overload_and_gateway_troubles_are_retryable_and_the_rest_is_not() {
+    fn overload_and_gateway_errors_are_retryable_and_the_rest_is_not() {
         for status in 400..600 {
             let retryable = response(status, &json!({"x": ""})).into_refusal().is_retryable();
             assert_eq!(retryable, [429, 500, 502, 503, 504].contains(&status), "{status}");
@@ -604,5 +625,17 @@ mod tests {
         for wrong in ["", "a b", "a\"b", "a\\b", "é", &"x".repeat(5000)] {
             assert_eq!(with(wrong).usable_nonce(), None);
         }
+    }
+
+    #[test]
+    fn a_body_is_read_by_its_media_type() {
+        let read = |bytes: &[u8], content_type| {
+            Body::read(bytes.to_vec(), content_type, |text| Json::decode(&serde_json::from_str::<Value>(text).ok()?))
+        };
+        assert!(matches!(read(b"", "application/json"), Body::Empty));
+        assert!(matches!(read(b"[1]", "application/problem+json"), Body::Json(Json::Array(_))));
+        assert!(matches!(read(b"[1", "application/json"), Body::Text(text) if text == "[1"));
+        assert!(matches!(read(b"[1]", "text/plain"), Body::Text(_)));
+        assert!(matches!(read(&[0xff], "application/json"), Body::NotText));
     }
 }

@@ -38,7 +38,7 @@ export function grant(request) {
                  expiries: { session: now + 7_200_000, 'recap:re': now + 7_200_000 } }
   return Response.json(body, { headers: { 'DPoP-Nonce': 'n2' } })
 }
-export const post = answer => (request, count) => request.method === 'GET' ? grant(request) : answer(request, count)
+export const post = respond => (request, count) => request.method === 'GET' ? grant(request) : respond(request, count)
 
 // Checks a proof, or a signature, with WebCrypto and the key in the proof.
 const bytes = text => Uint8Array.from(atob(text.replaceAll('-', '+').replaceAll('_', '/')), c => c.charCodeAt(0))
@@ -62,22 +62,22 @@ extern "C" {
     fn serve(reply: &JsValue);
     fn received() -> Array;
     fn grant(request: &JsValue) -> JsValue;
-    fn post(answer: &Function) -> Function;
+    fn post(respond: &Function) -> Function;
     fn decoded(proof: &JsValue) -> Promise;
     fn verified(jwk: &JsValue, signature: &JsValue, message: &JsValue) -> Promise;
     fn source(text: &str) -> JsValue;
 }
 
-async fn settled(answer: impl AsRef<JsValue>) -> Result<JsValue, JsValue> {
-    JsFuture::from(Promise::resolve(answer.as_ref())).await
+async fn settled(returned: impl AsRef<JsValue>) -> Result<JsValue, JsValue> {
+    JsFuture::from(Promise::resolve(returned.as_ref())).await
 }
 
-async fn ok(answer: impl AsRef<JsValue>) -> JsValue {
-    settled(answer).await.unwrap_or_else(|failure| panic!("{}", describe(&failure)))
+async fn ok(returned: impl AsRef<JsValue>) -> JsValue {
+    settled(returned).await.unwrap_or_else(|failure| panic!("{}", describe(&failure)))
 }
 
-async fn failure(answer: impl AsRef<JsValue>) -> JsValue {
-    settled(answer).await.expect_err("a rejection")
+async fn failure(returned: impl AsRef<JsValue>) -> JsValue {
+    settled(returned).await.expect_err("a rejection")
 }
 
 fn describe(failure: &JsValue) -> String {
@@ -107,14 +107,19 @@ async fn begin(key_storage: &str) {
     serve(&js("request => globalThis.approovGrant(request)"));
     let grant = wasm_bindgen::closure::Closure::<dyn Fn(JsValue) -> JsValue>::new(|request: JsValue| grant(&request));
     Reflect::set(&js_sys::global(), &"approovGrant".into(), &grant.into_js_value()).unwrap();
-    ok(initialize_session(&options(key_storage))).await;
+    start(&options(key_storage)).await.expect("a session");
 }
 
-/// Begins a session whose service answers attest requests with what this source of a function gives.
-async fn begin_answering(answer: &str) {
+/// Begins a session.
+async fn start(options: &JsValue) -> Result<JsValue, JsValue> {
+    settled(initialize_session(options, &Object::new().into())).await
+}
+
+/// Begins a session whose service responds to attest requests with what this source of a function returns.
+async fn begin_responding(respond: &str) {
     begin("auto").await;
-    serve(&post(js(answer).unchecked_ref()).into());
-    ok(initialize_session(&options("auto"))).await;
+    serve(&post(js(respond).unchecked_ref()).into());
+    start(&options("auto")).await.expect("a session");
 }
 
 fn result(token: &str) -> JsValue {
@@ -165,7 +170,7 @@ async fn options_that_are_missing_or_wrong_are_named() {
             &["\"keyStorage\""],
         ),
     ] {
-        let failure = failure(initialize_session(&js(options))).await;
+        let failure = start(&js(options)).await.expect_err("a rejection");
         assert_eq!(text(&failure, "class"), class);
         assert_eq!(text(&failure, "code"), "invalid-argument", "{options}");
         for part in parts {
@@ -201,7 +206,7 @@ async fn a_visit_gets_a_token_in_both_key_stores() {
 }
 
 #[wasm_bindgen_test]
-async fn proofs_have_the_claims_that_were_asked_for_and_no_private_key() {
+async fn proofs_have_the_requested_claims_and_no_private_key() {
     for key_storage in ["webcrypto", "wasm"] {
         begin(key_storage).await;
         let bare =
@@ -374,11 +379,11 @@ async fn a_message_changed_after_the_call_is_signed_as_it_was() {
 }
 
 #[wasm_bindgen_test]
-async fn strange_answers_are_fetch_errors_and_leave_the_session_as_it_was() {
+async fn strange_responses_are_fetch_errors_and_leave_the_session_as_it_was() {
     begin("auto").await;
     ok(fetch_token(&"api".into(), &result("r1"))).await;
     let headers = "headers: { 'content-type': 'application/json' }";
-    for answer in [
+    for respond in [
         "() => new Response('<html>', { headers: { 'content-type': 'text/html' } })".to_owned(),
         "() => new Response('', { status: 200 })".to_owned(),
         "() => new Response(null, { status: 204 })".to_owned(),
@@ -399,23 +404,63 @@ async fn strange_answers_are_fetch_errors_and_leave_the_session_as_it_was() {
         "() => Promise.reject(undefined)".to_owned(),
         "() => ({ status: 200 })".to_owned(),
     ] {
-        serve(&post(js(&answer).unchecked_ref()).into());
+        serve(&post(js(&respond).unchecked_ref()).into());
         let failure = failure(fetch_token(&"other".into(), &result("r2"))).await;
-        assert_eq!(text(&failure, "class"), "ApproovFetchError", "{answer}: {}", describe(&failure));
-        begin_check(&answer).await;
+        assert_eq!(text(&failure, "class"), "ApproovFetchError", "{respond}: {}", describe(&failure));
+        session_goes_on(&respond).await;
     }
 }
 
 /// The session of the test above still has its cached token or can fetch another with its refresh token.
-async fn begin_check(answer: &str) {
+async fn session_goes_on(respond: &str) {
     serve(&js("request => globalThis.approovGrant(request)"));
     let token = settled(fetch_token(&"api".into(), &JsValue::UNDEFINED)).await;
-    assert!(token.is_ok(), "after {answer}");
+    assert!(token.is_ok(), "after {respond}");
+}
+
+#[wasm_bindgen_test]
+async fn nesting_is_decoded_to_a_depth_and_no_further() {
+    for (depth, what) in [(14, "an array as the token"), (15, "broken JSON")] {
+        let nested = [&"[".repeat(depth), "1", &"]".repeat(depth)].concat();
+        begin_responding(&format!("() => Response.json({{ tokens: {{ api: {nested} }} }})")).await;
+        let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
+        assert!(text(&failure, "message").contains(what), "{depth}: {}", describe(&failure));
+    }
+}
+
+#[wasm_bindgen_test]
+async fn of_members_with_the_same_name_the_last_counts() {
+    begin_responding(
+        r#"() => new Response(`{
+            "tokens": {"api": "first.a.b", "__proto__": "x.y.z", "api": "second.a.b"}, "token-lifetime": -1, "token-lifetime": 120,
+            "refresh-token": "refresh", "server-time": ${Date.now()}, "expiries": {"session": ${Date.now() + 7200000}}
+        }`, { headers: { 'content-type': 'application/json' } })"#,
+    )
+    .await;
+    assert_eq!(ok(fetch_token(&"api".into(), &result("r1"))).await, "second.a.b");
+}
+
+#[wasm_bindgen_test]
+async fn the_options_of_the_last_session_are_noted_for_another_instance() {
+    serve(&js("request => new Promise(() => {})"));
+    let memory = js("{ approovHost: 'old.example.com', approovSiteKey: 'old', hcaptchaSiteKey: 'old' }");
+    let noted = |memory: &JsValue| String::from(JSON::stringify(memory).unwrap());
+    let old = noted(&memory);
+    failure(initialize_session(&js("{ approovHost: 5 }"), &memory)).await;
+    assert_eq!(noted(&memory), old, "a call that failed changes nothing");
+    ok(initialize_session(&options("wasm"), &memory)).await;
+    let new =
+        r#"{"approovHost":"service.example.com","approovSiteKey":"site","recaptchaSiteKey":"re","keyStorage":"wasm"}"#;
+    assert_eq!(noted(&memory), new);
+    ok(initialize_session(&js("{ keyStorage: 'webcrypto' }"), &memory)).await;
+    assert_eq!(noted(&memory), new.replace("wasm", "webcrypto"));
+    ok(initialize_session(&JsValue::UNDEFINED, &memory)).await;
+    assert_eq!(noted(&memory), new.replace("wasm", "webcrypto"));
 }
 
 #[wasm_bindgen_test]
 async fn an_error_map_arrives_whole() {
-    begin_answering("() => Response.json({ 'aprv-api-not-found': 'api', 'aprv-no-site-key': '' }, { status: 400 })")
+    begin_responding("() => Response.json({ 'aprv-api-not-found': 'api', 'aprv-no-site-key': '' }, { status: 400 })")
         .await;
     let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
     assert_eq!(describe(&failure), "ApproovServiceError service: Bad Request");
@@ -428,9 +473,9 @@ async fn an_error_map_arrives_whole() {
 
 #[wasm_bindgen_test]
 async fn a_call_times_out_and_aborts_its_request() {
-    begin_answering("request => new Promise(() => {})").await;
+    begin_responding("request => new Promise(() => {})").await;
     let late = failure(fetch_token(&"api".into(), &js("{ recaptchaToken: 'r', timeout: 50 }"))).await;
-    assert_eq!(describe(&late), "ApproovFetchError timeout: no answer from the Approov service within 50 ms");
+    assert_eq!(describe(&late), "ApproovFetchError timeout: no response from the Approov service within 50 ms");
     assert_eq!(text(&get(&late, "cause"), "name"), "TimeoutError");
     let requests = received();
     let attest = requests.get(requests.length() - 1);
@@ -439,7 +484,7 @@ async fn a_call_times_out_and_aborts_its_request() {
 
 #[wasm_bindgen_test]
 async fn a_signal_gives_a_call_up_with_its_reason() {
-    begin_answering("request => new Promise(() => {})").await;
+    begin_responding("request => new Promise(() => {})").await;
     let controller = js("globalThis.approovAbort = new AbortController()");
     let call = fetch_token(&"api".into(), &js("{ recaptchaToken: 'r', signal: globalThis.approovAbort.signal }"));
     let other = fetch_token(&"api".into(), &js("{ recaptchaToken: 'r', timeout: 100 }"));
@@ -487,8 +532,8 @@ async fn without_webcrypto_the_key_is_kept_in_webassembly() {
         js("globalThis.approovSubtle = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(crypto), 'subtle')");
     eval(hide).unwrap();
     serve(&js("request => globalThis.approovGrant(request)"));
-    let begun = settled(initialize_session(&options("auto"))).await;
-    let refused = settled(initialize_session(&options("webcrypto"))).await;
+    let begun = start(&options("auto")).await;
+    let refused = start(&options("webcrypto")).await;
     let made = settled(get_dpop_token(&"GET".into(), &"https://a".into(), &js("0"), &js("0"), &js("0"))).await;
     eval("Object.defineProperty(Object.getPrototypeOf(crypto), 'subtle', globalThis.approovSubtle)").unwrap();
     drop(keep);

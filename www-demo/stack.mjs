@@ -179,13 +179,16 @@ export async function serveSite({ mounts, routes = {}, headers = {}, port = 0 })
       else answer(error instanceof URIError ? 400 : 500, { 'Content-Type': 'text/plain' }).end(`${error.message}\n`)
     }
   })
-  await new Promise((resolve, reject) => server.once('error', reject).listen(port, '127.0.0.1', resolve))
+  await new Promise((resolve, reject) => {
+    server.once('error', reject).listen(port, '127.0.0.1', () => resolve(undefined))
+  })
+  const address = /** @type {import('node:net').AddressInfo} */ (server.address())
   return {
-    url: `http://127.0.0.1:${server.address().port}`,
+    url: `http://127.0.0.1:${address.port}`,
     requests,
     stop: () =>
       new Promise((resolve) => {
-        server.close(resolve)
+        server.close(() => resolve())
         server.closeAllConnections()
       }),
   }

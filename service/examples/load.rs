@@ -1,4 +1,4 @@
-//! Load for the service: refresh requests on loopback, beside bare ES256 verification on the same core.
+//! Load for the service: refresh requests on loopback, next to bare ES256 verification on the same core.
 //!
 //! `cargo run --release -p approov-web-service --example load -- [--requests N] [--connections N] [--json]`
 //!
@@ -170,9 +170,9 @@ const HCAPTCHA_SITE_KEY: &str = "10000000-ffff-ffff-ffff-000000000001";
 
 impl Service {
     fn start(binary: Option<&PathBuf>) -> Outcome<Self> {
-        // Beside the directory of examples, where cargo puts it.
-        let beside = std::env::current_exe()?.with_file_name("../approov-web-service");
-        let binary = binary.unwrap_or(&beside);
+        // Next to the directory of examples, where cargo puts it.
+        let next_to_examples = std::env::current_exe()?.with_file_name("../approov-web-service");
+        let binary = binary.unwrap_or(&next_to_examples);
         let (simulators, simulated) = announced(Command::new(binary).args(["serve", "--dev"]))?;
         let config = std::env::temp_dir().join(format!("approov-load-{}.toml", std::process::id()));
         std::fs::write(
@@ -233,9 +233,9 @@ async fn run(options: &Options) -> Outcome<()> {
     let form = |session: &str| format!("approov-site-key={SITE_KEY}&api=localhost&{session}");
     let result = format!("hcaptcha-site-key={HCAPTCHA_SITE_KEY}&hcaptcha-token=sim-pass-load");
     let first = request(&address, &key.proof("POST", &url, Some(&nonce), number)?, &form(&result));
-    let answer = exchange(&mut connection, &first).await?;
-    let answer: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap_or_default())?;
-    let session = answer.get("refresh-token").and_then(Value::as_str).ok_or("no session")?;
+    let response = exchange(&mut connection, &first).await?;
+    let response: Value = serde_json::from_str(response.split("\r\n\r\n").nth(1).unwrap_or_default())?;
+    let session = response.get("refresh-token").and_then(Value::as_str).ok_or("no session")?;
     let body = form(&format!("refresh-token={session}"));
 
     let (mut done, mut spent, mut times) = (0, Duration::ZERO, Vec::with_capacity(options.requests));
@@ -328,20 +328,20 @@ fn request(address: &str, proof: &str, body: &str) -> Vec<u8> {
 async fn ask_nonce(connection: &mut TcpStream, key: &Key, url: &str, address: &str) -> Outcome<String> {
     let proof = key.proof("GET", url, None, 0)?;
     let request = format!("GET /attest HTTP/1.1\r\nhost: {address}\r\ndpop: {proof}\r\n\r\n");
-    let answer = exchange(connection, request.as_bytes()).await?;
-    let nonce = answer.lines().find_map(|line| line.strip_prefix("dpop-nonce: "));
+    let response = exchange(connection, request.as_bytes()).await?;
+    let nonce = response.lines().find_map(|line| line.strip_prefix("dpop-nonce: "));
     Ok(nonce.ok_or("no nonce")?.to_owned())
 }
 
-/// One request and its answer.
+/// One request and its response.
 async fn exchange(connection: &mut TcpStream, request: &[u8]) -> Outcome<String> {
     connection.write_all(request).await?;
-    let mut answer = Vec::with_capacity(4096);
+    let mut response = Vec::with_capacity(4096);
     loop {
-        if connection.read_buf(&mut answer).await? == 0 {
+        if connection.read_buf(&mut response).await? == 0 {
             return Err("the connection ended".into());
         }
-        let text = String::from_utf8_lossy(&answer);
+        let text = String::from_utf8_lossy(&response);
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
         if body.len() >= length.parse()? {
@@ -357,10 +357,10 @@ async fn send_all(address: &str, requests: &[Vec<u8>]) -> Outcome<Vec<Duration>>
     let mut times = Vec::with_capacity(requests.len());
     for request in requests {
         let begun = Instant::now();
-        let answer = exchange(&mut connection, request).await?;
+        let response = exchange(&mut connection, request).await?;
         times.push(begun.elapsed());
-        if !answer.starts_with("HTTP/1.1 200 ") {
-            return Err(format!("refused: {answer}").into());
+        if !response.starts_with("HTTP/1.1 200 ") {
+            return Err(format!("refused: {response}").into());
         }
     }
     Ok(times)

@@ -1,5 +1,5 @@
-//! What the service refuses, and the words it does so with: the error codes of the specification's
-//! troubleshooting table, their status codes, and the flat JSON map that carries them.
+//! Refusals: the error codes of the specification's troubleshooting table, their HTTP status, and the flat JSON map
+//! that carries them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ macro_rules! codes {
                 match self { $(Code::$variant => $name,)+ }
             }
 
-            /// The HTTP status of an answer that carries this code alone.
+            /// The HTTP status of a response that carries this code alone.
             pub fn status(self) -> u16 {
                 match self { $(Code::$variant => $status,)+ }
             }
@@ -30,7 +30,7 @@ macro_rules! codes {
 codes! {
     /// The body could not be read to its end.
     BodyReadFail = "rqst-body-read-fail", 400;
-    /// Parameters stand in the URL and in the body.
+    /// There are parameters in the URL and in the body.
     ParamsInBodyAndPath = "rqst-params-in-body-and-path", 400;
     /// The body is longer than the service reads.
     BodyTooLarge = "rqst-body-too-large", 413;
@@ -66,7 +66,7 @@ codes! {
     InvalidNonce = "aprv-invalid-nonce", 401;
     /// The `DPoP` header is missing, malformed, wrongly signed, about another request, or seen before.
     InvalidDpopToken = "aprv-invalid-dpop-token", 401;
-    /// The refresh token is malformed, not ours, another key's, or past its life.
+    /// The refresh token is malformed, not ours, another key's, or past its lifetime.
     InvalidRefreshToken = "aprv-invalid-refresh-token", 401;
     /// Fingerprint parameters, but the account has no subscription.
     FpConfigNotFound = "fp-config-not-found", 400;
@@ -82,7 +82,7 @@ codes! {
     FpEmptyRequestId = "fp-empty-rqst-id", 400;
     /// The account has no subscription with this public API key.
     FpBrowserTokenNotFound = "fp-browser-tok-not-found", 400;
-    /// Fingerprint could not be asked, or answered with an error.
+    /// Fingerprint could not be asked, or responded with an error.
     FpTokenCheck = "fp-tok-check", 502;
     /// hCaptcha parameters, but the account has no hCaptcha site.
     HcapConfigNotFound = "hcap-config-not-found", 400;
@@ -96,7 +96,7 @@ codes! {
     HcapEmptyToken = "hcap-empty-token", 400;
     /// The account has no hCaptcha site with this key.
     HcapSiteKeyNotFound = "hcap-site-key-not-found", 400;
-    /// hCaptcha could not be asked, or answered with an error.
+    /// hCaptcha could not be asked, or responded with an error.
     HcapTokenCheck = "hcap-token-check", 502;
     /// reCAPTCHA parameters, but the account has no reCAPTCHA site.
     RecapConfigNotFound = "recap-config-not-found", 400;
@@ -110,13 +110,13 @@ codes! {
     RecapEmptyToken = "recap-empty-token", 400;
     /// The account has no reCAPTCHA site with this key.
     RecapSiteKeyNotFound = "recap-site-key-not-found", 400;
-    /// reCAPTCHA could not be asked, or answered with an error.
+    /// reCAPTCHA could not be asked, or responded with an error.
     RecapTokenCheck = "recap-token-check", 502;
     /// Extension: the page's origin is not one the account allows.
     OriginNotAllowed = "aprv-origin-not-allowed", 403;
     /// Extension: the site's or subscription's requests per minute are used up.
     RateLimit = "aprv-rate-limit", 429;
-    /// Extension: the service cannot answer now (shared store away, too busy, out of time).
+    /// Extension: the service is unavailable for now (shared store unavailable, too busy, out of time).
     Unavailable = "aprv-unavailable", 503;
 }
 
@@ -155,10 +155,13 @@ impl Refusal {
         self.codes.contains_key(&code)
     }
 
-    /// The HTTP status: the kind of fault that has to be mended first decides.
+    /// The HTTP status: the kind of fault that has to be fixed first decides.
     pub fn status(&self) -> u16 {
-        const FIRST_TO_MEND: [u16; 7] = [413, 503, 400, 401, 403, 429, 502];
-        FIRST_TO_MEND.into_iter().find(|status| self.codes.keys().any(|code| code.status() == *status)).unwrap_or(400)
+        const STATUS_PRECEDENCE: [u16; 7] = [413, 503, 400, 401, 403, 429, 502];
+        STATUS_PRECEDENCE
+            .into_iter()
+            .find(|status| self.codes.keys().any(|code| code.status() == *status))
+            .unwrap_or(400)
     }
 
     /// The body: a flat JSON object, code to detail.
@@ -169,12 +172,12 @@ impl Refusal {
     }
 }
 
-/// Gathers refusal codes, so that one answer tells all that is wrong.
+/// Gathers refusal codes, so that one response reports all that is wrong.
 #[derive(Default)]
 pub struct Problems(BTreeMap<Code, String>);
 
 impl Problems {
-    /// Notes a problem. The first detail of a code stands.
+    /// Notes a problem. The first detail of a code is kept.
     pub fn add(&mut self, code: Code, detail: impl Into<String>) {
         self.0.entry(code).or_insert_with(|| detail.into());
     }
@@ -184,6 +187,11 @@ impl Problems {
         for (code, detail) in refusal.codes {
             self.add(code, detail);
         }
+    }
+
+    /// The value, or nothing after taking over the codes of its refusal.
+    pub fn take<T>(&mut self, result: Result<T, Refusal>) -> Option<T> {
+        result.map_err(|refusal| self.extend(refusal)).ok()
     }
 
     /// Whether nothing was wrong.

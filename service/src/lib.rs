@@ -1,35 +1,42 @@
 //! The Approov web protection service.
 //!
-//! Dependencies point one way: the edge ([`run`], [`serve`], [`http`], [`dev`], [`sim`]; [`cli`], [`edit`]) → the flow
-//! ([`attest`] over [`service`], [`store`], [`lookup`]) → pure parts that take time and randomness as
-//! values ([`params`], [`check`], [`session`], [`nonce`], [`token`], [`origin`], [`config`], [`error`]).
+//! Dependencies between the rooms point one way, from the top of this list to its end:
+//!
+//! | room | concept |
+//! |---|---|
+//! | [`server`] | the process: `serve` from its arguments to its end |
+//! | [`cli`] | the commands that edit the configuration |
+//! | [`dev`] | development only: an account of its own, simulated check services, faults on demand |
+//! | [`http`] | the routes: `/attest`, health, metrics; cross-origin headers, one log line per request |
+//! | [`attest`] | the flow of a token request: parameters, proof, session, checks, tokens |
+//! | [`store`] | what replicas share: proofs used, checks counted; in memory or Redis |
+//! | [`config`] | the configuration file: TOML in, checked values out |
+//! | [`token`] | Approov tokens: claims, signatures, encryption |
+//! | [`session`] | sessions in refresh tokens, and nonces |
+//! | [`check`] | the check services: one file each, with all its names, its request and how its response is judged |
+//! | [`telemetry`] | the log and the counters |
+//! | [`settings`] | a configuration file being read: positions, secrets, values within bounds |
+//! | [`error`] | refusals: error codes, status codes, the JSON map |
+//! | [`crypto`] | randomness, derived keys, key pairs |
+//! | [`time`] | points in time as text |
+//!
+//! Pure are `config`, `settings`, `token`, `session`, `error` and what judges responses in `check`: time and randomness come
+//! in as values. (Signatures by a keyset draw their own random numbers, in `crypto`.)
 
 #![warn(missing_docs)]
 
-pub mod args;
 pub mod attest;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod crypto;
 pub mod dev;
-pub mod edit;
-pub mod entropy;
 pub mod error;
-pub mod faults;
 pub mod http;
-pub mod log;
-pub mod lookup;
-pub mod metrics;
-pub mod nonce;
-pub mod origin;
-pub mod params;
-pub mod provider;
-pub mod run;
-pub mod serve;
-pub mod service;
+pub mod server;
 pub mod session;
-pub mod sim;
+pub mod settings;
 pub mod store;
+pub mod telemetry;
 pub mod time;
-pub mod tls;
 pub mod token;

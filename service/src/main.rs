@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use approov_web_service::args::{Arg, Args};
-use approov_web_service::cli::{self, Console, Failure};
-use approov_web_service::run;
+use approov_web_service::cli::{self, Arg, Args, Console, Failure};
+use approov_web_service::server;
 
 /// Requests are many small allocations; this allocator makes them cheaper.
 #[global_allocator]
@@ -22,7 +21,7 @@ approov-web-service serve --config FILE [--listen ADDRESS]
 fn main() -> ExitCode {
     let mut args = Args::new(std::env::args().skip(1));
     let outcome = match args.next_arg() {
-        Some(Arg::Word(command)) if command == "serve" => match run::Options::parse(args) {
+        Some(Arg::Operand(command)) if command == "serve" => match server::Options::parse(args) {
             Ok(options) => serve(options),
             Err(error) => return usage(&error.0),
         },
@@ -34,7 +33,7 @@ fn main() -> ExitCode {
             print!("{USAGE}{}", cli::USAGE);
             Ok(())
         }
-        Some(Arg::Word(command)) => {
+        Some(Arg::Operand(command)) => {
             let (input, output) = (&mut std::io::stdin().lock(), &mut std::io::stdout().lock());
             match cli::run(&command, args, &mut Console { input, output }) {
                 Some(Ok(())) => Ok(()),
@@ -54,10 +53,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(options: run::Options) -> Result<(), String> {
+fn serve(options: server::Options) -> Result<(), String> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(run::run(options))
+    runtime.block_on(server::run(options))
 }
 
 fn usage(problem: &str) -> ExitCode {

@@ -1,73 +1,40 @@
-//! Time as a value: milliseconds since the Unix epoch, with arithmetic that saturates.
+//! Points in time as text. Time itself is [`UnixTime`], a value that is read once per request.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment, in milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(pub u64);
+use approov_verify::time::UnixTime;
 
-impl Moment {
-    /// The system's clock.
-    pub fn now() -> Self {
-        Self::from_system(SystemTime::now())
-    }
-
-    /// A reading of the system's clock; before 1970 is 0.
-    pub fn from_system(time: SystemTime) -> Self {
-        Self(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
-    }
-
-    /// The same moment for the standard library.
-    pub fn to_system(self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.0)
-    }
-
-    /// Milliseconds since the epoch.
-    pub fn as_millis(self) -> u64 {
-        self.0
-    }
-
-    /// Whole seconds since the epoch.
-    pub fn as_secs(self) -> u64 {
-        self.0 / 1000
-    }
-
-    /// Later by `duration`.
-    pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(millis(duration)))
-    }
-
-    /// The time since `earlier`; zero when `earlier` is later.
-    pub fn since(self, earlier: Moment) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
-    }
-
-    /// RFC 3339 text in UTC, to the second.
-    pub fn to_rfc3339(self) -> String {
-        let seconds = i64::try_from(self.as_secs()).unwrap_or(i64::MAX);
-        time::OffsetDateTime::from_unix_timestamp(seconds)
-            .ok()
-            .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok())
-            .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
-    }
+/// RFC 3339 text in UTC, to the second.
+pub fn rfc3339(time: UnixTime) -> String {
+    time::OffsetDateTime::from_unix_timestamp(time.as_secs())
+        .ok()
+        .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok())
+        .unwrap_or_else(|| "1970-01-01T00:00:00Z".to_owned())
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// The value of a `Date` header (RFC 9110 section 5.6.7).
+pub fn http_date(time: UnixTime) -> String {
+    httpdate::fmt_http_date(system_time(time))
+}
+
+/// The same time as the standard library has it.
+pub fn system_time(time: UnixTime) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn arithmetic_saturates() {
-        assert_eq!(Moment(u64::MAX).after(Duration::MAX), Moment(u64::MAX));
-        assert_eq!(Moment(1).since(Moment(2)), Duration::ZERO);
-    }
+    const TIME: UnixTime = UnixTime::from_millis(1_620_127_950_391);
 
     #[test]
     fn rfc_3339_text_is_utc() {
-        assert_eq!(Moment(1_620_127_950_391).to_rfc3339(), "2021-05-04T11:32:30Z");
+        assert_eq!(rfc3339(TIME), "2021-05-04T11:32:30Z");
+    }
+
+    #[test]
+    fn a_date_header_is_gmt() {
+        assert_eq!(http_date(TIME), "Tue, 04 May 2021 11:32:30 GMT");
     }
 }

@@ -6,8 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use approov_web_service::args::Args;
-use approov_web_service::cli::{self, Console, Failure};
+use approov_web_service::cli::{self, Args, Console, Failure};
 use approov_web_service::config::Config;
 
 /// A directory of its own that goes away with the test.
@@ -161,7 +160,7 @@ site = [{ site_key = \"h\", secret = \"s\" }]
     assert!(after.contains("allow_web = true # not yet"), "{after}");
     place.ok("web -hcaptcha -add h2 -secret s2");
     let config = Config::parse(&place.text(), &|_| None).unwrap();
-    let sites = config.accounts["k"].sites(approov_web_service::provider::Provider::Hcaptcha).unwrap();
+    let sites = config.accounts["k"].sites(approov_web_service::check::Provider::Hcaptcha).unwrap();
     assert_eq!(sites.keys().collect::<Vec<_>>(), ["h", "h2"], "{}", place.text());
 }
 

@@ -5,10 +5,10 @@
 
 use approov_verify::dpop::Proof;
 use approov_verify::secret::Secret;
+use approov_verify::time::UnixTime;
 use approov_web_service::config::Config;
-use approov_web_service::nonce::NonceKey;
+use approov_web_service::session::NonceKey;
 use approov_web_service::session::RefreshKey;
-use approov_web_service::time::Moment;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -40,11 +40,11 @@ fn the_recorded_exchange_verifies() {
     hmac::verify(&key, message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
     let thumbprint = proofs[0].thumbprint().to_string();
     assert!(PROTOCOL.contains(&format!("\"jkt\": \"{thumbprint}\"")));
-    let then = Moment(response["server-time"].as_u64().unwrap());
+    let then = UnixTime::from_millis(response["server-time"].as_i64().unwrap());
     let refresh_token = response["refresh-token"].as_str().unwrap();
     let session =
         RefreshKey::derive(&secret()).unwrap().open(refresh_token, "dev-approov-site-key", &thumbprint, then).unwrap();
-    assert_eq!(session.ends(), response["expiries"]["session"].as_u64().unwrap());
+    assert_eq!(session.expiry(), response["expiries"]["session"].as_i64().unwrap());
     let nonces = NonceKey::derive(&secret()).unwrap();
     for nonce in PROTOCOL.lines().filter_map(|line| line.strip_prefix("dpop-nonce: ")) {
         assert!(nonces.check(nonce, then).is_some(), "{nonce}");

@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use approov_web_service::attest::Service;
 use approov_web_service::config::Config;
+use approov_web_service::dev::sim;
 use approov_web_service::error::Code;
-use approov_web_service::http::Face;
-use approov_web_service::service::Service;
+use approov_web_service::http::App;
 use approov_web_service::store::seconds_to_next_minute;
-use approov_web_service::{serve, sim};
 use axum::Router;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -81,7 +81,11 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
         "[[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n".to_owned(),
     ]
     .concat();
-    Config::parse(&text, &|_| None).unwrap()
+    let mut config = Config::parse(&text, &|_| None).unwrap();
+    // Time enough, however busy the machine is.
+    config.limits.request = HANG;
+    config.limits.check = HANG;
+    config
 }
 
 /// Sends a form with a sound proof and gives the response's status and map.
@@ -232,8 +236,8 @@ async fn reach_over_tcp(service: &Arc<Service>, line: &str, length: &str, body: 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (end, stop) = watch::channel(false);
-    let face = Face::new(Arc::clone(service), Router::new());
-    let server = tokio::spawn(serve::serve(listener, None, face, Arc::clone(service), stop));
+    let app = App::new(Arc::clone(service), Router::new());
+    let server = tokio::spawn(approov_web_service::server::listener(listener, None, service).serve(app, stop));
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("{line} HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -256,6 +260,6 @@ async fn reach_unavailable() -> (u16, Code) {
     let service = service(config).await;
     let form = format!("{GOOD}&hcaptcha-site-key={}&hcaptcha-token=sim-pass-away", sim::HCAPTCHA_SITE_KEY);
     let (status, map) = post(&service, &form).await;
-    assert_eq!(map["aprv-unavailable"], "the shared store is away");
+    assert_eq!(map["aprv-unavailable"], "the shared store is unavailable");
     (status, Code::Unavailable)
 }

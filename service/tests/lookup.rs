@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use approov_web_service::check::{CheckError, Checked};
-use approov_web_service::config::{Config, Site};
-use approov_web_service::lookup::{Asker, Lookup};
-use approov_web_service::params::{Evidence, FreshResult};
-use approov_web_service::provider::Provider;
+use approov_verify::time::UnixTime;
+use approov_web_service::check::{
+    CheckClient, CheckContext, CheckError, Checked, FreshResult, Provider, ResultParams, Site,
+};
+use approov_web_service::config::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -31,16 +31,20 @@ fn site(provider: Provider, url: &str, more: &str) -> Site {
     Config::parse(&text, &|_| None).unwrap().accounts["a"].checks[&provider].sites["key"].clone()
 }
 
-fn result(provider: Provider) -> FreshResult {
-    let evidence = match provider {
-        Provider::Fingerprint => Evidence::Fingerprint { visitor_id: "v/1".into(), request_id: "r 1".into() },
-        _ => Evidence::Captcha { token: "tok en".into(), host: None },
-    };
-    FreshResult { provider, site: "key".into(), evidence, digest: String::new() }
+/// The parameters of a result, of whichever check service.
+fn params(provider: Provider) -> ResultParams<'static> {
+    ResultParams::read(provider.definition().params, |name| match name {
+        "fingerprintjs-visitor-id" => Some("v/1"),
+        "fingerprintjs-request-id" => Some("r 1"),
+        "hcaptcha-token" | "recaptcha-token" => Some("tok en"),
+        _ => None,
+    })
 }
 
-async fn check(lookup: &Lookup, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
-    lookup.check(&result(provider), site, Asker { client_ip: "192.0.2.7", page_host: "a.example" }).await
+async fn check(client: &CheckClient, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
+    let result = FreshResult { provider, key: "key", site, params: params(provider) };
+    let context = CheckContext { client_ip: "192.0.2.7", page_host: "a.example", now: UnixTime::now() };
+    result.check(client, context).await
 }
 
 /// A server that responds to each request with `response` and keeps what it was asked; it counts connections.
@@ -85,8 +89,8 @@ fn http(status: &str, body: &str) -> String {
 }
 
 /// A client with time enough, however busy the machine is.
-fn lookup() -> Lookup {
-    Lookup::new(Duration::from_secs(120)).unwrap()
+fn lookup() -> CheckClient {
+    CheckClient::new(Duration::from_secs(120)).unwrap()
 }
 
 #[tokio::test]
@@ -112,7 +116,7 @@ async fn captchas_are_asked_with_the_documented_fields_over_one_connection() {
 #[tokio::test]
 async fn fingerprint_is_asked_for_the_visit_and_for_bots_only_when_needed() {
     let mut server = server(|asked| {
-        let now = approov_web_service::time::Moment::now().as_millis();
+        let now = UnixTime::now().as_millis();
         Some(http(
             "200 OK",
             &if asked.starts_with("GET /v3/events/") {
@@ -170,7 +174,7 @@ async fn a_response_is_never_requested_again() {
         (Some("500 Internal Server Error"), "hCaptcha responded with status 500"),
         (Some("429 Too Many Requests"), "hCaptcha responded with status 429"),
         (Some("302 Found\r\nlocation: http://127.0.0.1:9/"), "hCaptcha responded with status 302"),
-        // It went away after it was asked: whether the result is used up cannot be told.
+        // The server closed after the request: whether the result is used up is not known.
         (None, "hCaptcha could not be asked"),
     ] {
         let asked = Arc::new(AtomicUsize::new(0));
@@ -194,7 +198,7 @@ async fn long_and_late_responses_are_errors() {
     assert_eq!(error.0, "reCAPTCHA gave too long a response");
     let late = server(|_| Some("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n".to_owned())).await;
     // The rest of the response never comes.
-    let lookup = Lookup::new(Duration::from_millis(300)).unwrap();
+    let lookup = CheckClient::new(Duration::from_millis(300)).unwrap();
     let error = check(&lookup, Provider::Recaptcha, &site_of(&late)).await.unwrap_err();
-    assert_eq!(error.0, "reCAPTCHA did not response in time");
+    assert_eq!(error.0, "reCAPTCHA did not respond in time");
 }

@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use approov_web_service::dev::{self, sim};
 use approov_web_service::store::{RedisStore, Store as _};
-use approov_web_service::{dev, sim};
 use support::*;
 
 /// A Redis server of its own; every start is on the same port and with an empty data set, unless it
-/// is told to keep a snapshot.
+/// is made to keep a snapshot.
 struct Redis {
     child: Option<Child>,
     port: u16,
@@ -162,7 +162,7 @@ impl Caller {
         response.unwrap()
     }
 
-    /// A refresh as the SDK does it: once more with the fresh nonce when the first was refused.
+    /// A refresh as the SDK does it: once more with the fresh nonce when the service wants it.
     async fn refresh(&mut self, replica: &Process) -> Response {
         let response = self.attest(replica, &REFRESH).await;
         if response.status == 401 && response.codes() == ["aprv-invalid-nonce"] {

@@ -1,24 +1,19 @@
 //! Between JavaScript values and the SDK's own types. All decoding of arguments is here.
 
-use std::cell::RefCell;
-
 use js_sys::{Array, ArrayBuffer, JSON, Object, Reflect, Uint8Array};
-use serde::{Serialize, Serializer};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
-use web_sys::{DomException, Url};
+use web_sys::DomException;
 
 use super::Failure;
 use super::signal::Abort;
-use crate::argument::Argument;
-use crate::config::Options;
-use crate::dpop::{self, Claims, Method};
+use crate::argument::{Argument, Text};
+use crate::config::{OPTIONS, SessionArguments};
+use crate::dpop::ProofArguments;
 use crate::error::{Class, Code, Error};
-use crate::json::{Json, integer_literal};
-use crate::named::Named;
-use crate::secret::Secret;
+use crate::json::{Json, Parsed, integer_literal};
 use crate::time::UnixMillis;
-use crate::token_request::{Arguments, FINGERPRINT_MEMBERS, HCAPTCHA_MEMBERS};
+use crate::token_request::{FINGERPRINT_MEMBERS, HCAPTCHA_MEMBERS, TokenArguments};
 
 #[wasm_bindgen]
 extern "C" {
@@ -40,7 +35,7 @@ extern "C" {
     #[wasm_bindgen(constructor, catch, js_class = "Uint8Array")]
     fn of_part(buffer: &JsValue, offset: &JsValue, length: &JsValue) -> Result<View, JsValue>;
 
-    /// The options of `fetchToken`. Named here, because a name that is passed costs a string each time; a getter may throw.
+    /// The options of `fetchToken`, one import each: a name that is passed costs a string each time. A getter may throw.
     type TokenOptions;
 
     #[wasm_bindgen(method, getter, catch)]
@@ -62,87 +57,79 @@ extern "C" {
     fn signal(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
 }
 
-/// The options of `initializeSession`.
-pub(super) fn options(value: &JsValue) -> Result<Options, Failure> {
-    let Some(object) = optional_object("options", value)? else { return Ok(Options::default()) };
-    let mut options = Options::default();
+/// The options of `initializeSession`, and the values of those in [`OPTIONS`] as they came.
+pub(super) fn session_arguments(value: &JsValue) -> Result<(SessionArguments, Vec<JsValue>), Failure> {
+    let mut arguments = SessionArguments::default();
+    let mut values = Vec::new();
+    let Some(object) = optional_object("options", value)? else { return Ok((arguments, values)) };
     let names = Reflect::own_keys(object)
         .map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"options\" could not be read"]), cause))?;
     for name in names {
         if let Some(name) = name.as_string()
             && !member(object, &name)?.is_undefined()
         {
-            options.given_names.push(name);
+            arguments.given_names.push(name);
         }
     }
-    for (name, option) in [
-        ("approovHost", &mut options.approov_host),
-        ("approovSiteKey", &mut options.approov_site_key),
-        ("fingerprintPublicAPIKey", &mut options.fingerprint_public_api_key),
-        ("hcaptchaSiteKey", &mut options.hcaptcha_site_key),
-        ("recaptchaSiteKey", &mut options.recaptcha_site_key),
-        ("keyStorage", &mut options.key_storage),
-    ] {
-        *option = argument(name, &member(object, name)?, &[])?;
+    for (name, slot) in OPTIONS.into_iter().zip(arguments.slots()) {
+        let value = member(object, name)?;
+        *slot = argument(name, &value, &[])?;
+        values.push(value);
     }
-    Ok(options)
+    Ok((arguments, values))
 }
 
-/// The arguments of `fetchToken`, and its signal as given.
-pub(super) fn token_arguments(api: &JsValue, options: &JsValue) -> Result<(Arguments, JsValue), Failure> {
+/// Notes the options of a session in an object that outlives this instance: all of them, or those that were given.
+pub(super) fn remember(memory: &JsValue, values: &[JsValue], all: bool) {
+    for (name, value) in OPTIONS.into_iter().zip(values) {
+        if all || !value.is_undefined() {
+            set(memory, name, value);
+        }
+    }
+}
+
+/// The arguments of `fetchToken`, and its signal, which is listened to from now on.
+///
+/// # Errors
+/// Those of [`Abort::listen`], too.
+pub(super) fn token_arguments(api: &JsValue, options: &JsValue) -> Result<(TokenArguments, Option<Abort>), Failure> {
     let api = argument("api", api, &[])?;
     let Some(object) = optional_object("options", options)? else {
-        return Ok((Arguments { api, ..Arguments::default() }, JsValue::UNDEFINED));
+        return Ok((TokenArguments { api, ..TokenArguments::default() }, None));
     };
     let options: &TokenOptions = object.unchecked_ref();
-    let option = |name, value: Result<Option<JsValue>, JsValue>, members| match readable(name, value)? {
+    let option = |name, value: Result<Option<JsValue>, JsValue>, members| match or_unreadable(name, value)? {
         Some(value) => argument(name, &value, members),
         None => Ok(Argument::Absent),
     };
-    let signal = readable("signal", options.signal())?.unwrap_or(JsValue::UNDEFINED);
-    let arguments = Arguments {
+    let signal = or_unreadable("signal", options.signal())?.unwrap_or(JsValue::UNDEFINED);
+    let abort = Abort::listen(&signal)?;
+    let arguments = TokenArguments {
         api,
         payload: option("payload", options.payload(), &[])?,
         fingerprint_id_result: option("fingerprintIDResult", options.fingerprint_id_result(), &FINGERPRINT_MEMBERS)?,
         hcaptcha_token: option("hcaptchaToken", options.hcaptcha_token(), &HCAPTCHA_MEMBERS)?,
         recaptcha_token: option("recaptchaToken", options.recaptcha_token(), &[])?,
         timeout: option("timeout", options.timeout(), &[])?,
-        unusable_signal: if Abort::can_listen(&signal) { Argument::Absent } else { argument("signal", &signal, &[])? },
+        unusable_signal: if abort.is_some() { Argument::Absent } else { argument("signal", &signal, &[])? },
     };
-    Ok((arguments, signal))
+    Ok((arguments, abort))
 }
 
 /// The arguments of `getDPoPToken`.
-pub(super) fn claims(
+pub(super) fn proof_arguments(
     method: &JsValue,
     uri: &JsValue,
     nonce: &JsValue,
     token: &JsValue,
     message_signature: &JsValue,
-) -> Result<Claims, Failure> {
-    let method = Method::parse(&text("method", method)?)?;
-    Ok(Claims {
-        method,
-        url: http_url(text("uri", uri)?)?,
+) -> Result<ProofArguments, Failure> {
+    Ok(ProofArguments {
+        method: argument("method", method, &[])?.into_text(),
+        uri: argument("uri", uri, &[])?.into_text(),
         nonce: if nonce.is_truthy() { Some(json_text("nonce", nonce)?) } else { None },
-        token: truthy_text("token", token)?.map(Secret::from),
-        message_signature: truthy_text("messageSignature", message_signature)?,
-    })
-}
-
-/// The `htu` of a URI. That of the last proof is kept: pages ask the same address again and again, and parsing one is a quarter
-/// of what a proof costs Firefox beside the signature.
-fn http_url(uri: String) -> Result<String, Error> {
-    thread_local! {
-        static LAST: RefCell<(String, String)> = const { RefCell::new((String::new(), String::new())) };
-    }
-    LAST.with_borrow_mut(|last| {
-        if last.0 != uri {
-            let href = Url::new(&uri).ok().map(|url| url.href());
-            let url = dpop::http_url(&uri, href)?;
-            *last = (uri, url);
-        }
-        Ok(last.1.clone())
+        token: text_unless_falsy("token", token)?,
+        message_signature: text_unless_falsy("messageSignature", message_signature)?,
     })
 }
 
@@ -161,9 +148,13 @@ pub(super) fn message(value: &JsValue) -> Result<Uint8Array, Failure> {
 }
 
 /// What `getExpiries` resolves to.
-pub(super) fn expiries(expiries: Vec<(String, UnixMillis)>) -> Result<JsValue, Failure> {
-    #[allow(clippy::cast_precision_loss)] // far below 2^53
-    object_of(expiries.into_iter().map(|(name, moment)| (name, moment as f64)))
+pub(super) fn expiries(expiries: Vec<(String, UnixMillis)>) -> JsValue {
+    let object = Object::new();
+    for (name, moment) in expiries {
+        #[allow(clippy::cast_precision_loss)] // far below 2^53
+        set(&object, &name, &JsValue::from(moment as f64));
+    }
+    object.into()
 }
 
 /// A failure as the facade takes it: the class of the error to be made, and its properties.
@@ -177,10 +168,16 @@ pub(super) fn failure(failure: Failure) -> JsValue {
         _ => None,
     });
     let errors = match class {
-        Class::Service => object_of(error.service_errors().iter()).ok(),
-        Class::Session if !error.service_errors().is_empty() => object_of(error.service_errors().iter()).ok(),
-        Class::Fetch => cause.clone(),
-        Class::Approov | Class::Session => None,
+        Class::Session if error.service_errors().is_empty() => JsValue::UNDEFINED,
+        Class::Service | Class::Session => {
+            let errors = Object::new();
+            for (code, detail) in error.service_errors().iter() {
+                set(&errors, code, &detail.into());
+            }
+            errors.into()
+        }
+        Class::Fetch => cause.clone().unwrap_or_default(),
+        Class::Approov => JsValue::UNDEFINED,
     };
     object(&[
         ("class", &class.as_str().into()),
@@ -188,52 +185,61 @@ pub(super) fn failure(failure: Failure) -> JsValue {
         ("message", &error.message().into()),
         ("retryable", &error.is_retryable().into()),
         ("cause", &cause.unwrap_or_default()),
-        ("errors", &errors.unwrap_or_default()),
+        ("errors", &errors),
     ])
     .into()
 }
 
 /// A plain object with these members, without those that are `undefined`.
-#[inline(never)]
 pub(super) fn object(members: &[(&str, &JsValue)]) -> Object {
     let object = Object::new();
     for (name, value) in members {
         if !value.is_undefined() {
-            // Setting a property of a plain object that was just made cannot fail.
-            let _set = Reflect::set(&object, &(*name).into(), value);
+            set(&object, name, value);
         }
     }
     object
 }
 
-/// What `JSON.parse` made of an answer; `None` if it nests more than `deeper` levels. Walked here, and not decoded by
-/// serde-wasm-bindgen, which would more than double what a page downloads for it (15 kB after brotli).
-pub(super) fn json(value: &JsValue, deeper: u8) -> Option<Json> {
-    if let Some(text) = value.as_string() {
-        return Some(Json::String(text));
-    }
-    if let Some(number) = value.as_f64() {
-        return Some(Json::Number(number));
-    }
-    if value.is_null() {
-        return Some(Json::Null);
-    }
-    if let Some(truth) = value.as_bool() {
-        return Some(Json::Bool(truth));
-    }
-    let deeper = deeper.checked_sub(1)?;
-    if is_array(value) {
-        let mut items = Vec::new();
-        for item in value.unchecked_ref::<Array>().iter() {
-            items.push(json(&item, deeper)?);
+#[inline(never)]
+fn set(object: &JsValue, name: &str, value: &JsValue) {
+    // Setting a property of a plain object of our own cannot fail.
+    let _ = Reflect::set(object, &name.into(), value);
+}
+
+impl Parsed for JsValue {
+    fn leaf(&self) -> Option<Json> {
+        if let Some(text) = self.as_string() {
+            return Some(Json::String(text));
         }
-        return Some(Json::Array(items));
+        if let Some(number) = self.as_f64() {
+            return Some(Json::Number(number));
+        }
+        if self.is_null() {
+            return Some(Json::Null);
+        }
+        self.as_bool().map(Json::Bool)
     }
-    let mut members = Named::default();
-    for name in Reflect::own_keys(value).ok()? {
-        members.insert(name.as_string()?, json(&Reflect::get(value, &name).ok()?, deeper)?);
+
+    fn length(&self) -> Option<u32> {
+        if is_array(self) { Some(self.unchecked_ref::<Array>().length()) } else { None }
     }
-    Some(Json::Object(members))
+
+    fn item(&self, index: u32) -> Option<JsValue> {
+        Some(self.unchecked_ref::<Array>().get(index))
+    }
+
+    fn names(&self) -> Option<Vec<String>> {
+        let mut names = Vec::new();
+        for name in Reflect::own_keys(self).ok()? {
+            names.push(name.as_string()?);
+        }
+        Some(names)
+    }
+
+    fn member(&self, name: &str) -> Option<JsValue> {
+        Reflect::get(self, &name.into()).ok()
+    }
 }
 
 fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Object>, Failure> {
@@ -248,15 +254,15 @@ fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Obje
 }
 
 fn member(object: &JsValue, name: &str) -> Result<JsValue, Failure> {
-    readable(name, Reflect::get(object, &name.into()))
+    or_unreadable(name, Reflect::get(object, &name.into()))
 }
 
 /// The value of a member, unless reading it threw.
-fn readable<T>(name: &str, value: Result<T, JsValue>) -> Result<T, Failure> {
+fn or_unreadable<T>(name: &str, value: Result<T, JsValue>) -> Result<T, Failure> {
     value.map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"", name, "\" could not be read"]), cause))
 }
 
-/// Decodes one argument; of an object, those members that are asked for.
+/// Decodes one argument; of an object, the requested members.
 fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Argument, Failure> {
     if value.is_undefined() || value.is_null() {
         return Ok(Argument::Absent);
@@ -288,28 +294,15 @@ fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Arg
     })
 }
 
-fn text(name: &str, value: &JsValue) -> Result<String, Failure> {
-    match argument(name, value, &[])? {
-        Argument::Text(text) if !text.is_empty() => Ok(text),
-        other => {
-            Err(Error::invalid_argument(&["\"", name, "\" must be a non-empty string, got ", other.kind()]).into())
-        }
-    }
+fn text_unless_falsy(name: &str, value: &JsValue) -> Result<Option<Text>, Failure> {
+    if value.is_truthy() { Ok(Some(argument(name, value, &[])?.into_text())) } else { Ok(None) }
 }
 
-fn truthy_text(name: &str, value: &JsValue) -> Result<Option<String>, Failure> {
-    if value.is_truthy() { text(name, value).map(Some) } else { Ok(None) }
-}
-
-/// A value as JSON text.
-fn json_text(name: &str, value: &JsValue) -> Result<String, Failure> {
+/// A value as JSON text, if `JSON.stringify` makes text of it.
+fn json_text(name: &str, value: &JsValue) -> Result<Text, Failure> {
     let error = || Error::invalid_argument(&["\"", name, "\" must be a value that JSON can carry"]);
     let text = JSON::stringify(value).map_err(|cause| Failure::caused_by(error(), cause))?;
-    match text.as_string() {
-        // `undefined` for a function or symbol; "null" for a number that is not finite.
-        Some(text) if text != "null" => Ok(text),
-        _ => Err(error().into()),
-    }
+    Ok(argument(name, &text, &[])?.into_text())
 }
 
 /// A copy of a buffer, or of what a view shows of one; `None` for what is neither.
@@ -319,15 +312,16 @@ fn buffer_copy(name: &str, value: &JsValue) -> Result<Option<Uint8Array>, Failur
     }
     let view = if ArrayBuffer::is_view(value) {
         let buffer = member(value, "buffer")?;
-        View::of_buffer(&buffer)
-            .and_then(|_| View::of_part(&buffer, &member_or(value, "byteOffset"), &member_or(value, "byteLength")))
+        View::of_buffer(&buffer).and_then(|_| {
+            View::of_part(&buffer, &member_or_undefined(value, "byteOffset"), &member_or_undefined(value, "byteLength"))
+        })
     } else if matches!(tag(value).as_str(), "[object ArrayBuffer]" | "[object SharedArrayBuffer]") {
         View::of_buffer(value)
     } else {
         return Ok(None);
     };
     match view {
-        // `slice` copies into a buffer of its own, which is never shared.
+        // `slice` copies into a new buffer, which is never shared.
         Ok(view) => Ok(Some(view.slice(0, view.length()))),
         Err(cause) => {
             let error = Error::invalid_argument(&["\"", name, "\" is a buffer that can no longer be read (detached)"]);
@@ -344,7 +338,7 @@ fn tag(value: &JsValue) -> String {
     object_tag(value).unwrap_or_default()
 }
 
-fn member_or(value: &JsValue, name: &str) -> JsValue {
+fn member_or_undefined(value: &JsValue, name: &str) -> JsValue {
     Reflect::get(value, &name.into()).unwrap_or(JsValue::UNDEFINED)
 }
 
@@ -366,11 +360,4 @@ fn bytes_of_array(array: &Array) -> Result<Uint8Array, Failure> {
         }
     }
     Ok(Uint8Array::from(bytes.as_slice()))
-}
-
-/// A plain object with these members.
-fn object_of<N: Serialize, V: Serialize>(members: impl Iterator<Item = (N, V)>) -> Result<JsValue, Failure> {
-    serde_wasm_bindgen::Serializer::json_compatible()
-        .collect_map(members)
-        .map_err(|cause| Failure::caused_by(Error::new(Code::Internal, &["an object could not be made"]), cause.into()))
 }

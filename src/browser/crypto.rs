@@ -25,7 +25,7 @@ pub(super) enum Key {
     Wasm(SessionKey),
 }
 
-/// Makes a session key where the configuration wants it.
+/// Generates a session key in the configured place.
 ///
 /// # Errors
 /// `unsupported` if the browser cannot hold such a key.
@@ -35,13 +35,13 @@ pub(super) async fn generate(storage: KeyStorage) -> Result<(Key, PublicKey), Fa
         KeyStorage::Wasm => generate_in_wasm(),
         KeyStorage::Auto => match generate_in_webcrypto().await {
             Ok(key) => Ok(key),
-            // The page is not secure, or the webview is an odd one: what WebCrypto said is only of interest if neither works.
+            // The page is not secure, or the webview is an odd one: WebCrypto's error is only of interest if neither works.
             Err(failure) => generate_in_wasm().map_err(|_| failure),
         },
     }
 }
 
-/// Draws random bytes into a buffer of JavaScript's own: no view of WebAssembly memory is given away.
+/// Draws random bytes into a JavaScript buffer, so that no view of WebAssembly memory is passed to the page's `crypto`.
 ///
 /// # Errors
 /// `unsupported` where there is no `crypto.getRandomValues`.
@@ -59,7 +59,7 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
 }
 
 impl Key {
-    /// Signs with ECDSA P-256 over SHA-256. Gives the promise of an `ArrayBuffer`: r and s, 32 bytes each.
+    /// Signs with ECDSA P-256 over SHA-256. Returns the promise of an `ArrayBuffer`: r and s, 32 bytes each.
     ///
     /// # Errors
     /// `internal` with what WebCrypto threw as the cause.
@@ -75,7 +75,7 @@ impl Key {
                 Uint8Array::from(key.sign(&message.to_vec()).ok_or_else(failed)?.as_slice()).buffer().into()
             }
         };
-        // WebCrypto may be somebody's wrapper: what it gives is not taken for a promise.
+        // WebCrypto may be a wrapper by the page: what it returns is not assumed to be a promise.
         Ok(Promise::resolve(&signature))
     }
 }
@@ -110,7 +110,7 @@ async fn generate_in_webcrypto() -> Result<(Key, PublicKey), Failure> {
 
 #[cfg(feature = "wasm-key")]
 fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
-    // One draw in 2^32 is no scalar of P-256; more than a few in a row are a broken random number generator.
+    // One draw in 2^32 is not a scalar of P-256; several in a row mean a broken random number generator.
     for _ in 0..4 {
         if let Some(key) = SessionKey::from_random(&zeroize::Zeroizing::new(random()?)) {
             let public_key = key.public_key();
@@ -125,7 +125,7 @@ fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
     Err(Error::new(Code::Unsupported, &["this build of the SDK has no keyStorage: 'wasm'"]).into())
 }
 
-/// `crypto.subtle`, which is undefined on pages that are not secure, whatever its type says.
+/// `crypto.subtle`, which is undefined on pages that are not secure, despite its type.
 fn subtle(crypto: &web_sys::Crypto) -> Option<SubtleCrypto> {
     let subtle = Reflect::get(crypto, &"subtle".into()).ok()?;
     subtle.is_object().then(|| subtle.unchecked_into())

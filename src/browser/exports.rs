@@ -1,7 +1,7 @@
-//! What the facade calls. Arguments are decoded before anything is awaited, so that what a caller does to them later has no effect.
+//! What the facade calls. Arguments are decoded before anything is awaited, so that changing them later has no effect.
 //!
-//! Each gives its result, or a promise of it. Nothing here waits for WebCrypto to sign for a caller: that promise is given away, since
-//! every one that Rust awaits costs two closures and two turns of the queue.
+//! Each returns its result, or a promise of it. Nothing here awaits a signature that is for the caller: its promise is returned,
+//! since every one that Rust awaits costs two closures and two turns of the microtask queue.
 
 use std::cell::OnceCell;
 use std::future::{Future, pending};
@@ -14,21 +14,26 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen_futures::future_to_promise;
 
 use super::host::Browser;
-use super::signal::Abort;
 use super::{Failure, convert};
-use crate::driver::{Active, Sdk};
+use crate::driver::{ActiveSession, Sdk};
 use crate::shared::LocalBoxFuture;
 
 thread_local! {
     static SDK: OnceCell<Rc<Sdk<Browser>>> = const { OnceCell::new() };
 }
 
-/// `Approov.initializeSession`
+/// `Approov.initializeSession`. `memory` is an object of the caller's, empty at first, that is passed to every call: the options of
+/// the last session are noted in it, for an instance that does not know them.
 #[wasm_bindgen(js_name = initializeSession)]
-pub fn initialize_session(options: &JsValue) -> JsValue {
-    let options = convert::options(options);
-    answer(async move {
-        sdk().initialize_session(options?).await?;
+pub fn initialize_session(options: &JsValue, memory: &JsValue) -> JsValue {
+    let given = convert::session_arguments(options);
+    let last = convert::session_arguments(memory);
+    let memory = memory.clone();
+    run(async move {
+        let (arguments, values) = given?;
+        let is_new = arguments.names_service();
+        sdk().initialize_session(arguments, last?.0).await?;
+        convert::remember(&memory, &values, is_new);
         Ok(JsValue::UNDEFINED)
     })
 }
@@ -36,9 +41,8 @@ pub fn initialize_session(options: &JsValue) -> JsValue {
 /// `Approov.fetchToken`
 #[wasm_bindgen(js_name = fetchToken)]
 pub fn fetch_token(api: &JsValue, options: &JsValue) -> JsValue {
-    let decoded =
-        convert::token_arguments(api, options).and_then(|(arguments, signal)| Ok((arguments, Abort::listen(&signal)?)));
-    answer(async move {
+    let decoded = convert::token_arguments(api, options);
+    run(async move {
         let (arguments, abort) = decoded?;
         let cancelled = async {
             match abort {
@@ -59,9 +63,9 @@ pub fn get_dpop_token(
     token: &JsValue,
     message_signature: &JsValue,
 ) -> JsValue {
-    let claims = convert::claims(method, uri, nonce, token, message_signature);
+    let arguments = convert::proof_arguments(method, uri, nonce, token, message_signature);
     with_session(move |session| {
-        let input = session.signing_input(&claims?)?;
+        let input = session.proof_input(arguments?)?;
         let signature = session.key.sign(&Uint8Array::from(input.as_bytes()))?;
         Ok(Array::of2(&input.into(), &signature).into())
     })
@@ -77,7 +81,7 @@ pub fn message_signature(message: &JsValue) -> JsValue {
 /// `Approov.getExpiries`
 #[wasm_bindgen(js_name = getExpiries)]
 pub fn get_expiries() -> JsValue {
-    with_session(|session| convert::expiries(session.expiries()))
+    with_session(|session| Ok(convert::expiries(session.expiries())))
 }
 
 fn sdk() -> Rc<Sdk<Browser>> {
@@ -85,19 +89,19 @@ fn sdk() -> Rc<Sdk<Browser>> {
 }
 
 type Outcome = Result<JsValue, Failure>;
-type Work = Box<dyn FnOnce(&Active<Browser>) -> Outcome>;
+type Work = Box<dyn FnOnce(&ActiveSession<Browser>) -> Outcome>;
 
-/// Carries out what waits for nothing but the session.
-fn with_session(work: impl FnOnce(&Active<Browser>) -> Outcome + 'static) -> JsValue {
+/// Runs what waits for nothing but the session.
+fn with_session(work: impl FnOnce(&ActiveSession<Browser>) -> Outcome + 'static) -> JsValue {
     let work: Work = Box::new(work);
-    answer(async move { work(&*sdk().active().await?) })
+    run(async move { work(&*sdk().active().await?) })
 }
 
-fn answer(call: impl Future<Output = Outcome> + 'static) -> JsValue {
-    // On the heap, so that all exports share the code that drives them.
+fn run(call: impl Future<Output = Outcome> + 'static) -> JsValue {
+    // Boxed, so that all exports share one poll loop instead of one instantiation each.
     let mut call: LocalBoxFuture<_> = Box::pin(call);
-    // Many calls are over at once, and the others get to what they wait for without a turn through the queue of tasks. Whatever
-    // wakes a call before it is polled again below is not missed, because it is polled again in any case.
+    // Many calls end at once, and the others get to what they wait for without a turn of the task queue. A wake-up before the call
+    // is polled again below is not missed, because it is polled again in any case.
     match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(value)) => value,
         Poll::Ready(Err(failure)) => Promise::reject(&convert::failure(failure)).into(),

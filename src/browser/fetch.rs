@@ -10,16 +10,19 @@ use super::convert::object;
 use super::global::global;
 use crate::driver::Request;
 use crate::error::{Code, Error};
+use crate::json::Json;
 use crate::time::UnixMillis;
-use crate::wire::{Body, FORM_TYPE, LARGEST_BODY, NONCE_HEADER, PROOF_HEADER, Response, is_json};
+use crate::wire::{
+    Body, DATE_HEADER, FORM_TYPE, MAX_BODY_BYTES, NONCE_HEADER, PROOF_HEADER, RETRY_AFTER_HEADER, Response, TYPE_HEADER,
+};
 
-/// Sends a request and reads the whole answer. Dropping the future aborts the request.
+/// Sends a request and reads the whole response. Dropping the future aborts the request.
 ///
 /// # Errors
 /// `network` with what `fetch` threw as the cause.
 pub(super) async fn send(request: &Request) -> Result<Response, Failure> {
     let unreachable = |cause| {
-        let error = Error::new(Code::Network, &["no answer from the Approov service at ", &request.url]);
+        let error = Error::new(Code::Network, &["no response from the Approov service at ", &request.url]);
         Failure::caused_by(error, cause)
     };
     exchange(request).await.map_err(unreachable)
@@ -28,33 +31,36 @@ pub(super) async fn send(request: &Request) -> Result<Response, Failure> {
 async fn exchange(request: &Request) -> Result<Response, JsValue> {
     let aborting = AbortOnDrop(AbortController::new()?);
     let init = request_init(request, &aborting.0);
-    let answer = awaited(&global().fetch(&request.url, &init)?).await?;
-    // `fetch` may be somebody's wrapper, so nothing is taken for granted of what it gives.
-    let status = get(&answer, "status")?.as_f64().ok_or_else(|| TypeError::new("fetch did not give a Response"))?;
-    let headers: Headers = get(&answer, "headers")?.unchecked_into();
-    let content_type = headers.get("content-type")?.unwrap_or_default();
+    let response = awaited(&global().fetch(&request.url, &init)?).await?;
+    // `fetch` may be a wrapper by the page, so nothing is assumed of what it returns.
+    let status = get(&response, "status")?.as_f64().ok_or_else(|| TypeError::new("fetch did not give a Response"))?;
+    let headers: Headers = get(&response, "headers")?.unchecked_into();
+    let content_type = headers.get(TYPE_HEADER)?.unwrap_or_default();
     let content_type =
         content_type.split_once(';').map_or(&*content_type, |(name, _)| name).trim_ascii().to_ascii_lowercase();
-    let date = headers.get("date")?.and_then(|value| moment(&value));
+    let date = headers.get(DATE_HEADER)?.and_then(|value| moment(&value));
     Ok(Response {
         status: whole(status),
-        status_text: get(&answer, "statusText")?.as_string().unwrap_or_default(),
+        status_text: get(&response, "statusText")?.as_string().unwrap_or_default(),
         nonce: headers.get(NONCE_HEADER)?,
         date,
-        retry_after: headers.get("retry-after")?.and_then(|value| pause(&value, date)),
-        body: body(&answer, &content_type).await?,
+        retry_after: headers.get(RETRY_AFTER_HEADER)?.and_then(|value| pause(&value, date)),
+        body: match read_limited(&response).await? {
+            Some(bytes) => Body::read(bytes, &content_type, |text| Json::decode(&JSON::parse(text).ok()?)),
+            None => Body::TooLarge,
+        },
         content_type,
     })
 }
 
 /// What `fetch` takes. No `cache` mode: with one, Chromium also forgets the preflight of the nonce request. The service's
-/// answers say `no-store` themselves.
+/// responses are marked `no-store`.
 fn request_init(request: &Request, aborting: &AbortController) -> Object {
     let (method, content_type, body) = match &request.form {
         Some(form) => ("POST", FORM_TYPE.into(), form.into()),
         None => ("GET", JsValue::UNDEFINED, JsValue::UNDEFINED),
     };
-    let headers = object(&[(PROOF_HEADER, &request.proof.as_str().into()), ("content-type", &content_type)]);
+    let headers = object(&[(PROOF_HEADER, &request.proof.as_str().into()), (TYPE_HEADER, &content_type)]);
     object(&[
         ("method", &method.into()),
         ("headers", &headers),
@@ -66,21 +72,10 @@ fn request_init(request: &Request, aborting: &AbortController) -> Object {
     ])
 }
 
-async fn body(answer: &JsValue, content_type: &str) -> Result<Body, JsValue> {
-    let Some(bytes) = read_limited(answer).await? else { return Ok(Body::TooLarge) };
-    if bytes.is_empty() {
-        return Ok(Body::Empty);
-    }
-    let Ok(text) = String::from_utf8(bytes) else { return Ok(Body::NotText) };
-    let json =
-        is_json(content_type).then(|| JSON::parse(&text).ok().and_then(|value| super::convert::json(&value, 16)));
-    Ok(json.flatten().map_or(Body::Text(text), Body::Json))
-}
-
 /// The bytes of a body; `None` if there are more than the protocol ever needs.
-async fn read_limited(answer: &JsValue) -> Result<Option<Vec<u8>>, JsValue> {
+async fn read_limited(response: &JsValue) -> Result<Option<Vec<u8>>, JsValue> {
     let mut bytes = Vec::new();
-    let stream = get(answer, "body")?;
+    let stream = get(response, "body")?;
     if stream.is_null() || stream.is_undefined() {
         return Ok(Some(bytes));
     }
@@ -91,8 +86,8 @@ async fn read_limited(answer: &JsValue) -> Result<Option<Vec<u8>>, JsValue> {
             return Ok(Some(bytes));
         }
         let chunk: Uint8Array = get(&chunk, "value")?.dyn_into()?;
-        if bytes.len().saturating_add(chunk.length() as usize) > LARGEST_BODY {
-            // The request is aborted as soon as this returns; the stream's own word on it is of no interest.
+        if bytes.len().saturating_add(chunk.length() as usize) > MAX_BODY_BYTES {
+            // The request is aborted as soon as this returns.
             return Ok(None);
         }
         bytes.extend(chunk.to_vec());
@@ -130,7 +125,7 @@ fn pause(value: &str, now: Option<UnixMillis>) -> Option<i64> {
     }
 }
 
-/// Aborts the request when its future is dropped; after the answer has been read, this does nothing.
+/// Aborts the request when its future is dropped; after the response has been read, this does nothing.
 struct AbortOnDrop(AbortController);
 
 impl Drop for AbortOnDrop {

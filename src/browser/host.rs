@@ -12,11 +12,11 @@ use web_sys::{Performance, Url};
 use super::crypto::{self, Key};
 use super::global::global;
 use super::{Failure, fetch};
-use crate::config::{KeyStorage, UrlParts};
+use crate::config::KeyStorage;
 use crate::driver::{Host, Request};
 use crate::jws::PublicKey;
 use crate::shared::LocalBoxFuture;
-use crate::time::Reading;
+use crate::time::ClockReading;
 use crate::wire::Response;
 
 /// The browser, as the driver sees it.
@@ -28,7 +28,7 @@ thread_local! {
     static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; 256], left: 0 }) };
 }
 
-/// Random bytes drawn ahead, since every draw is a call into the browser. For what is made public anyway: no keys.
+/// Random bytes drawn in advance, since every draw is a call into the browser. For what becomes public anyway: no keys.
 struct Pool {
     bytes: [u8; 256],
     left: usize,
@@ -54,20 +54,18 @@ impl Host for Browser {
     type Key = Key;
 
     #[allow(clippy::cast_possible_truncation)] // a float to integer cast saturates
-    fn now(&self) -> Reading {
+    fn now(&self) -> ClockReading {
         let wall = Date::now();
         let monotonic = PERFORMANCE.with(|clock| clock.as_ref().map_or(wall, Performance::now));
-        Reading { wall: wall as i64, monotonic: monotonic as i64 }
+        ClockReading { wall: wall as i64, monotonic: monotonic as i64 }
     }
 
     fn random<const N: usize>(&self) -> Result<[u8; N], Failure> {
         POOL.with_borrow_mut(|pool| pool.draw())
     }
 
-    fn parse_url(&self, text: &str) -> Option<UrlParts> {
-        let url = Url::new(text).ok()?;
-        let scheme = url.protocol().strip_suffix(':')?.to_owned();
-        Some(UrlParts { scheme, origin: url.origin(), hostname: url.hostname(), path: url.pathname() })
+    fn href(&self, url: &str) -> Option<String> {
+        Url::new(url).ok().map(|url| url.href())
     }
 
     async fn generate_key(&self, storage: KeyStorage) -> Result<(Key, PublicKey), Failure> {
@@ -84,13 +82,13 @@ impl Host for Browser {
     }
 
     async fn sleep(&self, milliseconds: u32) {
-        // Browsers take a delay of 2^31 ms or more for none.
+        // Browsers treat a delay of 2^31 ms or more as none.
         TimeoutFuture::new(milliseconds.min(i32::MAX.unsigned_abs())).await;
     }
 
-    async fn turn(&self) {
-        // A promise that is already resolved continues behind what is due now; it cannot be rejected.
-        let _undefined = JsFuture::from(Promise::resolve(&JsValue::UNDEFINED)).await;
+    async fn yield_microtask(&self) {
+        // A promise that is already resolved continues after what is queued now; it cannot be rejected.
+        let _ = JsFuture::from(Promise::resolve(&JsValue::UNDEFINED)).await;
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

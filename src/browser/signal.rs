@@ -16,23 +16,15 @@ pub(super) struct Abort {
 }
 
 impl Abort {
-    /// Whether a value is a signal. Not `instanceof`: it may come from another realm, or be a polyfill's.
-    pub(super) fn can_listen(signal: &JsValue) -> bool {
-        // First of all an object: most calls have no signal, and asking `undefined` for a member makes and throws an error.
-        signal.is_object()
-            && Reflect::get(signal, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
-            && Reflect::get(signal, &"addEventListener".into()).is_ok_and(|method| method.is_function())
-    }
-
-    /// Starts to listen; `None` where there is no signal, or something else in its place.
+    /// Starts to listen; `None` for what is not a signal.
     ///
     /// # Errors
-    /// `aborted` for a signal that already is, `invalid-argument` for one that does not let itself be listened to.
-    pub(super) fn listen(signal: &JsValue) -> Result<Option<Abort>, Failure> {
-        if !Abort::can_listen(signal) {
+    /// `aborted` for a signal that already is, `invalid-argument` for one that cannot be listened to.
+    pub(super) fn listen(value: &JsValue) -> Result<Option<Abort>, Failure> {
+        if !is_signal(value) {
             return Ok(None);
         }
-        let signal: AbortSignal = signal.unchecked_ref::<AbortSignal>().clone();
+        let signal: AbortSignal = value.unchecked_ref::<AbortSignal>().clone();
         if signal.aborted() {
             return Err(aborted(&signal));
         }
@@ -49,7 +41,8 @@ impl Abort {
 
     /// Waits until the signal is aborted.
     pub(super) async fn wait(self) -> Failure {
-        let _event = JsFuture::from(self.aborted.clone()).await;
+        // Resolves to the event, and is never rejected.
+        let _ = JsFuture::from(self.aborted.clone()).await;
         aborted(&self.signal)
     }
 }
@@ -57,10 +50,18 @@ impl Abort {
 impl Drop for Abort {
     fn drop(&mut self) {
         // Nothing is lost if a foreign signal refuses: its listener resolves a promise that nobody awaits.
-        let _refused = self.signal.remove_event_listener_with_callback("abort", &self.listener);
-        // A future of a promise that never settles is never freed. Nobody looks at what this one settles to.
-        let _unobserved = self.listener.call0(&JsValue::UNDEFINED);
+        let _ = self.signal.remove_event_listener_with_callback("abort", &self.listener);
+        // A future of a promise that never settles is never freed. Nobody uses what this one resolves to.
+        let _ = self.listener.call0(&JsValue::UNDEFINED);
     }
+}
+
+/// Whether a value is a signal. Not by `instanceof`: it may come from another realm, or be a polyfill's.
+fn is_signal(value: &JsValue) -> bool {
+    // First of all an object: most calls have no signal, and reading a member of `undefined` makes and throws an error.
+    value.is_object()
+        && Reflect::get(value, &"aborted".into()).is_ok_and(|aborted| aborted.as_bool().is_some())
+        && Reflect::get(value, &"addEventListener".into()).is_ok_and(|method| method.is_function())
 }
 
 fn aborted(signal: &AbortSignal) -> Failure {

@@ -1,21 +1,26 @@
-//! What the driver does with calls, answers and time.
+//! What the driver does with calls, responses and time.
 
 use std::rc::Rc;
 
 use crate::simulated::{
-    Received, Reply, START, World, api, good, json_response, options, parameter, refusal, with_result,
+    Received, Reply, START, World, api, from_base64url, good, json_response, options, parameter, refusal, with_result,
 };
 use approov_web_sdk::argument::Argument;
-use approov_web_sdk::config::Options;
-use approov_web_sdk::dpop::{Claims, Method};
+use approov_web_sdk::config::SessionArguments;
+use approov_web_sdk::dpop::ProofArguments;
 use approov_web_sdk::driver::Failure;
 use approov_web_sdk::error::{Class, Code, Error};
-use approov_web_sdk::token_request::Arguments;
+use approov_web_sdk::token_request::TokenArguments;
 use approov_web_sdk::wire::{Body, Response};
 use serde_json::json;
 
 fn code<T: std::fmt::Debug>(result: Result<T, Failure<&'static str>>) -> Code {
     result.expect_err("an error").error.code()
+}
+
+/// The arguments of a proof for a `GET` request.
+fn proof_of(uri: &str) -> ProofArguments {
+    ProofArguments { method: Ok("GET".into()), uri: Ok(uri.into()), nonce: None, token: None, message_signature: None }
 }
 
 #[test]
@@ -62,13 +67,13 @@ fn the_first_attest_request_is_signed_before_the_challenge_is_solved() {
 }
 
 #[test]
-fn a_proof_signed_long_ago_is_not_used() {
-    for (solving, signed_anew) in [(60_000, 0), (60_101, 1)] {
+fn an_old_presigned_proof_is_not_used() {
+    for (solving, signed_again) in [(60_000, 0), (60_101, 1)] {
         let mut world = World::started();
         world.pass(solving);
         let before = world.host.signatures();
         assert!(world.fetch(with_result("a", "r1")).is_ok());
-        assert_eq!(world.host.signatures() - before, signed_anew, "after {solving} ms");
+        assert_eq!(world.host.signatures() - before, signed_again, "after {solving} ms");
     }
 }
 
@@ -114,7 +119,7 @@ fn different_apis_of_one_turn_travel_together() {
 }
 
 #[test]
-fn a_refused_nonce_is_answered_once_with_the_fresh_one() {
+fn a_refused_nonce_is_retried_once_with_the_fresh_one() {
     let mut world = World::started();
     let mut refusals = 0;
     world.host.serve(move |request| {
@@ -193,7 +198,7 @@ fn retry_after_is_respected() {
 }
 
 #[test]
-fn a_pause_longer_than_the_time_out_is_not_begun_and_the_reason_is_told() {
+fn a_pause_longer_than_the_time_out_is_not_begun_and_the_reason_is_reported() {
     let mut world = World::started();
     world.fetch(with_result("a", "r1")).unwrap();
     world.host.serve(|_| (10, Ok(Response { retry_after: Some(60_000), ..refusal(429, "aprv-rate-limit") })));
@@ -206,11 +211,11 @@ fn a_pause_longer_than_the_time_out_is_not_begun_and_the_reason_is_told() {
 }
 
 #[test]
-fn an_answer_past_the_time_out_is_a_fetch_error_and_the_request_is_aborted() {
+fn a_response_past_the_time_out_is_a_fetch_error_and_the_request_is_aborted() {
     let mut world = World::started();
     world.pass(100);
     world.host.serve(|request| (60_000, Ok(good(request))));
-    let arguments = Arguments { timeout: Argument::Number(250.0), ..with_result("a", "r1") };
+    let arguments = TokenArguments { timeout: Argument::Number(250.0), ..with_result("a", "r1") };
     assert_eq!(code(world.fetch(arguments)), Code::Timeout);
     assert_eq!(world.host.now_since_start(), 350);
     world.settle();
@@ -236,7 +241,7 @@ fn one_caller_who_gives_up_does_not_abort_the_others() {
 }
 
 #[test]
-fn a_shared_failure_reaches_everyone_and_is_not_remembered() {
+fn a_shared_failure_reaches_every_caller_and_is_not_remembered() {
     let mut world = World::started();
     world.pass(100);
     world.host.serve(|_| (10, Err("reset")));
@@ -264,7 +269,7 @@ fn a_caller_without_results_shares_the_fate_of_the_request_it_waits_for() {
 }
 
 #[test]
-fn an_ageing_token_is_returned_at_once_and_refreshed_behind() {
+fn a_stale_token_is_returned_at_once_and_refreshed_in_the_background() {
     let mut world = World::started();
     world.fetch(with_result("a", "r1")).unwrap();
     world.pass(100_000);
@@ -295,7 +300,9 @@ fn a_new_session_gets_nothing_from_requests_of_the_old_one() {
 fn initialising_again_without_options_keeps_the_configuration() {
     let mut world = World::started();
     let sdk = Rc::clone(&world.sdk);
-    world.run(async move { sdk.initialize_session(Options::default()).await }).unwrap();
+    world
+        .run(async move { sdk.initialize_session(SessionArguments::default(), SessionArguments::default()).await })
+        .unwrap();
     assert!(world.fetch(with_result("a", "r1")).is_ok());
 }
 
@@ -306,8 +313,11 @@ fn a_failed_initialisation_leaves_the_session_as_it_was() {
     world.host.break_keys(true);
     assert_eq!(code(world.initialize()), Code::Unsupported);
     let sdk = Rc::clone(&world.sdk);
-    let bad = Options { approov_host: Argument::Number(1.0), ..options() };
-    assert_eq!(code(world.run(async move { sdk.initialize_session(bad).await })), Code::InvalidArgument);
+    let bad = SessionArguments { approov_host: Argument::Number(1.0), ..options() };
+    assert_eq!(
+        code(world.run(async move { sdk.initialize_session(bad, SessionArguments::default()).await })),
+        Code::InvalidArgument
+    );
     assert!(world.fetch(api("a")).is_ok());
 }
 
@@ -315,7 +325,7 @@ fn a_failed_initialisation_leaves_the_session_as_it_was() {
 fn a_call_right_after_initialise_session_waits_for_it() {
     let mut world = World::new(|request| (10, Ok(good(request))));
     let sdk = Rc::clone(&world.sdk);
-    world.spawn(async move { sdk.initialize_session(options()).await.unwrap() });
+    world.spawn(async move { sdk.initialize_session(options(), SessionArguments::default()).await.unwrap() });
     assert!(world.fetch(with_result("a", "r1")).is_ok());
 }
 
@@ -328,7 +338,7 @@ fn two_lazy_callers_at_once_both_end_with_a_token() {
             let first = sdk.fetch_token(api("a"), std::future::pending()).await;
             let Err(failure) = first else { return first };
             assert_eq!(failure.error.code().class(), Class::Session);
-            sdk.initialize_session(options()).await.unwrap();
+            sdk.initialize_session(options(), SessionArguments::default()).await.unwrap();
             sdk.fetch_token(with_result("a", result), std::future::pending()).await
         }
     };
@@ -358,17 +368,10 @@ fn a_wrong_wall_clock_changes_nothing() {
         world.pass(60_000);
         assert!(world.fetch(api("a")).is_ok());
         assert_eq!(world.host.posts().len(), 1);
-        let claims = Claims {
-            method: Method::get(),
-            url: "https://a/".into(),
-            nonce: None,
-            token: None,
-            message_signature: None,
-        };
         let sdk = Rc::clone(&world.sdk);
         let session = world.run(async move { sdk.active().await }).unwrap();
-        let input = session.signing_input(&claims).unwrap();
-        let claims = approov_web_sdk::jws::from_base64url(input.split('.').nth(1).unwrap()).unwrap();
+        let input = session.proof_input(proof_of("https://a/")).unwrap();
+        let claims = from_base64url(input.split('.').nth(1).unwrap()).unwrap();
         let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
         assert_eq!(claims["iat"], (START + world.host.now_since_start()) / 1000);
         let expiries = session.expiries();
@@ -407,7 +410,7 @@ fn after_hours_of_sleep_the_first_calls_are_one_request() {
     assert_eq!(world.host.posts().len(), 2);
 }
 
-/// Refuses requests that ask for an API other than those of the account, as the service does: before it looks at any result.
+/// Refuses requests for APIs that the account lacks, as the service does: before it consumes any result.
 fn only(known: &'static [&'static str]) -> impl FnMut(&Received) -> Reply {
     move |request| {
         let apis = request.form.as_deref().map(|form| parameter(form, "api")).unwrap_or_default();
@@ -434,8 +437,8 @@ fn an_api_that_the_account_lacks_does_not_fail_the_others_of_its_turn() {
             }
         }
         let posts = world.host.posts();
-        let asked: Vec<_> = posts.iter().map(|form| parameter(form, "api").join("+")).collect();
-        assert_eq!(asked, [&[order.join("+")], order.map(str::to_owned).as_slice()].concat());
+        let requested: Vec<_> = posts.iter().map(|form| parameter(form, "api").join("+")).collect();
+        assert_eq!(requested, [&[order.join("+")], order.map(str::to_owned).as_slice()].concat());
         // The result travels until it is accepted, and no further.
         let with_result = posts.iter().filter(|form| !parameter(form, "recaptcha-token").is_empty()).count();
         assert_eq!(with_result, if order[0] == "bad" { 3 } else { 2 });
@@ -460,7 +463,7 @@ fn apis_that_the_account_lacks_are_each_refused_and_the_session_goes_on() {
 }
 
 #[test]
-fn when_the_service_falls_silent_between_apis_the_tokens_that_came_are_given() {
+fn when_the_service_becomes_unreachable_between_apis_the_tokens_that_came_are_returned() {
     let mut world = World::started();
     world.pass(100);
     let mut posts = 0;
@@ -480,7 +483,7 @@ fn when_the_service_falls_silent_between_apis_the_tokens_that_came_are_given() {
 }
 
 #[test]
-fn who_waits_for_results_that_failed_with_every_api_is_told_why() {
+fn who_waits_for_results_that_failed_with_every_api_gets_the_reason() {
     let mut world = World::started();
     world.pass(100);
     let mut posts = 0;
@@ -500,7 +503,7 @@ fn who_waits_for_results_that_failed_with_every_api_is_told_why() {
 }
 
 #[test]
-fn results_that_were_not_looked_at_go_to_the_next_turn() {
+fn results_that_were_not_consumed_go_to_the_next_turn() {
     let mut world = World::started();
     world.pass(100);
     world.host.serve(only(&["a"]));
@@ -514,7 +517,7 @@ fn results_that_were_not_looked_at_go_to_the_next_turn() {
 }
 
 #[test]
-fn a_bare_token_of_one_api_is_kept_when_the_next_cannot_be_asked_for() {
+fn a_bare_token_of_one_api_is_kept_when_the_next_cannot_be_requested() {
     let mut world = World::started();
     world.pass(100);
     world.host.serve(|request| {

@@ -4,5 +4,7 @@
 //! The driver in virtual time, against a scripted service.
 
 mod behaviour;
+#[path = "../support/parsed_json.rs"]
+mod parsed_json;
 mod properties;
 mod simulated;

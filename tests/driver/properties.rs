@@ -1,13 +1,14 @@
-//! Whatever the order of calls, answers, failures and clock changes, the session machine keeps its promises.
+//! Whatever the order of calls, responses, failures and clock changes, the session keeps its promises.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::simulated::{Received, Reply, START, World, api, json_response, options, parameter, refusal, text};
 use approov_web_sdk::argument::Argument;
+use approov_web_sdk::config::SessionArguments;
 use approov_web_sdk::driver::Failure;
 use approov_web_sdk::error::Code;
-use approov_web_sdk::token_request::Arguments;
+use approov_web_sdk::token_request::TokenArguments;
 use approov_web_sdk::wire::{Body, Response};
 use proptest::prelude::*;
 use serde_json::json;
@@ -22,11 +23,11 @@ enum Event {
     Initialize,
     Pass(i64),
     Clock(i64),
-    Service(Mood),
+    Service(ServiceBehaviour),
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Mood {
+enum ServiceBehaviour {
     Good(u32),
     Unreachable,
     Overloaded,
@@ -34,7 +35,7 @@ enum Mood {
     RefreshTokenRefused,
     Malformed,
     Forgetful,
-    /// Refuses one API, and with it whatever is asked for in the same request.
+    /// Refuses one API, and with it whatever else is requested with it.
     Picky(u8),
     Silent,
 }
@@ -42,16 +43,16 @@ enum Mood {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let fetch = (0..3u8, prop::option::of(0..3u8), prop::option::weighted(0.2, 0..2u8), 1..12_000u32)
         .prop_map(|(api, result, binding, timeout)| Event::Fetch { api, result, binding, timeout });
-    let mood = prop_oneof![
-        4 => (0..3_000u32).prop_map(Mood::Good),
-        1 => Just(Mood::Unreachable),
-        1 => Just(Mood::Overloaded),
-        1 => Just(Mood::NonceExpired),
-        1 => Just(Mood::RefreshTokenRefused),
-        1 => Just(Mood::Malformed),
-        1 => Just(Mood::Forgetful),
-        2 => (0..3u8).prop_map(Mood::Picky),
-        1 => Just(Mood::Silent),
+    let behaviour = prop_oneof![
+        4 => (0..3_000u32).prop_map(ServiceBehaviour::Good),
+        1 => Just(ServiceBehaviour::Unreachable),
+        1 => Just(ServiceBehaviour::Overloaded),
+        1 => Just(ServiceBehaviour::NonceExpired),
+        1 => Just(ServiceBehaviour::RefreshTokenRefused),
+        1 => Just(ServiceBehaviour::Malformed),
+        1 => Just(ServiceBehaviour::Forgetful),
+        2 => (0..3u8).prop_map(ServiceBehaviour::Picky),
+        1 => Just(ServiceBehaviour::Silent),
     ];
     let event = prop_oneof![
         10 => fetch,
@@ -59,22 +60,22 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         5 => (0..30_000i64).prop_map(Event::Pass),
         1 => (0..300_000i64).prop_map(Event::Pass),
         1 => (-100_000_000..100_000_000i64).prop_map(Event::Clock),
-        3 => mood.prop_map(Event::Service),
+        3 => behaviour.prop_map(Event::Service),
     ];
     prop::collection::vec(event, 1..60)
 }
 
-/// A token tells where it comes from: key, time of issue, API and binding.
+/// A token that names its key, time of issue, API and binding.
 fn token(request: &Received, api: &str, form: &str) -> String {
     format!("{}/{}/{api}/{}", request.key, request.at, parameter(form, "payload").concat())
 }
 
-fn answer(mood: Mood, request: &Received) -> Reply {
+fn respond(behaviour: ServiceBehaviour, request: &Received) -> Reply {
     let nonce = Some(format!("nonce-{}", request.at));
     let Some(form) = &request.form else {
-        return match mood {
-            Mood::Unreachable => (10, Err("reset")),
-            Mood::Silent => (1_000_000, Err("late")),
+        return match behaviour {
+            ServiceBehaviour::Unreachable => (10, Err("reset")),
+            ServiceBehaviour::Silent => (1_000_000, Err("late")),
             _ => (10, Ok(Response { status: 204, nonce, ..Response::default() })),
         };
     };
@@ -88,26 +89,26 @@ fn answer(mood: Mood, request: &Received) -> Reply {
         });
         Response { nonce: nonce.clone(), ..json_response(200, &body) }
     };
-    match mood {
-        Mood::Good(delay) => (delay, Ok(grant(parameter(form, "api")))),
-        Mood::Unreachable => (10, Err("reset")),
-        Mood::Overloaded => (10, Ok(refusal(503, "overloaded"))),
-        Mood::NonceExpired => (10, Ok(refusal(401, "aprv-invalid-nonce"))),
-        Mood::RefreshTokenRefused => (10, Ok(refusal(401, "aprv-invalid-refresh-token"))),
-        Mood::Malformed => {
+    match behaviour {
+        ServiceBehaviour::Good(delay) => (delay, Ok(grant(parameter(form, "api")))),
+        ServiceBehaviour::Unreachable => (10, Err("reset")),
+        ServiceBehaviour::Overloaded => (10, Ok(refusal(503, "overloaded"))),
+        ServiceBehaviour::NonceExpired => (10, Ok(refusal(401, "aprv-invalid-nonce"))),
+        ServiceBehaviour::RefreshTokenRefused => (10, Ok(refusal(401, "aprv-invalid-refresh-token"))),
+        ServiceBehaviour::Malformed => {
             (10, Ok(Response { status: 200, nonce, body: Body::Text("<html>".into()), ..Response::default() }))
         }
-        Mood::Forgetful => (10, Ok(grant(Vec::new()))),
-        Mood::Picky(api) => {
+        ServiceBehaviour::Forgetful => (10, Ok(grant(Vec::new()))),
+        ServiceBehaviour::Picky(api) => {
             let apis = parameter(form, "api");
             let refused = apis.contains(&format!("api-{api}"));
             (100, Ok(if refused { refusal(400, "aprv-api-not-found") } else { grant(apis) }))
         }
-        Mood::Silent => (1_000_000, Err("late")),
+        ServiceBehaviour::Silent => (1_000_000, Err("late")),
     }
 }
 
-/// What a call asked for, and what came of it and when.
+/// What a call requested, and what came of it and when.
 struct Call {
     key: u8,
     api: String,
@@ -119,9 +120,9 @@ struct Call {
 /// When a call was settled, and how.
 type Settled = (i64, Result<String, Failure<&'static str>>);
 
-fn arguments(event: &Event) -> Arguments {
+fn arguments(event: &Event) -> TokenArguments {
     let Event::Fetch { api: index, result, binding, timeout } = event else { panic!("a call") };
-    Arguments {
+    TokenArguments {
         recaptcha_token: result.map_or(Argument::Absent, |result| text(&format!("result-{result}"))),
         payload: binding.map_or(Argument::Absent, |binding| Argument::Bytes(vec![binding])),
         timeout: Argument::Number(f64::from(*timeout)),
@@ -142,7 +143,7 @@ fn start(world: &World, key: u8, event: &Event) -> Call {
     Call { key, api: format!("api-{api}"), binding: *binding, deadline, settled }
 }
 
-/// No two requests in flight ask for the same thing in the same session.
+/// No two requests in flight of the same session request the same.
 fn requests_are_shared(world: &World) -> Result<(), TestCaseError> {
     let mut wanted: Vec<String> = Vec::new();
     for request in world.host.in_flight() {
@@ -186,9 +187,9 @@ proptest! {
 
     #[test]
     fn any_order_of_events_keeps_the_promises(events in events()) {
-        let mood = Rc::new(RefCell::new(Mood::Good(10)));
-        let service = Rc::clone(&mood);
-        let mut world = World::new(move |request| answer(*service.borrow(), request));
+        let behaviour = Rc::new(RefCell::new(ServiceBehaviour::Good(10)));
+        let service = Rc::clone(&behaviour);
+        let mut world = World::new(move |request| respond(*service.borrow(), request));
         let mut key = 0;
         let mut calls = Vec::new();
         for event in &events {
@@ -198,12 +199,12 @@ proptest! {
                     // What was called before belongs to the session before.
                     world.settle();
                     let sdk = Rc::clone(&world.sdk);
-                    world.run(async move { sdk.initialize_session(options()).await }).expect("a session");
+                    world.run(async move { sdk.initialize_session(options(), SessionArguments::default()).await }).expect("a session");
                     key += 1;
                 }
                 Event::Pass(milliseconds) => world.pass(*milliseconds),
                 Event::Clock(error) => world.host.set_wall_error(*error),
-                Event::Service(next) => *mood.borrow_mut() = *next,
+                Event::Service(next) => *behaviour.borrow_mut() = *next,
             }
             requests_are_shared(&world)?;
         }
@@ -217,21 +218,21 @@ proptest! {
 
     #[test]
     fn a_session_recovers_from_whatever_happened(events in events()) {
-        let mood = Rc::new(RefCell::new(Mood::Good(10)));
-        let service = Rc::clone(&mood);
-        let mut world = World::new(move |request| answer(*service.borrow(), request));
+        let behaviour = Rc::new(RefCell::new(ServiceBehaviour::Good(10)));
+        let service = Rc::clone(&behaviour);
+        let mut world = World::new(move |request| respond(*service.borrow(), request));
         for event in &events {
             match event {
                 Event::Fetch { .. } => drop(start(&world, 0, event)),
                 Event::Initialize => drop(world.initialize()),
                 Event::Pass(milliseconds) => world.pass(*milliseconds),
                 Event::Clock(error) => world.host.set_wall_error(*error),
-                Event::Service(next) => *mood.borrow_mut() = *next,
+                Event::Service(next) => *behaviour.borrow_mut() = *next,
             }
         }
-        *mood.borrow_mut() = Mood::Good(10);
+        *behaviour.borrow_mut() = ServiceBehaviour::Good(10);
         // The lazy pattern of the specification: a session error, a new session, a fresh result.
-        let fresh = Arguments { recaptcha_token: text("fresh"), ..api("api-0") };
+        let fresh = TokenArguments { recaptcha_token: text("fresh"), ..api("api-0") };
         let token = match world.fetch(api("api-0")) {
             Err(failure) if failure.error.code().class() == approov_web_sdk::error::Class::Session => {
                 world.initialize().expect("a session");

@@ -5,22 +5,25 @@ use std::future::Future;
 use std::rc::Rc;
 
 use approov_web_sdk::argument::Argument;
-use approov_web_sdk::config::{KeyStorage, Options, UrlParts};
+use approov_web_sdk::config::{KeyStorage, SessionArguments};
 use approov_web_sdk::driver::{Failure, Host, Request, Sdk};
 use approov_web_sdk::error::{Code, Error};
-use approov_web_sdk::json::Json;
-use approov_web_sdk::jws::{PublicKey, from_base64url};
-use approov_web_sdk::time::Reading;
-use approov_web_sdk::token_request::Arguments;
+use approov_web_sdk::jws::PublicKey;
+use approov_web_sdk::time::ClockReading;
+use approov_web_sdk::token_request::TokenArguments;
 use approov_web_sdk::wire::{Body, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_channel::oneshot;
 use futures_executor::{LocalPool, LocalSpawner};
 use futures_util::task::LocalSpawnExt;
 use serde_json::{Value, json};
 
+use crate::parsed_json::decode_value;
+
 pub const START: i64 = 1_700_000_000_000;
 
-/// What the service does with a request: answers after so many milliseconds, or breaks the connection.
+/// What the service does with a request: responds after so many milliseconds, or breaks the connection.
 pub type Reply = (u32, Result<Response, &'static str>);
 
 /// A request as the service received it.
@@ -81,7 +84,7 @@ impl World {
         World { pool, sdk: Rc::new(Sdk::new(host.clone())), host }
     }
 
-    /// A world whose service answers everything well after 10 ms, with a session begun.
+    /// A world whose service grants everything after 10 ms, with a session begun.
     pub fn started() -> World {
         let mut world = World::new(|request| (10, Ok(good(request))));
         world.initialize().expect("a session");
@@ -123,16 +126,16 @@ impl World {
 
     pub fn initialize(&mut self) -> Result<(), Failure<&'static str>> {
         let sdk = Rc::clone(&self.sdk);
-        self.run(async move { sdk.initialize_session(options()).await })
+        self.run(async move { sdk.initialize_session(options(), SessionArguments::default()).await })
     }
 
-    pub fn fetch(&mut self, arguments: Arguments) -> Result<String, Failure<&'static str>> {
+    pub fn fetch(&mut self, arguments: TokenArguments) -> Result<String, Failure<&'static str>> {
         let sdk = Rc::clone(&self.sdk);
         self.run(async move { sdk.fetch_token(arguments, std::future::pending()).await })
     }
 
     /// Starts a call without waiting for it.
-    pub fn start_fetch(&self, arguments: Arguments) -> oneshot::Receiver<Result<String, Failure<&'static str>>> {
+    pub fn start_fetch(&self, arguments: TokenArguments) -> oneshot::Receiver<Result<String, Failure<&'static str>>> {
         let (sender, receiver) = oneshot::channel();
         let sdk = Rc::clone(&self.sdk);
         self.spawn(async move {
@@ -156,7 +159,7 @@ impl Simulation {
         self.0.now.get()
     }
 
-    /// The requests that have been sent and neither answered nor aborted.
+    /// The requests that have been sent, and have neither got a response nor been aborted.
     pub fn in_flight(&self) -> Vec<Received> {
         self.0.in_flight.borrow().clone()
     }
@@ -198,7 +201,8 @@ impl Simulation {
         let (due, later): (Vec<_>, Vec<_>) = timers.drain(..).partition(|(moment, _)| *moment <= deadline);
         *timers = later;
         for (_, timer) in due {
-            let _gone = timer.send(());
+            // Whoever waited for it may have gone.
+            let _ = timer.send(());
         }
         true
     }
@@ -208,9 +212,9 @@ impl Host for Simulation {
     type Cause = &'static str;
     type Key = ();
 
-    fn now(&self) -> Reading {
+    fn now(&self) -> ClockReading {
         let now = self.0.now.get();
-        Reading { wall: START + now + self.0.wall_error.get(), monotonic: now }
+        ClockReading { wall: START + now + self.0.wall_error.get(), monotonic: now }
     }
 
     fn random<const N: usize>(&self) -> Result<[u8; N], Failure<&'static str>> {
@@ -222,18 +226,12 @@ impl Host for Simulation {
         Ok(bytes)
     }
 
-    fn parse_url(&self, text: &str) -> Option<UrlParts> {
-        let url = url::Url::parse(text).ok()?;
-        Some(UrlParts {
-            scheme: url.scheme().to_owned(),
-            origin: url.origin().ascii_serialization(),
-            hostname: url.host_str()?.to_owned(),
-            path: url.path().to_owned(),
-        })
+    fn href(&self, url: &str) -> Option<String> {
+        url::Url::parse(url).ok().map(String::from)
     }
 
     async fn generate_key(&self, _: KeyStorage) -> Result<((), PublicKey), Failure<&'static str>> {
-        self.turn().await;
+        self.yield_microtask().await;
         if self.0.broken_keys.get() {
             return Err(Failure::caused_by(Error::new(Code::Unsupported, &["no key"]), "broken"));
         }
@@ -262,27 +260,27 @@ impl Host for Simulation {
         assert!(!used, "a proof was used twice");
         self.0.received.borrow_mut().push(received.clone());
         self.0.in_flight.borrow_mut().push(received.clone());
-        let _landed = Landing(Rc::clone(&self.0), received.claims["jti"].clone());
+        let _in_flight = InFlightGuard(Rc::clone(&self.0), received.claims["jti"].clone());
         let (delay, reply) = (self.0.service.borrow_mut())(&received);
         let aborted = CountDrop(Some(Rc::clone(&self.0)));
         self.sleep(delay).await;
         aborted.disarm();
-        reply.map_err(|cause| Failure::caused_by(Error::new(Code::Network, &["no answer"]), cause))
+        reply.map_err(|cause| Failure::caused_by(Error::new(Code::Network, &["no response"]), cause))
     }
 
     async fn sleep(&self, milliseconds: u32) {
         let (sender, receiver) = oneshot::channel();
         self.0.timers.borrow_mut().push((self.0.now.get() + i64::from(milliseconds), sender));
-        let _fired = receiver.await;
+        let _ = receiver.await;
     }
 
-    async fn turn(&self) {
-        // Behind everything that is due already, as a microtask would be.
+    async fn yield_microtask(&self) {
+        // After everything that is queued already, as a microtask would be.
         let (sender, receiver) = oneshot::channel();
         self.spawn(async move {
-            let _gone = sender.send(());
+            let _ = sender.send(());
         });
-        let _fired = receiver.await;
+        let _ = receiver.await;
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -291,15 +289,15 @@ impl Host for Simulation {
 }
 
 /// Takes a request off the list of those in flight.
-struct Landing(Rc<Inner>, Value);
+struct InFlightGuard(Rc<Inner>, Value);
 
-impl Drop for Landing {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.in_flight.borrow_mut().retain(|request| request.claims["jti"] != self.1);
     }
 }
 
-/// Counts requests that are dropped before they are answered.
+/// Counts requests that are dropped before their response has come.
 struct CountDrop(Option<Rc<Inner>>);
 
 impl CountDrop {
@@ -320,21 +318,26 @@ pub fn text(value: &str) -> Argument {
     Argument::Text(value.to_owned())
 }
 
-pub fn options() -> Options {
-    Options {
+pub fn options() -> SessionArguments {
+    SessionArguments {
         approov_host: text("service.example.com"),
         approov_site_key: text("site"),
         recaptcha_site_key: text("re"),
-        ..Options::default()
+        ..SessionArguments::default()
     }
 }
 
-pub fn api(name: &str) -> Arguments {
-    Arguments { api: text(name), ..Arguments::default() }
+pub fn api(name: &str) -> TokenArguments {
+    TokenArguments { api: text(name), ..TokenArguments::default() }
 }
 
-pub fn with_result(name: &str, token: &str) -> Arguments {
-    Arguments { recaptcha_token: text(token), ..api(name) }
+pub fn with_result(name: &str, token: &str) -> TokenArguments {
+    TokenArguments { recaptcha_token: text(token), ..api(name) }
+}
+
+/// The bytes of unpadded base64url.
+pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 /// The values of a parameter in a form.
@@ -345,7 +348,7 @@ pub fn parameter<'a>(form: &'a str, name: &'a str) -> Vec<String> {
         .collect()
 }
 
-/// What a healthy service answers: a nonce, or a token `TIME:API` for every API that was asked for.
+/// What a healthy service responds with: a nonce, or a token `TIME:API` for every requested API.
 pub fn good(request: &Received) -> Response {
     let nonce = Some(format!("nonce-{}", request.at));
     let Some(form) = &request.form else { return Response { status: 204, nonce, ..Response::default() } };
@@ -373,6 +376,6 @@ pub fn refusal(status: u16, code: &str) -> Response {
 }
 
 pub fn json_response(status: u16, body: &Value) -> Response {
-    let json: Json = serde_json::from_value(body.clone()).expect("JSON");
-    Response { status, content_type: "application/json".into(), body: Body::Json(json), ..Response::default() }
+    let body = Body::Json(decode_value(body));
+    Response { status, content_type: "application/json".into(), body, ..Response::default() }
 }

@@ -21,7 +21,7 @@ pub const MAX_PROOF_LENGTH: usize = 8192;
 /// The longest `jti` that is accepted, in bytes.
 pub const MAX_JTI_LENGTH: usize = 256;
 
-/// A proof whose signature is its own key's. Whether it fits a request, [`Proof::check`] tells.
+/// A proof whose signature is its own key's. [`Proof::check`] checks it against a request.
 #[derive(Clone, Debug)]
 pub struct Proof {
     key: P256PublicKey,
@@ -52,6 +52,9 @@ pub struct ProofClaims {
     /// A hash or signature of the message body, as Approov's web SDK adds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub msgs: Option<String>,
+    /// Unpadded base64url of the SHA-256 of the query, as Approov's web SDK adds it: `htu` does not cover the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub htq: Option<String>,
 }
 
 /// What a request demands of its proof.
@@ -72,7 +75,7 @@ pub struct Expected<'a> {
     /// How long ago the proof may have been made.
     pub max_age: Duration,
     /// How far the maker's clock may be ahead of ours.
-    pub max_future: Duration,
+    pub clock_skew: Duration,
 }
 
 /// What to do about a proof's `nonce`.
@@ -113,7 +116,7 @@ pub enum DpopError {
     /// The proof was made too long ago, or its `exp` has passed.
     TooOld,
     /// The proof was made in the future, or its `nbf` has not come.
-    FromFuture,
+    IssuedInFuture,
     /// There is no `nonce`.
     NonceMissing,
     /// The `nonce` was not accepted.
@@ -144,7 +147,7 @@ impl DpopError {
             Self::Method => "proof_method",
             Self::Url => "proof_url",
             Self::TooOld => "proof_too_old",
-            Self::FromFuture => "proof_from_future",
+            Self::IssuedInFuture => "proof_from_future",
             Self::NonceMissing => "proof_nonce_missing",
             Self::Nonce => "proof_nonce",
             Self::TokenHashMissing => "proof_token_hash_missing",
@@ -169,7 +172,7 @@ impl fmt::Display for DpopError {
             Self::Method => f.write_str("the proof is for another method"),
             Self::Url => f.write_str("the proof is for another URL"),
             Self::TooOld => f.write_str("the proof is too old"),
-            Self::FromFuture => f.write_str("the proof was made in the future"),
+            Self::IssuedInFuture => f.write_str("the proof was made in the future"),
             Self::NonceMissing => f.write_str("the proof has no nonce"),
             Self::Nonce => f.write_str("the proof's nonce is not accepted"),
             Self::TokenHashMissing => f.write_str("the proof has no hash of the token"),
@@ -234,6 +237,7 @@ impl Proof {
             nonce: claims.get("nonce").filter(|nonce| !nonce.is_null()).cloned(),
             ath: optional_text(claims, "ath")?,
             msgs: optional_text(claims, "msgs")?,
+            htq: optional_text(claims, "htq")?,
         };
         if claims_read.jti.len() > MAX_JTI_LENGTH {
             return Err(DpopError::Claim("jti"));
@@ -278,20 +282,20 @@ impl Proof {
     }
 
     fn check_time(&self, expected: &Expected<'_>) -> Result<(), DpopError> {
-        let made = self.made();
-        let latest = expected.now.plus(expected.max_future);
+        let made = self.issued_at();
+        let latest = expected.now.plus(expected.clock_skew);
         if made < expected.now.minus(expected.max_age) || self.expires.is_some_and(|end| end <= expected.now) {
             return Err(DpopError::TooOld);
         }
         if made > latest || self.not_before.is_some_and(|start| start > latest) {
-            return Err(DpopError::FromFuture);
+            return Err(DpopError::IssuedInFuture);
         }
         Ok(())
     }
 
     /// When the proof was made, by its maker's clock (`iat`).
     #[must_use]
-    pub fn made(&self) -> UnixTime {
+    pub fn issued_at(&self) -> UnixTime {
         UnixTime::from_numeric_date(self.claims.iat).unwrap_or(UnixTime::from_millis(0))
     }
 
@@ -314,7 +318,7 @@ impl Proof {
     }
 
     /// What to remember in a [`ReplayStore`](crate::replay::ReplayStore), at least as long as the proof's age would
-    /// pass [`Proof::check`], that is until [`Proof::made`] plus [`Expected::max_age`].
+    /// pass [`Proof::check`], that is until [`Proof::issued_at`] plus [`Expected::max_age`].
     #[must_use]
     pub fn replay_key(&self) -> ReplayKey {
         ReplayKey::new("jti", self.thumbprint(), self.claims.jti.as_bytes())
@@ -324,9 +328,17 @@ impl Proof {
     /// (64 bytes, ES256) by the proof's key, as the web SDK's `messageSignature` makes it.
     /// A proof without `msgs` fits none.
     #[must_use]
-    pub fn fits_message(&self, message_hash: &[u8; 32]) -> bool {
+    pub fn matches_message(&self, message_hash: &[u8; 32]) -> bool {
         let msgs = self.claims.msgs.as_deref().and_then(decode_base64url);
         msgs.is_some_and(|msgs| msgs == message_hash || self.key.verifies_digest(message_hash, &msgs))
+    }
+
+    /// Whether the proof covers the query of a request, given without its question mark: `htq` is its hash, or both
+    /// are absent. (RFC 9449 leaves the query out of `htu`, so a proof without `htq` passes with any query.)
+    #[must_use]
+    pub fn covers_query(&self, query: &str) -> bool {
+        let htq = self.claims.htq.as_deref();
+        htq.map_or(query.is_empty(), |htq| htq == encode_base64url(&sha256(query.as_bytes())))
     }
 }
 
@@ -362,7 +374,7 @@ mod tests {
             thumbprint: None,
             now: UnixTime::from_secs(seconds),
             max_age: Duration::from_secs(60),
-            max_future: Duration::from_secs(5),
+            clock_skew: Duration::from_secs(5),
         }
     }
 
@@ -413,7 +425,7 @@ mod tests {
             (made + 60, Ok(())),
             (made + 61, Err(DpopError::TooOld)),
             (made - 5, Ok(())),
-            (made - 6, Err(DpopError::FromFuture)),
+            (made - 6, Err(DpopError::IssuedInFuture)),
         ] {
             assert_eq!(proof.check(&expected("POST", &url, now)), verdict, "{}", now - made);
         }
@@ -458,6 +470,6 @@ mod tests {
         let [one, other] = [TOKEN_REQUEST, RESOURCE_REQUEST].map(|text| Proof::parse(text).unwrap().replay_key());
         assert_ne!(one, other);
         assert_eq!(one, Proof::parse(TOKEN_REQUEST).unwrap().replay_key());
-        assert!(!Proof::parse(TOKEN_REQUEST).unwrap().fits_message(&[0; 32]));
+        assert!(!Proof::parse(TOKEN_REQUEST).unwrap().matches_message(&[0; 32]));
     }
 }

@@ -22,8 +22,8 @@ pub(crate) struct NamedKey {
 }
 
 impl NamedKey {
-    /// Whether a token with this `kid` may be this key's. A key without identifier answers to any.
-    pub(crate) fn answers_to(&self, kid: Option<&str>) -> bool {
+    /// Whether a token with this `kid` may be signed by this key. A key without identifier matches any.
+    pub(crate) fn matches_kid(&self, kid: Option<&str>) -> bool {
         self.kid.as_deref().is_none_or(|own| kid.is_none_or(|named| named == own))
     }
 }
@@ -125,7 +125,7 @@ pub enum KeySetError {
     NotAKeySet,
     /// A key cannot be used.
     Key {
-        /// Its place in the set, counted from 0.
+        /// Its index in the set, counted from 0.
         index: usize,
         /// Why.
         cause: InvalidJwk,

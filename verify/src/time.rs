@@ -66,6 +66,12 @@ impl UnixTime {
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(saturating_millis(duration)))
     }
+
+    /// The time from `earlier` to this; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
 }
 
 fn saturating_millis(duration: Duration) -> i64 {
@@ -93,6 +99,14 @@ mod tests {
         assert_eq!(last.plus(Duration::MAX), last);
         assert!(last.minus(Duration::MAX) < UnixTime::now());
         assert_eq!(UnixTime::from_secs(i64::MAX).as_millis(), i64::MAX);
+    }
+
+    #[test]
+    fn the_time_since_something_later_is_zero() {
+        let (earlier, later) = (UnixTime::from_millis(1), UnixTime::from_millis(3));
+        assert_eq!(later.since(earlier), Duration::from_millis(2));
+        assert_eq!(earlier.since(later), Duration::ZERO);
+        assert_eq!(UnixTime(i64::MAX).since(UnixTime(i64::MIN)), Duration::from_millis(i64::MAX.unsigned_abs()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Approov tokens: what they say, and whether they may be believed.
+//! Approov tokens: what they say, and whether they can be trusted.
 
 use crate::json::{self, JsonError};
 use crate::jwe::{self, JweError, JweKey};
@@ -46,8 +46,8 @@ pub enum Channel {
     Web,
     /// A mobile app: the token has `did`.
     Mobile,
-    /// The token tells neither, as example tokens do.
-    Unmarked,
+    /// The token says neither, as example tokens do.
+    Unspecified,
 }
 
 impl fmt::Display for Channel {
@@ -55,7 +55,7 @@ impl fmt::Display for Channel {
         f.write_str(match self {
             Self::Web => "web",
             Self::Mobile => "mobile",
-            Self::Unmarked => "unmarked",
+            Self::Unspecified => "unspecified",
         })
     }
 }
@@ -72,7 +72,7 @@ pub struct Embed {
     pub recaptcha: BTreeMap<String, CaptchaResult>,
 }
 
-/// What a token tells of a Fingerprint identification.
+/// What a token says about a Fingerprint identification.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct FingerprintResult {
@@ -84,7 +84,7 @@ pub struct FingerprintResult {
     pub full: Map<String, Value>,
 }
 
-/// What a token tells of an hCaptcha or reCAPTCHA check.
+/// What a token says about an hCaptcha or reCAPTCHA check.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CaptchaResult {
@@ -268,7 +268,7 @@ impl TokenReader {
         let mut of_algorithm =
             self.keys.iter().filter(|named| named.key.algorithm().name() == jws.algorithm()).peekable();
         of_algorithm.peek().ok_or(TokenError::Algorithm)?;
-        let mut candidates = of_algorithm.filter(|named| named.answers_to(kid)).peekable();
+        let mut candidates = of_algorithm.filter(|named| named.matches_kid(kid)).peekable();
         candidates.peek().ok_or(TokenError::UnknownKey)?;
         let payload = candidates.find_map(|named| jws.verify(&named.key).ok()).ok_or(TokenError::Signature)?;
         Ok(json::parse_object(payload)?)
@@ -283,7 +283,7 @@ impl Claims {
             (Some(_), Some(_)) => return Err(TokenError::Claim("embed")),
             (Some(_), None) => Channel::Web,
             (None, Some(_)) => Channel::Mobile,
-            (None, None) => Channel::Unmarked,
+            (None, None) => Channel::Unspecified,
         };
         Ok(Self {
             channel,

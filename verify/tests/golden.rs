@@ -1,6 +1,6 @@
 //! Examples of the RFCs and vectors of Project Wycheproof, which nobody here made.
 //!
-//! Others stand beside the code that they test: RFC 7515 A.1 (`jws.rs`), RFC 7516 A.1 and RFC 7520 5.7, which is
+//! Others are next to the code that they test: RFC 7515 A.1 (`jws.rs`), RFC 7516 A.1 and RFC 7520 5.7, which is
 //! RFC 7518's A256GCMKW (`jwe.rs`), RFC 7638 3.1 and RFC 9449 6.1 (`jwk.rs`), RFC 9449 4.1 and 7.1 (`dpop.rs`).
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "a test fails by panicking")]

@@ -4,9 +4,11 @@ import { Approov } from './approov.js'
 import { CHECKS } from './checks.js'
 import { decode, randomText, sha256 } from './encoding.js'
 
+/** Its elements by name, whatever each is. @type {any} */
 const form = document.getElementById('form')
-const runButton = document.getElementById('run')
-const againButton = document.getElementById('again')
+const [runButton, againButton] = ['run', 'again'].map(
+  (id) => /** @type {HTMLButtonElement} */ (document.getElementById(id)),
+)
 const outcome = document.getElementById('outcome')
 const settings = await fetch('settings.json').then((answer) => answer.json())
 
@@ -26,7 +28,10 @@ for (const name of OWN) {
   form.elements[name].placeholder = settings[name]
   form.elements[name].value = query.get(name) ?? ''
 }
-document.getElementById('own').open = OWN.some((name) => query.has(name))
+document.getElementById('own').toggleAttribute(
+  'open',
+  OWN.some((name) => query.has(name)),
+)
 for (const name of ['check', 'outcome']) if (query.has(name)) form.elements[name].value = query.get(name)
 
 const widgets = {}
@@ -59,7 +64,7 @@ async function step(name, work, show = (value) => value) {
 
 const format = (value) => (typeof value === 'string' ? value : JSON.stringify(value, null, 2))
 
-/** An error as what it is: class, code, message, the service's codes, the cause. */
+/** An error as what it is: class, code, message, the service's codes, the cause. @param {any} error */
 function describe(error) {
   if (!(error instanceof Error)) return { thrown: String(error) }
   return {
@@ -68,7 +73,7 @@ function describe(error) {
     message: error.message,
     ...(error.errors && { errors: error.errors instanceof Error ? String(error.errors) : error.errors }),
     ...(error.cause && { cause: String(error.cause) }),
-    ...(error.answer !== undefined && { answer: error.answer }),
+    ...(error instanceof RefusedByApi && { answer: error.answer }),
   }
 }
 

@@ -46,6 +46,7 @@ const loading = new Map()
 /** Loads a classic script once; a failed load can be tried again. */
 function loadScript(url) {
   if (!loading.has(url)) {
+    /** @type {Promise<void>} */
     const load = new Promise((resolve, reject) => {
       const script = Object.assign(document.createElement('script'), { src: url, async: true })
       script.onload = () => resolve()

@@ -20,7 +20,7 @@ pub(crate) struct Servers {
 impl Servers {
     /// Builds both and learns from cargo where they are.
     pub(crate) fn build(project: &Project) -> Result<Self> {
-        let programs = ["--bin", "approov-web-service", "--example", "demo_api"];
+        let programs = ["--bin", "approov-web-service", "--example", "demo_api", "--features", "approov-verify/tower"];
         let arguments = [&["-p", "approov-web-service", "-p", "approov-verify"], &programs[..]].concat();
         let messages = cargo_build(project, &arguments)?;
         Ok(Self {
@@ -65,7 +65,7 @@ pub(crate) fn executable(messages: &str, target: &str) -> Result<PathBuf> {
         .with_context(|| format!("cargo built no executable {target}"))
 }
 
-/// Serves until Ctrl-C. The Node program takes this process's place, so that signals reach it alone; it ends its children.
+/// Serves until Ctrl-C. The Node program replaces this process, so that signals reach it alone; it ends its children.
 pub(crate) fn serve(project: &Project) -> Result<ExitCode> {
     package::build(project)?;
     let servers = Servers::build(project)?;
@@ -77,6 +77,7 @@ pub(crate) fn serve(project: &Project) -> Result<ExitCode> {
 /// Drives the demo once for each check service, with a passing and a failing check.
 pub(crate) fn check(project: &Project) -> Result<ExitCode> {
     tools::ensure_engines(&[&CHROMIUM])?;
+    tools::ensure_npm_packages(&project.tests())?;
     package::build(project)?;
     let servers = Servers::build(project)?;
     let mut command = Command::new("node");

@@ -1,13 +1,23 @@
 //! `cargo xtask`: the project's tasks. Run it without arguments for the list.
+//!
+//! Dependencies between the rooms point one way, from the top of this list to its end:
+//!
+//! | room | concept |
+//! |---|---|
+//! | `test` | every test runner, and the checks of the sources |
+//! | `bench` | measurements next to peers, budgets, README's section |
+//! | `demo` | the servers of the demo, which the tests use, too |
+//! | `package` | from the crate to `dist/` and the npm tarball |
+//! | `tools` | what has to be installed, at which version |
+//! | `project` | paths and versions |
+//! | `process` | running programs |
 
 mod bench;
 mod demo;
-mod embed;
 mod package;
-mod panics;
 mod process;
 mod project;
-mod suite;
+mod test;
 mod tools;
 
 use std::process::ExitCode;
@@ -23,7 +33,8 @@ cargo xtask <command>
   demo [--check]        start service, protected API and demo site until Ctrl-C; --check drives the demo once in a
                         headless browser, prints what the API verified and exits
   test [PART]...        run the tests; parts: unit, web, e2e, package, interop (all of them by default)
-  bench [PART]...       measure this project beside its peers; parts: sdk, size, service, verify (all of them by default)
+  test PART NAME        only those tests of the part whose name contains NAME, in upper or lower case
+  bench [PART]...       measure this project next to its peers; parts: sdk, size, service, verify (all of them by default)
         --rounds N      rounds in browsers (default 9)
         --requests N    refresh requests in each round of the service part (default 60000)
         --write-readme  also write README's section on performance from this run
@@ -32,9 +43,9 @@ cargo xtask <command>
 Missing tools are installed on the way, or the command to install them is printed.";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match run(&words) {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = given.iter().map(String::as_str).collect();
+    match run(&arguments) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -43,8 +54,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(words: &[&str]) -> Result<ExitCode> {
-    match words {
+fn run(arguments: &[&str]) -> Result<ExitCode> {
+    match arguments {
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
@@ -56,16 +67,16 @@ fn run(words: &[&str]) -> Result<ExitCode> {
         }
         ["demo"] => demo::serve(&Project::locate()?),
         ["demo", "--check"] => demo::check(&Project::locate()?),
-        ["test", parts @ ..] => suite::run(&Project::locate()?, &suite::Part::parse_all(parts)?),
-        ["bench", words @ ..] => {
-            let options = bench::Options::parse(words)?;
+        ["test", arguments @ ..] => test::run(&Project::locate()?, &test::Selection::parse(arguments)?),
+        ["bench", arguments @ ..] => {
+            let options = bench::Options::parse(arguments)?;
             bench::run_parts(&Project::locate()?, &options)
         }
         ["setup"] => {
             let project = Project::locate()?;
-            suite::install_everything(&project)?;
+            test::install_everything(&project)?;
             Ok(ExitCode::SUCCESS)
         }
-        _ => bail!("`cargo xtask {}` is not a command\n\n{USAGE}", words.join(" ")),
+        _ => bail!("`cargo xtask {}` is not a command\n\n{USAGE}", arguments.join(" ")),
     }
 }

@@ -87,7 +87,7 @@ pub(crate) struct VirtualDisplay {
 }
 
 impl VirtualDisplay {
-    /// Starts one unless there is a display already. The server chooses a free number and says which.
+    /// Starts one unless there is a display already. The server chooses a free number and prints it.
     pub(crate) fn start_if_needed() -> Result<Option<Self>> {
         if std::env::var_os("DISPLAY").is_some() {
             return Ok(None);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{output, run, succeeds};
 use crate::project::{Project, cargo};
@@ -28,6 +28,13 @@ pub(crate) const WASM_BINDGEN: CargoTool = CargoTool {
 /// Drives cargo and wasm-bindgen for the package.
 pub(crate) const WASM_PACK: CargoTool = CargoTool { package: "wasm-pack", version: "0.15.1", programs: &["wasm-pack"] };
 
+/// Checks every feature of a crate alone.
+pub(crate) const CARGO_HACK: CargoTool =
+    CargoTool { package: "cargo-hack", version: "0.6.46", programs: &["cargo-hack"] };
+/// Checks licences, sources and duplicates among the dependencies: `deny.toml`.
+pub(crate) const CARGO_DENY: CargoTool =
+    CargoTool { package: "cargo-deny", version: "0.20.2", programs: &["cargo-deny"] };
+
 /// A program from a Debian package.
 struct DebianTool {
     program: &'static str,
@@ -44,7 +51,7 @@ pub(crate) struct Engine {
     /// Whether it has no headless mode.
     pub(crate) needs_display: bool,
     /// Its WebDriver program, and the variable in which wasm-bindgen's test runner takes a program of that kind. What it
-    /// calls Safari's is any driver that needs no capabilities to be asked for, such as WebKitGTK's.
+    /// calls Safari's is any driver that works without requested capabilities, such as WebKitGTK's.
     driver: (&'static str, &'static str),
     debian: &'static [DebianTool],
     cargo: &'static [&'static CargoTool],
@@ -192,6 +199,28 @@ pub(crate) fn ensure_wasm_target(project: &Project) -> Result<()> {
     rustup(project, &["target", "add", TARGET])
 }
 
+/// The release of Rust that `rust-toolchain.toml` pins. Why it is pinned: `package/trap_panics.rs`.
+pub(crate) const RUST: &str = "1.95.0";
+
+/// Fails unless the compiler is the pinned one: another package manager than rustup does not read `rust-toolchain.toml`.
+pub(crate) fn ensure_pinned_rust(project: &Project) -> Result<()> {
+    let version = output(Command::new("rustc").arg("--version").current_dir(&project.root))?;
+    ensure!(
+        version.split_whitespace().nth(1) == Some(RUST),
+        "the package is built with Rust {RUST}, and this is {}: see \"Another Rust toolchain\" in CONTRIBUTING.md",
+        version.trim()
+    );
+    Ok(())
+}
+
+/// Installs another release of Rust next to the pinned one.
+pub(crate) fn ensure_rust_release(project: &Project, release: &str) -> Result<()> {
+    if succeeds(Command::new("rustup").args(["run", release, "cargo", "--version"])) {
+        return Ok(());
+    }
+    rustup(project, &["toolchain", "install", release, "--profile", "minimal", "--no-self-update"])
+}
+
 /// Adds the formatter and the linter to the toolchain in use.
 pub(crate) fn ensure_rust_components(project: &Project) -> Result<()> {
     for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
@@ -271,16 +300,16 @@ fn install_debian_packages(packages: &[&str]) -> Result<()> {
         );
     };
     let apt = || {
-        let mut words = administrator.iter().chain(&["apt-get"]);
-        let mut command = Command::new(words.next().copied().unwrap_or("apt-get"));
-        command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        let mut parts = administrator.iter().chain(&["apt-get"]);
+        let mut command = Command::new(parts.next().copied().unwrap_or("apt-get"));
+        command.args(parts).env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
     run(apt().args(["update", "-q"]))?;
     run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(packages))
 }
 
-/// The words that make a command run as root here: none for root, `sudo -n` where that asks for no password.
+/// What to put in front of a command to run it as root: nothing for root, `sudo -n` where that needs no password.
 fn administrator() -> Option<&'static [&'static str]> {
     if output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0") {
         Some(&[])
@@ -351,6 +380,16 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_toolchain_file_and_the_workspace_name_the_pinned_release_of_rust() {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+        let toolchain = fs::read_to_string(root.join("rust-toolchain.toml")).unwrap();
+        assert!(toolchain.contains(&format!("channel = \"{RUST}\"\n")), "RUST and rust-toolchain.toml disagree");
+        let workspace = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+        let (release, _) = RUST.rsplit_once('.').unwrap();
+        assert!(workspace.contains(&format!("rust-version = \"{release}\"\n")), "RUST and Cargo.toml disagree");
     }
 
     #[test]

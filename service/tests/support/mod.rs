@@ -8,14 +8,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use approov_listener::service::Peer;
 use approov_verify::secret::Secret;
+use approov_web_service::attest::Service;
+use approov_web_service::check::CheckClient;
 use approov_web_service::config::Config;
-use approov_web_service::http::{Face, Peer};
-use approov_web_service::log::{Log, LogFormat};
-use approov_web_service::lookup::Lookup;
-use approov_web_service::service::Service;
+use approov_web_service::dev::{self, sim};
+use approov_web_service::http::App;
 use approov_web_service::store::{AnyStore, Store as _};
-use approov_web_service::{dev, sim};
+use approov_web_service::telemetry::{Log, LogFormat};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -67,10 +68,17 @@ pub async fn serve_on_free_port(router: Router) -> SocketAddr {
     address
 }
 
-/// The development configuration, changed as a test needs it.
+/// The development configuration, changed as a test needs it. Requests and checks have time enough, however busy the machine is.
 pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
+    dev_config_with(simulators().await, change)
+}
+
+/// The same with these simulators.
+pub fn dev_config_with(simulators: SocketAddr, change: impl FnOnce(&mut Config)) -> Config {
     let listen = "127.0.0.1:8087".parse().unwrap();
-    let mut config = dev::config(listen, simulators().await, &[], secret()).unwrap();
+    let mut config = dev::config(listen, simulators, &[], secret()).unwrap();
+    config.limits.request = HANG;
+    config.limits.check = HANG;
     change(&mut config);
     config
 }
@@ -78,7 +86,7 @@ pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
 pub async fn service(config: Config) -> Arc<Service> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).unwrap();
     let _ = store.ready().await;
-    let lookup = Lookup::new(config.limits.check).unwrap();
+    let lookup = CheckClient::new(config.limits.check).unwrap();
     Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet), false).unwrap())
 }
 
@@ -116,10 +124,10 @@ impl Response {
 }
 
 pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Response {
-    let face = Face::new(Arc::clone(service), Router::new());
+    let app = App::new(Arc::clone(service), Router::new());
     let mut request = request;
     request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
-    let response = face.oneshot(request).await.unwrap();
+    let response = app.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Response { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }

@@ -1,17 +1,19 @@
 // Measures the SDK next to its peers, in each engine in the same pages, and writes the raw rounds as JSON. Started by
 // `cargo xtask bench`, which makes tables of them.
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
-import { build } from 'esbuild'
-
 import { serveSite, startService } from '../../../www-demo/stack.mjs'
 import { openBrowser } from '../harness/browser.mjs'
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
 import { unpackTarball } from '../harness/world.mjs'
+
+/** The bundler that makes the package bundles the peers, too. @type {typeof import('esbuild')} */
+const { build } = createRequire(new URL('../../../xtask/package.json', import.meta.url))('esbuild')
 
 const { values: options } = parseArgs({
   options: {

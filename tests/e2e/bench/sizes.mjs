@@ -1,12 +1,14 @@
 // Sizes of the package's entries next to those of packages that do a similar job, bundled and minified by the same bundler in
 // the same run. Writes JSON; `cargo xtask bench size` makes the table.
 import { readFile, stat, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
 
-import { build } from 'esbuild'
+/** The bundler that makes the package bundles the peers, too. @type {typeof import('esbuild')} */
+const { build } = createRequire(new URL('../../../xtask/package.json', import.meta.url))('esbuild')
 
 const { values: options } = parseArgs({ options: { output: { type: 'string' }, dist: { type: 'string' } } })
 

@@ -125,7 +125,7 @@ async function runInPage(webdriver, work, args) {
 
 /** Lives in the page: makes of a function one that resolves to its value or to a description of what it threw. */
 function inPage(work) {
-  const describe = (error, depth = 0) => {
+  const describe = (/** @type {any} */ error, depth = 0) => {
     if (!(error instanceof Error)) return { name: typeof error, message: String(error) }
     const { name, message, code, retryable } = error
     const nested = (value) => (depth < 2 && value instanceof Error ? describe(value, depth + 1) : value)

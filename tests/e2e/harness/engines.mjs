@@ -64,21 +64,27 @@ export const ENGINES = {
   },
 }
 
-/** The engines that this run tests: `APPROOV_ENGINES`, separated by commas; Chromium alone by default. */
+/**
+ * The engines that this run tests: `APPROOV_ENGINES`, separated by commas; Chromium alone by default.
+ *
+ * @returns {(keyof typeof ENGINES)[]}
+ */
 export function chosenEngines() {
   const names = (process.env.APPROOV_ENGINES ?? 'chromium').split(',').map((name) => name.trim())
   for (const name of names) {
     if (!Object.hasOwn(ENGINES, name))
       throw new Error(`APPROOV_ENGINES names ${name}; known are ${Object.keys(ENGINES).join(', ')}`)
   }
-  return names
+  return /** @type {(keyof typeof ENGINES)[]} */ (names)
 }
 
 /** A port that was free a moment ago, for drivers that cannot choose one and say which. */
 export async function freePort() {
   const server = createServer()
-  await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
-  const { port } = server.address()
+  await new Promise((resolve, reject) => {
+    server.once('error', reject).listen(0, '127.0.0.1', () => resolve(undefined))
+  })
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
   await new Promise((resolve) => server.close(resolve))
   return port
 }

@@ -23,8 +23,8 @@ export async function unpackTarball() {
 /**
  * A site that has the package's `approov.js` at its root, the whole package under `/package/`, and the test pages.
  *
- * @param {{routes?: object, headers?: object, mounts?: Record<string, string>}} [options] `routes` and `headers` are the site's;
- *   `mounts` gives files of the package, or others by their whole path, a URL
+ * @param {{routes?: Record<string, (request: any) => any>, headers?: object, mounts?: Record<string, string>}} [options] `routes`
+ *   and `headers` are the site's; `mounts` gives files of the package, or others by their whole path, a URL
  */
 export async function startSite({ routes = {}, headers = {}, mounts = {} } = {}) {
   const unpacked = await unpackTarball()
@@ -57,8 +57,8 @@ export async function startSite({ routes = {}, headers = {}, mounts = {} } = {})
 /**
  * Starts the site, the service and the protected API.
  *
- * @param {{serviceArgs?: string[], routes?: object, headers?: object, mounts?: Record<string, string>}} [options] those of the site,
- *   and further arguments of the service
+ * @param {{serviceArgs?: string[]} & Parameters<typeof startSite>[0]} [options] those of the site, and further arguments of the
+ *   service
  */
 export async function startServers({ serviceArgs = [], ...siteOptions } = {}) {
   const cleanups = []
@@ -122,7 +122,12 @@ function settingsOf(account, apiUrl) {
   }
 }
 
-/** Servers and a browser that shows an empty page of the site. */
+/**
+ * Servers and a browser that shows an empty page of the site.
+ *
+ * @param {keyof typeof import('./engines.mjs').ENGINES} engine
+ * @param {Parameters<typeof startServers>[0] & Parameters<typeof openBrowser>[1]} [options]
+ */
 export async function startWorld(engine, options = {}) {
   const servers = await startServers(options)
   try {

@@ -1,7 +1,7 @@
 //! The budgets of the project, and whether what was measured keeps them.
 
-use super::report::{ENGINES, quantity};
 use super::series::{Series, Summary, find, paired};
+use super::units::{AUTO, ENGINES, WASM, quantity};
 
 /// How what was measured is held against a budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +16,7 @@ enum Rule {
     AtMost(f64),
 }
 
-/// One budget: what is measured, for which engine, against whom.
+/// One budget: what is measured, for which engine, against which peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     /// What it is about, for people.
@@ -28,10 +28,6 @@ pub(crate) struct Budget {
     peer: Option<&'static str>,
     rule: Rule,
 }
-
-/// The SDK with its default key, and with the key in WebAssembly memory.
-pub(crate) const AUTO: &str = "ours (auto)";
-pub(crate) const WASM: &str = "ours (wasm)";
 
 /// All budgets, in the order in which they are reported.
 pub(crate) fn all() -> Vec<Budget> {
@@ -129,7 +125,7 @@ impl Budget {
         Some(Verdict { ours: summary, unit: ours.unit.clone(), peer, ratio, holds })
     }
 
-    /// The budget in words; `unit` is that of what was measured.
+    /// The budget as text; `unit` is that of what was measured.
     pub(crate) fn describe(&self, unit: &str) -> String {
         match self.rule {
             Rule::RatioAtLeast(least) => format!("≥ {least} ×"),

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::report::{ENGINES, PROVERS, quantity};
 use super::series::{Series, find};
+use super::units::{ENGINES, PROVERS, quantity};
 
 const WIDTH: f64 = 760.0;
 const LABELS: f64 = 220.0;
@@ -70,7 +70,7 @@ fn render(groups: &[Group]) -> String {
     let height = lines * LINE + groups.len() as f64 * (TITLE + 14.0) + 10.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\">\n\
-<title>Proofs per second in each engine, and sizes, beside the peers</title>\n\
+<title>Proofs per second in each engine, and sizes, next to the peers</title>\n\
 <style>text{{font:13px system-ui,sans-serif;fill:#1f2328}}.t{{font-weight:600}}.p{{fill:#8c959f}}.o{{fill:#0969da}}\
 @media(prefers-color-scheme:dark){{text{{fill:#e6edf3}}.p{{fill:#6e7681}}.o{{fill:#4493f8}}}}</style>\n"
     );
@@ -111,7 +111,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::budget::AUTO;
+    use crate::bench::units::AUTO;
 
     fn proof(subject: &str, rate: f64) -> Series {
         Series { engine: "firefox".to_owned(), ..Series::new("proof", subject, "per second", vec![rate]) }

@@ -1,27 +1,15 @@
 //! What was measured, for people: tables in the terminal and in the README.
 
-use super::budget::{self, AUTO, Budget, Verdict, WASM};
+use super::budget::{self, Budget, Verdict};
 use super::machine::Machine;
-use super::series::{Series, Summary, find};
+use super::series::{Series, find};
+use super::units::{ENGINES, PROVERS, quantity, spread};
 
 /// A table: its columns' titles, and the rows.
 pub(crate) struct Table {
     titles: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
-
-/// How the engines are called.
-pub(crate) const ENGINES: [(&str, &str); 3] =
-    [("chromium", "Chromium"), ("firefox", "Firefox"), ("webkit", "WebKitGTK")];
-
-/// Who makes proofs, and how they are called.
-pub(crate) const PROVERS: [(&str, &str); 5] = [
-    (AUTO, "this SDK, default key"),
-    (WASM, "this SDK, keyStorage: 'wasm'"),
-    ("dpop", "npm dpop"),
-    ("jose", "npm jose"),
-    ("noble", "@noble/curves"),
-];
 
 impl Table {
     /// Every budget with ours, the peer's, ratio, and whether it holds; `complete` with those that were not measured.
@@ -77,7 +65,7 @@ impl Table {
         Self { titles: vec!["what", "minified", "gzip", "brotli"], rows }
     }
 
-    /// The native parts beside the cryptography that they cannot do without.
+    /// The native parts next to the cryptography that they need.
     pub(crate) fn native(all: &[Series]) -> Self {
         let rows = all
             .iter()
@@ -152,62 +140,19 @@ fn budget_row(budget: &Budget, verdict: Option<&Verdict>) -> Vec<String> {
     ]
 }
 
-/// A median, with its quartiles where they differ from it.
-pub(crate) fn spread(summary: &Summary, unit: &str) -> String {
-    let median = quantity(summary.median, unit);
-    let [lower, upper] = [summary.lower, summary.upper].map(|value| number(value, unit));
-    if lower == upper { median } else { format!("{median} ({lower}–{upper})") }
-}
-
-/// A number with its unit.
-pub(crate) fn quantity(value: f64, unit: &str) -> String {
-    match unit {
-        "bytes" => format!("{} kB", number(value, unit)),
-        "per second" => format!("{}/s", number(value, unit)),
-        "requests" if value == 1.0 => "1 request".to_owned(),
-        "" => number(value, unit),
-        _ => format!("{} {unit}", number(value, unit)),
-    }
-}
-
-/// A number as precise as its size makes sense of. Bytes are shown in thousands.
-fn number(value: f64, unit: &str) -> String {
-    match unit {
-        "bytes" => format!("{:.1}", value / 1000.0),
-        "requests" => format!("{value:.0}"),
-        _ if value.abs() >= 1000.0 => thousands(value),
-        _ if value.abs() >= 100.0 => format!("{value:.0}"),
-        _ if value.abs() >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
-
-/// A whole number with its thousands apart.
-fn thousands(value: f64) -> String {
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::from(if value < 0.0 { "−" } else { "" });
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// How many budgets hold, of how many that were measured.
-pub(crate) fn kept(all: &[Series]) -> (usize, usize) {
+pub(crate) fn count_held(all: &[Series]) -> (usize, usize) {
     let verdicts: Vec<Verdict> = budget::all().iter().filter_map(|budget| budget.judge(all)).collect();
     (verdicts.iter().filter(|verdict| verdict.holds).count(), verdicts.len())
 }
 
 /// The README's section, between its markers.
 pub(crate) fn readme_section(all: &[Series], machine: &Machine) -> String {
-    let (holding, measured) = kept(all);
+    let (holding, measured) = count_held(all);
     format!(
         "Measured by `cargo xtask bench --write-readme` on {date}, which wrote this section: {machine}. Ours and the peers' took turns in \
 the same run and, in browsers, in the same page. Medians, quartiles in brackets; a ratio is the median of the rounds' ratios. {holding} of \
-{measured} budgets hold.\n\n![Proofs per second in each engine, and sizes, beside the peers](docs/performance.svg)\n\n{budgets}\n\
+{measured} budgets hold.\n\n![Proofs per second in each engine, and sizes, next to the peers](docs/performance.svg)\n\n{budgets}\n\
 <details><summary>Everything that was measured</summary>\n\n{subjects}\nA key of this SDK is a session: `initializeSession` makes the key and sends the \
 nonce request. For the others it is the key alone.\n\n{sizes}\n{native}\n</details>\n\n\
 To repeat it: `cargo xtask bench`, or a part of it: `sdk`, `size`, `service`, `verify`. All rounds are in `target/bench/`.\n",
@@ -234,23 +179,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_as_precise_as_their_size_makes_sense_of() {
-        assert_eq!(quantity(8_359.4, "per second"), "8,359/s");
-        assert_eq!(quantity(1_234_567.0, "per second"), "1,234,567/s");
-        assert_eq!(quantity(45_000.0, "bytes"), "45.0 kB");
-        assert_eq!(quantity(6.994, "µs"), "6.99 µs");
-        assert_eq!(quantity(18.11, "ms"), "18.1 ms");
-        assert_eq!(quantity(1.0, "requests"), "1 request");
-        assert_eq!(quantity(3.0, "requests"), "3 requests");
-    }
-
-    #[test]
-    fn a_spread_is_shown_only_where_there_is_one() {
-        assert_eq!(spread(&Summary { median: 2.0, lower: 1.0, upper: 3.0 }, "ms"), "2.00 ms (1.00–3.00)");
-        assert_eq!(spread(&Summary { median: 2.0, lower: 2.0, upper: 2.0 }, "ms"), "2.00 ms");
-    }
-
-    #[test]
     fn a_budget_without_a_measurement_says_so() {
         assert!(Table::budgets(&[], false).is_empty());
         let table = Table::budgets(&[], true);
@@ -259,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_budget_is_not_called_kept() {
+    fn a_missed_budget_is_not_called_count_held() {
         let series = vec![
             Series::new("brotli", "ours: approov.js", "bytes", vec![45_001.0]),
             Series::new("brotli", "@auth0/auth0-spa-js", "bytes", vec![50_213.0]),
@@ -267,7 +195,7 @@ mod tests {
         let table = Table::budgets(&series, false).to_text();
         let line = table.lines().find(|line| line.contains("everything in one file")).unwrap();
         assert!(line.contains("45.0 kB") && line.contains("0.90") && line.ends_with("**no**"), "{line}");
-        assert_eq!(kept(&series), (0, 1));
+        assert_eq!(count_held(&series), (0, 1));
     }
 
     #[test]

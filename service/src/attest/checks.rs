@@ -1,0 +1,120 @@
+//! The checks of an attest request.
+
+use std::time::Instant;
+
+use approov_verify::time::UnixTime;
+use futures_util::future::join_all;
+use serde_json::{Map, Value};
+
+use crate::check::{CheckContext, CheckError, Checked, FreshResult};
+use crate::config::Account;
+use crate::error::{Code, Problems, Refusal};
+use crate::session::CheckResult;
+use crate::store::{Store as _, seconds_to_next_minute};
+
+use super::Attest;
+use super::plan::Plan;
+
+impl Attest<'_> {
+    /// Has the results of a plan checked, within the rate limits of their sites.
+    pub(super) async fn check(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
+        self.limit_rates(plan, account).await?;
+        self.run_checks(plan, account).await
+    }
+
+    async fn limit_rates(&mut self, plan: &Plan<'_>, account: &Account) -> Result<(), Refusal> {
+        for fresh in &plan.to_check {
+            let Some(limit) = fresh.site.rate_limit else {
+                continue;
+            };
+            let name = format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.key);
+            match self.service.store.count(&name, limit, self.incoming.now).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let mut refusal =
+                        Refusal::new(Code::RateLimit, format!("{}: {limit} per minute", fresh.provider.prefix()));
+                    refusal.retry_after = Some(seconds_to_next_minute(self.incoming.now));
+                    return Err(refusal);
+                }
+                Err(error) => return Err(self.store_unavailable(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_checks(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
+        let page_host = self.incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
+        let client_ip = self.incoming.client_ip.to_string();
+        let context = CheckContext {
+            client_ip: &client_ip,
+            page_host: page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default(),
+            // The true time, also when tests of clients set the service's clock wrong: it is compared with that of
+            // the check services.
+            now: UnixTime::now(),
+        };
+        let service = self.service;
+        let checks = plan.to_check.iter().map(|fresh| async move {
+            let begun = Instant::now();
+            let outcome = fresh.check(&service.checks, context).await;
+            let result = result_name(&outcome);
+            service.metrics.check(fresh.provider.name(), result, begun.elapsed());
+            (fresh, result, outcome)
+        });
+        let mut problems = Problems::default();
+        let mut results = Vec::new();
+        for (fresh, result, outcome) in join_all(checks).await {
+            self.notes.checks.push(format!("{}: {result}", fresh.provider.name()));
+            match outcome {
+                Err(error) => problems.add(fresh.provider.definition().codes.check, error.0),
+                Ok(checked) => {
+                    let lifetime = fresh.site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime);
+                    results.push(check_result(fresh, checked, self.incoming.now.plus(lifetime)));
+                }
+            }
+        }
+        problems.into_result()?;
+        Ok(results)
+    }
+}
+
+/// What became of a check, for the log and the counters.
+fn result_name(outcome: &Result<Checked, CheckError>) -> &'static str {
+    match outcome {
+        Ok(Checked { verdict: Ok(()), .. }) => "passed",
+        Ok(Checked { verdict: Err(rule), .. }) => rule.name(),
+        Err(_) => "error",
+    }
+}
+
+/// A result as the session remembers it.
+fn check_result(fresh: &FreshResult<'_>, checked: Checked, expiry: UnixTime) -> CheckResult {
+    CheckResult {
+        provider: fresh.provider,
+        site: fresh.key.to_owned(),
+        digest: fresh.params.digest(),
+        expires: expiry.as_millis(),
+        passed: u8::from(checked.verdict.is_ok()),
+        brief: checked.brief,
+        full: fresh.site.embed_result.then_some(checked.full).filter(fits_session),
+    }
+}
+
+/// The longest full result that a session carries, bytes of JSON. A longer one would make the refresh token too long
+/// to come back; tokens then embed the brief form.
+const MAX_CARRIED_RESULT_BYTES: usize = 8 * 1024;
+
+fn fits_session(full: &Map<String, Value>) -> bool {
+    serde_json::to_string(full).is_ok_and(|text| text.len() <= MAX_CARRIED_RESULT_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_too_long_for_the_refresh_token_is_not_carried_whole() {
+        let result = |length: usize| Map::from_iter([("tag".to_owned(), Value::from("x".repeat(length)))]);
+        assert!(fits_session(&result(8000)));
+        assert!(!fits_session(&result(8200)));
+    }
+}

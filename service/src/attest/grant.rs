@@ -1,0 +1,154 @@
+//! The body of a success, and the tokens in it.
+
+use std::collections::BTreeMap;
+
+use crate::config::Account;
+use crate::crypto::{CryptoError, JweEntropy};
+use crate::session::Session;
+use crate::token::{self, Claims, Confirmation, Embed, arc_text};
+
+use super::{Attest, AttestRequest};
+
+/// The body of a success.
+#[derive(Debug)]
+pub struct Granted {
+    /// Tokens by API, named as the client named it.
+    pub tokens: BTreeMap<String, String>,
+    /// Lifetime of the tokens, seconds.
+    pub token_lifetime: u64,
+    /// The session.
+    pub refresh_token: String,
+    /// Ends of session and results, Unix milliseconds, service clock.
+    pub expiries: BTreeMap<String, i64>,
+    /// The service's clock, Unix milliseconds.
+    pub server_time: i64,
+    /// Whether the checks passed; the client does not learn it.
+    pub passed: bool,
+    /// Whether a check was made for this request.
+    pub checked: bool,
+}
+
+/// Enough for the body of a success with a token or two, bytes.
+const BODY_CAPACITY: usize = 2048;
+
+impl Granted {
+    /// What became of the request, for the log and the counters.
+    pub fn outcome(&self) -> &'static str {
+        match (self.passed, self.checked) {
+            (false, _) => "failed-check",
+            (true, true) => "token",
+            (true, false) => "refreshed",
+        }
+    }
+
+    /// The body, as JSON. Tokens are base64url and dots, so nothing in them needs escapes.
+    ///
+    /// # Errors
+    /// Never for what a service grants; the type is that of writing any value.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut body = Vec::with_capacity(BODY_CAPACITY);
+        body.extend(b"{\"tokens\":");
+        for (at, (name, token)) in self.tokens.iter().enumerate() {
+            body.push(if at == 0 { b'{' } else { b',' });
+            serde_json::to_writer(&mut body, name)?;
+            body.push(b':');
+            quoted(&mut body, token);
+        }
+        body.extend(if self.tokens.is_empty() { b"{}".as_slice() } else { b"}" });
+        body.extend(b",\"token-lifetime\":");
+        serde_json::to_writer(&mut body, &self.token_lifetime)?;
+        body.extend(b",\"refresh-token\":");
+        quoted(&mut body, &self.refresh_token);
+        body.extend(b",\"expiries\":");
+        serde_json::to_writer(&mut body, &self.expiries)?;
+        body.extend(b",\"server-time\":");
+        serde_json::to_writer(&mut body, &self.server_time)?;
+        body.push(b'}');
+        Ok(body)
+    }
+}
+
+fn quoted(body: &mut Vec<u8>, token: &str) {
+    body.push(b'"');
+    body.extend_from_slice(token.as_bytes());
+    body.push(b'"');
+}
+
+impl Attest<'_> {
+    /// Makes what a session is granted.
+    pub(super) fn grant(
+        &mut self,
+        request: &AttestRequest<'_>,
+        session: &Session,
+        thumbprint: &str,
+        checked: bool,
+    ) -> Result<Granted, CryptoError> {
+        let (account, incoming) = (request.account, self.incoming);
+        let keys = self.active.keys(account)?;
+        let passed = session.passed();
+        let arc = arc_text(incoming.entropy.arc);
+        let mut tokens = BTreeMap::new();
+        for (name, api) in &request.targets {
+            let claims = Claims {
+                exp: incoming.now.plus(account.token_lifetime).as_secs(),
+                iat: incoming.now.as_secs(),
+                ip: incoming.client_ip,
+                arc: &arc,
+                embed: Embed { results: &session.results, include_full: api.jwe },
+                pay: request.pay.as_deref(),
+                cnf: Confirmation { jkt: thumbprint },
+            };
+            let jws = keys.signer(api, passed)?.sign(&claims)?;
+            let token = if api.jwe { encrypt(&jws, account)? } else { jws };
+            tokens.insert((*name).to_owned(), token);
+        }
+        let mut expiries: BTreeMap<String, i64> =
+            session.results.iter().map(|result| (result.embed_key(), result.expires)).collect();
+        expiries.insert("session".to_owned(), session.expiry());
+        self.notes.arc = Some(arc);
+        Ok(Granted {
+            tokens,
+            token_lifetime: account.token_lifetime.as_secs(),
+            refresh_token: keys.refresh.seal(session, &account.site_key, incoming.entropy.refresh)?,
+            expiries,
+            server_time: incoming.now.as_millis(),
+            passed,
+            checked,
+        })
+    }
+}
+
+fn encrypt(jws: &str, account: &Account) -> Result<String, CryptoError> {
+    let secret = account.jwe_secret.as_ref().ok_or(CryptoError)?;
+    token::encrypt(jws, secret, JweEntropy::draw()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value};
+
+    use super::*;
+
+    #[test]
+    fn a_success_is_json_whatever_its_apis_are_called() {
+        for names in [vec![], vec!["a.example"], vec!["a.example", "quo\"te\\"]] {
+            let granted = Granted {
+                tokens: names.iter().map(|name| ((*name).to_owned(), "e30.e30.c2ln".to_owned())).collect(),
+                token_lifetime: 120,
+                refresh_token: "AQ-_".to_owned(),
+                expiries: BTreeMap::from([("hcap:key".to_owned(), 1), ("session".to_owned(), 2)]),
+                server_time: 3,
+                passed: true,
+                checked: false,
+            };
+            let tokens: Map<String, Value> =
+                names.iter().map(|name| ((*name).to_owned(), "e30.e30.c2ln".into())).collect();
+            let expected = serde_json::json!({
+                "tokens": tokens, "token-lifetime": 120, "refresh-token": "AQ-_",
+                "expiries": {"hcap:key": 1, "session": 2}, "server-time": 3,
+            });
+            let read: Value = serde_json::from_slice(&granted.to_json().unwrap()).unwrap();
+            assert_eq!(read, expected);
+        }
+    }
+}

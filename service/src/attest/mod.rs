@@ -1,0 +1,129 @@
+//! The flow of an attest request: parameters and proof, session, checks, tokens.
+
+mod checks;
+mod form;
+mod grant;
+mod plan;
+mod proof;
+mod request;
+mod service;
+
+use std::net::IpAddr;
+
+use approov_verify::jwk::Thumbprint;
+use approov_verify::replay::ReplayKey;
+use approov_verify::time::UnixTime;
+use approov_verify::uri::HttpUri;
+
+use crate::crypto::RequestEntropy;
+use crate::error::{Code, Problems, Refusal};
+use crate::session::NonceStamp;
+use crate::store::{ReplayCheck, Store as _, StoreError};
+use crate::telemetry::RequestNotes;
+
+pub use form::Form;
+pub use grant::Granted;
+pub use request::AttestRequest;
+pub use service::{AccountKeys, ActiveConfig, Service};
+
+use plan::Plan;
+
+/// The `Retry-After` when the store is unavailable, seconds.
+const STORE_RETRY: u64 = 1;
+
+/// What a request brought, apart from its parameters.
+#[derive(Clone, Copy)]
+pub struct Incoming<'a> {
+    /// HTTP method.
+    pub method: &'a str,
+    /// URL as the browser sees it.
+    pub url: &'a HttpUri,
+    /// Every `DPoP` header.
+    pub proofs: &'a [&'a str],
+    /// The `Origin` header.
+    pub origin: Option<&'a str>,
+    /// The browser's address.
+    pub client_ip: IpAddr,
+    /// When it came.
+    pub now: UnixTime,
+    /// Its random bytes.
+    pub entropy: RequestEntropy,
+}
+
+/// A request to `/attest` while it is served.
+pub struct Attest<'a> {
+    service: &'a Service,
+    active: &'a ActiveConfig,
+    incoming: Incoming<'a>,
+    /// What the log says about it, beyond what the client learns.
+    pub notes: RequestNotes,
+}
+
+impl<'a> Attest<'a> {
+    /// A request that came while `active` was in force.
+    pub fn new(service: &'a Service, active: &'a ActiveConfig, incoming: Incoming<'a>) -> Self {
+        Self { service, active, incoming, notes: RequestNotes::default() }
+    }
+
+    /// Serves an attest request. `problems` are those of reading its form, which is `None` when there are any.
+    ///
+    /// # Errors
+    /// Every reason that can be found at once.
+    pub async fn grant_tokens(&mut self, form: Option<&Form<'_>>, mut problems: Problems) -> Result<Granted, Refusal> {
+        let request = form.and_then(|form| {
+            let request = AttestRequest::read(form, &self.active.config.accounts, self.incoming.origin);
+            problems.take(request)
+        });
+        let proof = problems.take(self.fresh_proof());
+        problems.into_result()?;
+        let (Some(request), Some((proof, nonce))) = (request, proof) else {
+            return Err(unavailable("the request was not understood", None));
+        };
+        let thumbprint = proof.thumbprint().to_string();
+        let plan = Plan::new(self.active, &request, &thumbprint, self.incoming.now)?;
+
+        // Up to here nothing has changed anywhere. From here the proof is used up.
+        self.use_proof(proof.replay_key(), nonce).await?;
+        let fresh = if plan.to_check.is_empty() {
+            Vec::new()
+        } else {
+            // Boxed: checks are rare next to refreshes, and would make every request's future as large as theirs.
+            Box::pin(self.check(&plan, request.account)).await?
+        };
+        let checked = !fresh.is_empty();
+        let session = plan.session(fresh);
+        let granted = self.grant(&request, &session, &thumbprint, checked).map_err(|error| {
+            self.notes.detail = Some(error.to_string());
+            unavailable("tokens could not be made", None)
+        })?;
+        self.service.metrics.session(short_id(proof.thumbprint()), self.incoming.now);
+        Ok(granted)
+    }
+
+    /// Notes in the store that a proof was used.
+    async fn use_proof(&mut self, key: ReplayKey, nonce: NonceStamp) -> Result<(), Refusal> {
+        match self.service.store.remember(key, nonce, self.incoming.now).await {
+            Ok(ReplayCheck::New) => Ok(()),
+            Ok(ReplayCheck::Replayed) => Err(Refusal::new(Code::InvalidDpopToken, "the proof was used before")),
+            Ok(ReplayCheck::StaleEpoch) => Err(Refusal::new(Code::InvalidNonce, "")),
+            Err(error) => Err(self.store_unavailable(&error)),
+        }
+    }
+
+    fn store_unavailable(&mut self, error: &StoreError) -> Refusal {
+        self.service.metrics.store_error();
+        self.notes.detail = Some(error.to_string());
+        unavailable("the shared store is unavailable", Some(STORE_RETRY))
+    }
+}
+
+/// A number that belongs to a session, for counting.
+fn short_id(thumbprint: &Thumbprint) -> u64 {
+    thumbprint.as_bytes().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte))
+}
+
+fn unavailable(why: &str, retry_after: Option<u64>) -> Refusal {
+    let mut refusal = Refusal::new(Code::Unavailable, why);
+    refusal.retry_after = retry_after;
+    refusal
+}

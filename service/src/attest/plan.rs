@@ -1,0 +1,103 @@
+//! What an attest request needs done.
+
+use approov_verify::time::UnixTime;
+
+use crate::check::{FreshResult, Provider};
+use crate::config::Account;
+use crate::error::{Code, Problems, Refusal};
+use crate::session::{CheckResult, Session};
+
+use super::ActiveConfig;
+use super::request::{self, AttestRequest};
+
+/// What a request needs done: which results are known, and which have to be checked.
+pub(super) struct Plan<'a> {
+    session: Session,
+    /// Results that no session has yet.
+    pub(super) to_check: Vec<FreshResult<'a>>,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(
+        active: &ActiveConfig,
+        request: &AttestRequest<'a>,
+        thumbprint: &str,
+        now: UnixTime,
+    ) -> Result<Self, Refusal> {
+        let session = match request.refresh_token {
+            None => Session {
+                thumbprint: thumbprint.to_owned(),
+                expires: now.plus(request.account.refresh_token_lifetime).as_millis(),
+                results: Vec::new(),
+            },
+            Some(token) => open_session(active, request.account, token, thumbprint, now)?,
+        };
+        let mut plan = Self { session, to_check: Vec::new() };
+        plan.add_fresh(&request.results);
+        plan.check_known(request.account, now)?;
+        plan.check_required(request.account)?;
+        Ok(plan)
+    }
+
+    /// Adds the results that the session does not have yet; each replaces the one of its check service.
+    fn add_fresh(&mut self, results: &[FreshResult<'a>]) {
+        for fresh in results {
+            let digest = fresh.params.digest();
+            let same = |known: &CheckResult| {
+                known.provider == fresh.provider && known.site == fresh.key && known.digest == digest
+            };
+            if !self.session.results.iter().any(same) {
+                self.session.results.retain(|known| known.provider != fresh.provider);
+                self.to_check.push(fresh.clone());
+            }
+        }
+    }
+
+    /// Refuses sessions with results that are no longer good.
+    fn check_known(&self, account: &Account, now: UnixTime) -> Result<(), Refusal> {
+        for known in &self.session.results {
+            if known.expires <= now.as_millis() {
+                return Err(invalid_token("a check result has reached the end of its life"));
+            }
+            if account.site(known.provider, &known.site).is_none() {
+                return Err(invalid_token("a check result is of a site that the account no longer has"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses sessions that lack a result which the account requires.
+    fn check_required(&self, account: &Account) -> Result<(), Refusal> {
+        let mut problems = Problems::default();
+        for provider in Provider::ALL {
+            let has_result = self.session.results.iter().any(|known| known.provider == provider)
+                || self.to_check.iter().any(|fresh| fresh.provider == provider);
+            if !has_result {
+                request::require(provider, Some(account), &mut problems);
+            }
+        }
+        problems.into_result()
+    }
+
+    /// The session once its results are checked.
+    pub(super) fn session(self, fresh: Vec<CheckResult>) -> Session {
+        let mut session = self.session;
+        session.results.extend(fresh);
+        session
+    }
+}
+
+fn open_session(
+    active: &ActiveConfig,
+    account: &Account,
+    token: &str,
+    thumbprint: &str,
+    now: UnixTime,
+) -> Result<Session, Refusal> {
+    let keys = active.keys(account).map_err(|_| invalid_token(""))?;
+    keys.refresh.open(token, &account.site_key, thumbprint, now).ok_or_else(|| invalid_token(""))
+}
+
+fn invalid_token(why: &str) -> Refusal {
+    Refusal::new(Code::InvalidRefreshToken, why)
+}

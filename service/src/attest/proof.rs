@@ -1,0 +1,73 @@
+//! The proof of a request to `/attest`.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use approov_verify::dpop::{DpopError, Expected, Nonce, Proof};
+use serde_json::Value;
+
+use crate::error::{Code, Refusal};
+use crate::session::NonceStamp;
+
+use super::Attest;
+
+/// The nonce proves that a proof is fresh, so its `iat` may be off by as much as clocks are: a wrong
+/// clock in the browser must not lock its user out.
+const UNBOUNDED_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+impl Attest<'_> {
+    /// Checks a nonce request: the proof must be sound, but needs no nonce yet.
+    ///
+    /// # Errors
+    /// `aprv-invalid-dpop-token`.
+    pub fn check_nonce_request(&mut self) -> Result<(), Refusal> {
+        let proof = self.single_proof()?;
+        self.check_proof(&proof, Nonce::Ignored)
+    }
+
+    /// The proof of an attest request, with when and where its nonce was issued.
+    pub(super) fn fresh_proof(&mut self) -> Result<(Proof, NonceStamp), Refusal> {
+        let proof = self.single_proof()?;
+        let (active, now) = (self.active, self.incoming.now);
+        let stamp = Cell::new(None);
+        let accepts = |nonce: &Value| {
+            stamp.set(nonce.as_str().and_then(|nonce| active.check_nonce(nonce, now)));
+            stamp.get().is_some()
+        };
+        self.check_proof(&proof, Nonce::Checked(&accepts))?;
+        match stamp.get() {
+            Some(stamp) => Ok((proof, stamp)),
+            None => Err(Refusal::new(Code::InvalidNonce, "")),
+        }
+    }
+
+    fn single_proof(&mut self) -> Result<Proof, Refusal> {
+        match self.incoming.proofs {
+            [proof] => Proof::parse(proof).map_err(|error| self.bad_proof(error)),
+            [] => Err(Refusal::new(Code::InvalidDpopToken, "the DPoP header is missing")),
+            _ => Err(Refusal::new(Code::InvalidDpopToken, "more than one DPoP header")),
+        }
+    }
+
+    fn check_proof(&mut self, proof: &Proof, nonce: Nonce<'_>) -> Result<(), Refusal> {
+        let expected = Expected {
+            method: self.incoming.method,
+            url: self.incoming.url,
+            nonce,
+            access_token: None,
+            thumbprint: None,
+            now: self.incoming.now,
+            max_age: UNBOUNDED_AGE,
+            clock_skew: UNBOUNDED_AGE,
+        };
+        proof.check(&expected).map_err(|error| self.bad_proof(error))
+    }
+
+    fn bad_proof(&mut self, error: DpopError) -> Refusal {
+        self.notes.detail = Some(error.code().to_owned());
+        match error {
+            DpopError::NonceMissing | DpopError::Nonce => Refusal::new(Code::InvalidNonce, ""),
+            _ => Refusal::new(Code::InvalidDpopToken, error.to_string()),
+        }
+    }
+}

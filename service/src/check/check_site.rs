@@ -1,0 +1,21 @@
+//! What a check service's file does: reads its sites, and has results checked.
+
+use std::fmt;
+
+use crate::settings::Read;
+
+use super::client::CheckRequest;
+use super::outcome::{CheckError, Checked};
+use super::site_table::SiteTable;
+
+/// What a check service's file says about its sites.
+pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
+    /// Reads the keys of a site that not every check service has.
+    fn read(table: SiteTable<'_>) -> Read<Self>;
+
+    /// Lines of `web -list` about a site.
+    fn describe(&self) -> Vec<String>;
+
+    /// Has a result checked.
+    async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError>;
+}

@@ -1,0 +1,158 @@
+//! The HTTP client for the check services' servers.
+
+use std::time::Duration;
+
+use approov_verify::time::UnixTime;
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::outcome::CheckError;
+use super::params::ResultParams;
+
+/// The most that is read of a response, bytes.
+const MAX_RESPONSE_BYTES: usize = 256 * 1024;
+
+/// The pause before a connection is tried once more.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// A client that keeps its connections open between checks.
+#[derive(Clone)]
+pub struct CheckClient {
+    client: Client,
+}
+
+/// What a check knows about the request that it is made for.
+#[derive(Clone, Copy)]
+pub struct CheckContext<'a> {
+    /// The browser's address.
+    pub client_ip: &'a str,
+    /// Host of the page, from its `Origin`; empty when unknown.
+    pub page_host: &'a str,
+    /// When the check is made, by a clock that is right.
+    pub now: UnixTime,
+}
+
+/// A check to be made.
+pub(super) struct CheckRequest<'a> {
+    pub(super) client: &'a CheckClient,
+    /// Site key or public API key.
+    pub(super) key: &'a str,
+    pub(super) params: &'a ResultParams<'a>,
+    pub(super) context: CheckContext<'a>,
+}
+
+/// A response of a check service's server.
+pub(super) struct ServerResponse {
+    /// HTTP status.
+    pub(super) status: u16,
+    /// Body.
+    pub(super) body: Vec<u8>,
+}
+
+impl ServerResponse {
+    /// The body, if it is a JSON object.
+    pub(super) fn object(&self) -> Option<Map<String, Value>> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// Whether the status is one of success.
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+impl CheckClient {
+    /// A client whose every exchange ends within `timeout`.
+    ///
+    /// # Errors
+    /// When the platform's TLS roots cannot be loaded.
+    pub fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .timeout(timeout)
+            .connect_timeout(timeout.min(Duration::from_secs(3)))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .user_agent(concat!("approov-web-service/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client })
+    }
+
+    /// A GET request, for [`Self::send`].
+    pub(super) fn get(&self, url: Url) -> RequestBuilder {
+        self.client.get(url)
+    }
+
+    /// Posts a form. `name` is the check service's, for errors.
+    pub(super) async fn post_form(
+        &self,
+        name: &str,
+        url: &Url,
+        form: &[(&str, &str)],
+    ) -> Result<ServerResponse, CheckError> {
+        self.send(name, self.client.post(url.clone()).form(form)).await
+    }
+
+    /// Sends a request, a second time only when no connection could be made: then the server knows nothing of it yet.
+    pub(super) async fn send(&self, name: &str, request: RequestBuilder) -> Result<ServerResponse, CheckError> {
+        let second = request.try_clone();
+        let response = match (request.send().await, second) {
+            (Err(error), Some(second)) if error.is_connect() && !error.is_timeout() => {
+                tokio::time::sleep(RETRY_DELAY).await;
+                second.send().await
+            }
+            (response, _) => response,
+        };
+        let mut response = response.map_err(|error| explain(name, &error))?;
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| explain(name, &error))? {
+            if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
+                return Err(CheckError(format!("{name} gave too long a response")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(ServerResponse { status, body })
+    }
+}
+
+/// `base` with path segments added, each encoded, so that no ID from a browser can point elsewhere.
+pub(super) fn with_segments(base: &Url, segments: &[&str]) -> Result<Url, CheckError> {
+    let unusable = || CheckError("the result's ID cannot be looked up".to_owned());
+    if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
+        return Err(unusable());
+    }
+    let mut url = base.clone();
+    url.path_segments_mut().map_err(|()| unusable())?.pop_if_empty().extend(segments);
+    Ok(url)
+}
+
+/// The kind of failure, without the URL (it may hold IDs) and without the operating system's message.
+fn explain(name: &str, error: &reqwest::Error) -> CheckError {
+    CheckError(if error.is_timeout() {
+        format!("{name} did not respond in time")
+    } else if error.is_connect() {
+        format!("{name} could not be reached")
+    } else {
+        format!("{name} could not be asked")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_stays_one_path_segment() {
+        let base = Url::parse("https://api.fpjs.io").unwrap();
+        let url = |id: &str| with_segments(&base, &["visitors", id]).map(|url| url.to_string());
+        assert_eq!(url("abc").unwrap(), "https://api.fpjs.io/visitors/abc");
+        assert_eq!(url("../events/x?y#z").unwrap(), "https://api.fpjs.io/visitors/..%2Fevents%2Fx%3Fy%23z");
+        assert!(url("..").is_err());
+        let base = Url::parse("http://127.0.0.1:1/sim/fingerprint/").unwrap();
+        assert_eq!(
+            with_segments(&base, &["visitors", "v"]).unwrap().as_str(),
+            "http://127.0.0.1:1/sim/fingerprint/visitors/v"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! hCaptcha (docs.hcaptcha.com): `siteverify`, which also takes the site key.
+
+use crate::error::Code;
+use crate::settings::Read;
+
+use super::check_site::CheckSite;
+use super::client::CheckRequest;
+use super::definition::{Definition, Param, ProviderCodes};
+use super::outcome::{CheckError, Checked};
+use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
+use super::siteverify::{self, CaptchaRules, Question};
+
+const SERVER: &str = "https://api.hcaptcha.com/siteverify";
+
+const SITE_KEY: &str = "hcaptcha-site-key";
+const TOKEN: &str = "hcaptcha-token";
+const KEY: &str = "hcaptcha-key";
+const HOST: &str = "hcaptcha-host";
+
+/// The names that belong to hCaptcha.
+pub(super) static DEFINITION: Definition = Definition {
+    name: "hcaptcha",
+    prefix: "hcap",
+    display_name: "hCaptcha",
+    site_noun: "site",
+    key_name: "site_key",
+    key_label: "Site Key",
+    params: &[
+        Param::required(SITE_KEY, Code::HcapEmptySiteKey),
+        Param::required(TOKEN, Code::HcapEmptyToken),
+        Param::optional(KEY),
+        Param::optional(HOST),
+    ],
+    codes: ProviderCodes {
+        config_not_found: Code::HcapConfigNotFound,
+        missing_required: Code::HcapMissingRequired,
+        mismatch: Code::HcapParamMismatch,
+        key_not_found: Code::HcapSiteKeyNotFound,
+        check: Code::HcapTokenCheck,
+    },
+    options: &[VENDOR_OPTIONS, siteverify::OPTIONS],
+};
+
+/// An hCaptcha site.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Where results are checked, and the secret for it.
+    pub vendor: Vendor,
+    /// What a result must meet.
+    pub rules: CaptchaRules,
+}
+
+impl CheckSite for Site {
+    fn read(mut table: SiteTable<'_>) -> Read<Self> {
+        let vendor = table.vendor(SERVER)?;
+        let (source, at) = (table.source, table.key.clone());
+        let rules = CaptchaRules::read(table)?;
+        if !rules.actions.is_empty() {
+            return source.error(&at, "actions are reCAPTCHA's; hCaptcha has none");
+        }
+        Ok(Self { vendor, rules })
+    }
+
+    fn describe(&self) -> Vec<String> {
+        self.rules.describe()
+    }
+
+    async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
+        let params = &request.params;
+        let name = DEFINITION.display_name;
+        let site_key = Some(request.key);
+        let form = self.rules.form(&self.vendor, params.get(TOKEN), site_key, request.context.client_ip);
+        let response = request.client.post_form(name, &self.vendor.url, &form).await?;
+        let question = Question {
+            display_name: name,
+            named_host: params.find(HOST).filter(|host| !host.is_empty()),
+            page_host: request.context.page_host,
+            now: request.context.now,
+        };
+        siteverify::judge(&self.rules, &response, &question)
+    }
+}

@@ -1,0 +1,64 @@
+//! The parameters of a check result, as browsers send them.
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::definition::Param;
+
+/// The parameters of one result: those that [`super::Definition::params`] names.
+#[derive(Clone)]
+pub struct ResultParams<'a>(Vec<(&'static str, Option<&'a str>)>);
+
+impl<'a> ResultParams<'a> {
+    /// Looks up these parameters.
+    pub fn read(params: &'static [Param], value: impl Fn(&str) -> Option<&'a str>) -> Self {
+        Self(params.iter().map(|param| (param.name, value(param.name))).collect())
+    }
+
+    /// Whether none came.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|(_, value)| value.is_none())
+    }
+
+    /// The key of the site: the first parameter.
+    pub fn site_key(&self) -> Option<&'a str> {
+        self.0.first().and_then(|(_, value)| *value)
+    }
+
+    /// The value of a parameter; `None` when it did not come.
+    pub fn find(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find(|(known, _)| *known == name).and_then(|(_, value)| *value)
+    }
+
+    /// The value of a parameter; empty when it did not come.
+    pub fn get(&self, name: &str) -> &'a str {
+        self.find(name).unwrap_or_default()
+    }
+
+    /// 128 bits that identify a result: SHA-256 over the values with their lengths.
+    pub fn digest(&self) -> String {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for (_, value) in &self.0 {
+            let value = value.unwrap_or_default();
+            context.update(&value.len().to_be_bytes());
+            context.update(value.as_bytes());
+        }
+        URL_SAFE_NO_PAD.encode(context.finish().as_ref().iter().take(16).copied().collect::<Vec<u8>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn results_differ_in_their_digest_when_any_value_differs() {
+        let digest =
+            |values: &[&'static str]| ResultParams(values.iter().map(|value| ("", Some(*value))).collect()).digest();
+        let pairs = [digest(&["ab", "c"]), digest(&["a", "bc"]), digest(&["a", "bc", ""])];
+        assert_eq!(pairs.iter().collect::<BTreeSet<_>>().len(), 3);
+    }
+}

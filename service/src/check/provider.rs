@@ -1,0 +1,69 @@
+//! The check services as a table.
+
+use crate::settings::Read;
+
+use super::check_site::CheckSite as _;
+use super::client::CheckRequest;
+use super::definition::Definition;
+use super::outcome::{CheckError, Checked};
+use super::site_table::SiteTable;
+use super::{fingerprint, hcaptcha, recaptcha};
+
+macro_rules! providers {
+    ($($(#[doc = $doc:literal])+ $provider:ident = $module:ident;)+) => {
+        /// A check service.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Provider { $($(#[doc = $doc])+ $provider,)+ }
+
+        /// What only the sites of one check service have.
+        #[derive(Clone, Debug)]
+        pub enum SiteKind { $($(#[doc = $doc])+ $provider($module::Site),)+ }
+
+        impl Provider {
+            /// All of them, in the order of the specification.
+            pub const ALL: [Provider; [$(stringify!($provider)),+].len()] = [$(Provider::$provider,)+];
+
+            /// What its file says about it.
+            pub fn definition(self) -> &'static Definition {
+                match self { $(Provider::$provider => &$module::DEFINITION,)+ }
+            }
+
+            pub(super) fn read_site(self, table: SiteTable<'_>) -> Read<SiteKind> {
+                match self { $(Provider::$provider => $module::Site::read(table).map(SiteKind::$provider),)+ }
+            }
+        }
+
+        impl SiteKind {
+            /// Lines of `web -list` about the site.
+            pub fn describe(&self) -> Vec<String> {
+                match self { $(SiteKind::$provider(site) => site.describe(),)+ }
+            }
+
+            pub(super) async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
+                match self { $(SiteKind::$provider(site) => site.check(request).await,)+ }
+            }
+        }
+    };
+}
+
+// A new check service is a file in this folder and a line here.
+providers! {
+    /// Fingerprint (browser identification).
+    Fingerprint = fingerprint;
+    /// hCaptcha.
+    Hcaptcha = hcaptcha;
+    /// Google reCAPTCHA, v2 and v3.
+    Recaptcha = recaptcha;
+}
+
+impl Provider {
+    /// The name in the configuration file, on the command line, in metrics and logs.
+    pub fn name(self) -> &'static str {
+        self.definition().name
+    }
+
+    /// The prefix in `embed` and `expiries` keys, before the colon and the site key.
+    pub fn prefix(self) -> &'static str {
+        self.definition().prefix
+    }
+}

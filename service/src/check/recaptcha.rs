@@ -1,0 +1,67 @@
+//! Google reCAPTCHA, v2 and v3 (developers.google.com/recaptcha/docs/verify): `siteverify`.
+
+use crate::error::Code;
+use crate::settings::Read;
+
+use super::check_site::CheckSite;
+use super::client::CheckRequest;
+use super::definition::{Definition, OptionKind, Param, ProviderCodes, SiteOption};
+use super::outcome::{CheckError, Checked};
+use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
+use super::siteverify::{self, CaptchaRules, Question};
+
+const SERVER: &str = "https://www.google.com/recaptcha/api/siteverify";
+
+const SITE_KEY: &str = "recaptcha-site-key";
+const TOKEN: &str = "recaptcha-token";
+
+/// The names that belong to reCAPTCHA.
+pub(super) static DEFINITION: Definition = Definition {
+    name: "recaptcha",
+    prefix: "recap",
+    display_name: "reCAPTCHA",
+    site_noun: "site",
+    key_name: "site_key",
+    key_label: "Site Key",
+    params: &[Param::required(SITE_KEY, Code::RecapEmptySiteKey), Param::required(TOKEN, Code::RecapEmptyToken)],
+    codes: ProviderCodes {
+        config_not_found: Code::RecapConfigNotFound,
+        missing_required: Code::RecapMissingRequired,
+        mismatch: Code::RecapParamMismatch,
+        key_not_found: Code::RecapSiteKeyNotFound,
+        check: Code::RecapTokenCheck,
+    },
+    options: &[VENDOR_OPTIONS, siteverify::OPTIONS, &[SiteOption::new("action", "actions", OptionKind::List)]],
+};
+
+/// A reCAPTCHA site.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Where results are checked, and the secret for it.
+    pub vendor: Vendor,
+    /// What a result must meet.
+    pub rules: CaptchaRules,
+}
+
+impl CheckSite for Site {
+    fn read(mut table: SiteTable<'_>) -> Read<Self> {
+        Ok(Self { vendor: table.vendor(SERVER)?, rules: CaptchaRules::read(table)? })
+    }
+
+    fn describe(&self) -> Vec<String> {
+        self.rules.describe()
+    }
+
+    async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
+        let name = DEFINITION.display_name;
+        let form = self.rules.form(&self.vendor, request.params.get(TOKEN), None, request.context.client_ip);
+        let response = request.client.post_form(name, &self.vendor.url, &form).await?;
+        let question = Question {
+            display_name: name,
+            named_host: None,
+            page_host: request.context.page_host,
+            now: request.context.now,
+        };
+        siteverify::judge(&self.rules, &response, &question)
+    }
+}

@@ -1,0 +1,150 @@
+//! The sites of an account at a check service, and the results that browsers bring of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use crate::settings::{Read, Source};
+
+use super::client::{CheckClient, CheckContext, CheckRequest};
+use super::definition::{OptionKind, SiteOption};
+use super::outcome::{CheckError, Checked};
+use super::params::ResultParams;
+use super::provider::{Provider, SiteKind};
+use super::site_table::SiteTable;
+
+/// One check service of an account.
+#[derive(Clone, Debug, Default)]
+pub struct Check {
+    /// Whether every session needs a result of it.
+    pub required: bool,
+    /// Its sites or subscriptions, by public key.
+    pub sites: BTreeMap<String, Site>,
+}
+
+/// A site (hCaptcha, reCAPTCHA) or subscription (Fingerprint).
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Whether full results go into encrypted tokens.
+    pub embed_result: bool,
+    /// Lifetime of a result; `None`: as long as the refresh token.
+    pub max_result_lifetime: Option<Duration>,
+    /// Checks per minute; `None`: no limit.
+    pub rate_limit: Option<u64>,
+    /// What is special about its check service.
+    pub kind: SiteKind,
+}
+
+/// A check result as the browser sent it.
+#[derive(Clone)]
+pub struct FreshResult<'a> {
+    /// Which service's.
+    pub provider: Provider,
+    /// Site key or public API key.
+    pub key: &'a str,
+    /// The site that has this key.
+    pub site: &'a Site,
+    /// The request's parameters about it.
+    pub params: ResultParams<'a>,
+}
+
+impl fmt::Debug for FreshResult<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FreshResult({}:{})", self.provider.prefix(), self.key)
+    }
+}
+
+impl FreshResult<'_> {
+    /// Has the result checked.
+    ///
+    /// # Errors
+    /// When the check could not be made; the text is fit for clients.
+    pub async fn check(&self, client: &CheckClient, context: CheckContext<'_>) -> Result<Checked, CheckError> {
+        let request = CheckRequest { client, key: self.key, params: &self.params, context };
+        self.site.kind.check(&request).await
+    }
+}
+
+/// The properties that every site has, on the command line.
+pub const COMMON_OPTIONS: &[SiteOption] = &[
+    SiteOption::new("embedResult", "embed_result", OptionKind::Switch),
+    SiteOption::new("maxResultLifetime", "max_result_lifetime", OptionKind::WholeSeconds),
+    SiteOption::new("rateLimit", "rate_limit", OptionKind::PerMinute),
+];
+
+/// The property of a site that a command line option sets.
+pub fn site_option(flag: &str) -> Option<&'static SiteOption> {
+    let special = Provider::ALL.into_iter().flat_map(|provider| provider.definition().options);
+    special.copied().chain([COMMON_OPTIONS]).flatten().find(|option| option.flag == flag)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCheck {
+    #[serde(default)]
+    required: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCommon {
+    #[serde(default)]
+    embed_result: bool,
+    #[serde(default)]
+    max_result_lifetime: u32,
+    #[serde(default)]
+    rate_limit: u64,
+}
+
+impl Check {
+    /// Reads an account's table of a check service.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, and where.
+    pub fn read(provider: Provider, source: &Source<'_>, value: Spanned<DeValue<'_>>) -> Read<Self> {
+        let definition = provider.definition();
+        let mut table = source.as_table(definition.name, value)?;
+        let entries = source.take_tables(&mut table, definition.site_noun)?;
+        let RawCheck { required } = source.deserialize(table)?;
+        let mut sites = BTreeMap::new();
+        for entry in entries {
+            let table = SiteTable::new(source, definition.key_name, entry)?;
+            let at = table.key.clone();
+            if sites.insert(at.get_ref().clone(), Site::read(provider, table)?).is_some() {
+                return source.error(&at, format!("the account has this {} twice", definition.key_name));
+            }
+        }
+        Ok(Self { required, sites })
+    }
+}
+
+impl Site {
+    fn read(provider: Provider, mut table: SiteTable<'_>) -> Read<Self> {
+        let RawCommon { embed_result, max_result_lifetime, rate_limit } =
+            table.take(&["embed_result", "max_result_lifetime", "rate_limit"])?;
+        Ok(Self {
+            embed_result,
+            max_result_lifetime: (max_result_lifetime > 0).then(|| Duration::from_secs(max_result_lifetime.into())),
+            rate_limit: (rate_limit > 0).then_some(rate_limit),
+            kind: provider.read_site(table)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_means_the_same_for_every_check_service() {
+        for provider in Provider::ALL {
+            for option in provider.definition().options.iter().copied().flatten() {
+                assert_eq!(site_option(option.flag), Some(option), "{}: -{}", provider.name(), option.flag);
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The table of a site in the configuration file while it is read.
+
+use approov_verify::secret::Secret;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use url::Url;
+
+use crate::settings::{ConfigError, Read, Source, SpannedTable};
+
+use super::definition::{OptionKind, SiteOption};
+
+/// The server of a check service, and what it knows the site by.
+#[derive(Clone, Debug)]
+pub struct Vendor {
+    /// The secret that the server wants.
+    pub secret: Secret,
+    /// Where it is.
+    pub url: Url,
+}
+
+impl Vendor {
+    /// The secret as text; check services give out no other.
+    pub(super) fn secret_text(&self) -> &str {
+        std::str::from_utf8(self.secret.as_bytes()).unwrap_or_default()
+    }
+}
+
+/// The properties of a [`Vendor`] on the command line.
+pub const VENDOR_OPTIONS: &[SiteOption] = &[
+    SiteOption::new("secret", "secret", OptionKind::Text),
+    SiteOption::new("secretEnv", "secret_env", OptionKind::Text),
+    SiteOption::new("verifyURL", "verify_url", OptionKind::Text),
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawVendor {
+    secret: Option<Spanned<String>>,
+    secret_env: Option<Spanned<String>>,
+    verify_url: Option<Spanned<String>>,
+}
+
+/// The table of a site while it is read: each reader takes its keys out, the last refuses what is left.
+pub(super) struct SiteTable<'a> {
+    /// The file.
+    pub(super) source: &'a Source<'a>,
+    /// The site's public key.
+    pub(super) key: Spanned<String>,
+    table: SpannedTable<'a>,
+}
+
+impl<'a> SiteTable<'a> {
+    pub(super) fn new(source: &'a Source<'a>, key_name: &str, mut table: SpannedTable<'a>) -> Read<Self> {
+        let Some(value) = table.get_mut().remove(key_name) else {
+            return source.error(&table, format!("missing field `{key_name}`"));
+        };
+        let span = value.span();
+        let DeValue::String(key) = value.into_inner() else {
+            return source.error(&Spanned::new(span, ()), format!("{key_name} must be a text"));
+        };
+        let key = Spanned::new(span, key.into_owned());
+        source.key_text(&key, key_name)?;
+        Ok(Self { source, key, table })
+    }
+
+    /// Reads the keys with these names.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, names: &[&str]) -> Read<T> {
+        let taken: DeTable<'a> = names.iter().filter_map(|name| self.table.get_mut().remove_entry(*name)).collect();
+        self.source.deserialize(Spanned::new(self.table.span(), taken))
+    }
+
+    /// Reads the keys of a site whose results are sent to a server, which is `default_url` unless the file says so.
+    pub(super) fn vendor(&mut self, default_url: &str) -> Read<Vendor> {
+        let raw: RawVendor = self.take(&["secret", "secret_env", "verify_url"])?;
+        let secret = match self.source.secret_text(&raw.secret, &raw.secret_env, &self.key)? {
+            Some(secret) if !secret.get_ref().is_empty() => Secret::from_bytes(secret.into_inner().into_bytes()),
+            _ => return self.source.error(&self.key, format!("\"{}\" needs secret or secret_env", self.key.get_ref())),
+        };
+        let url = match &raw.verify_url {
+            Some(text) => self.source.http_url(text)?,
+            None => {
+                Url::parse(default_url).map_err(|error| ConfigError { position: None, message: error.to_string() })?
+            }
+        };
+        Ok(Vendor { secret, url })
+    }
+
+    /// Reads all keys that are left.
+    pub(super) fn rest<T: DeserializeOwned>(self) -> Read<T> {
+        self.source.deserialize(self.table)
+    }
+}

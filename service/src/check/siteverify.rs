@@ -1,0 +1,269 @@
+//! The `siteverify` interface, which captcha services have in common: its request, its response, the rules for it.
+
+use approov_verify::time::UnixTime;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use toml::Spanned;
+
+use crate::settings::Read;
+use crate::time::rfc3339;
+
+use super::client::ServerResponse;
+use super::definition::{OptionKind, SiteOption};
+use super::outcome::{CheckError, Checked, FailedRule, sanitized};
+use super::site_table::{SiteTable, Vendor};
+
+/// What a result must meet to pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaptchaRules {
+    /// Host names that may have solved it; empty: any.
+    pub domains: Vec<String>,
+    /// reCAPTCHA v3 actions; empty: any.
+    pub actions: Vec<String>,
+    /// Least score.
+    pub min_score: f64,
+    /// Whether the client's address is sent along.
+    pub include_ip: bool,
+}
+
+/// The rules that every captcha service has, on the command line.
+pub(super) const OPTIONS: &[SiteOption] = &[
+    SiteOption::new("domain", "domains", OptionKind::List),
+    SiteOption::new("minScore", "min_score", OptionKind::Probability),
+    SiteOption::new("includeIP", "include_ip", OptionKind::Switch),
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRules {
+    #[serde(default)]
+    domains: Vec<String>,
+    #[serde(default)]
+    actions: Vec<String>,
+    min_score: Option<Spanned<f64>>,
+    #[serde(default)]
+    include_ip: bool,
+}
+
+impl CaptchaRules {
+    /// Reads the rules of a site.
+    pub(super) fn read(table: SiteTable<'_>) -> Read<Self> {
+        let source = table.source;
+        let raw: RawRules = table.rest()?;
+        Ok(Self {
+            domains: raw.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+            actions: raw.actions,
+            min_score: source.probability(raw.min_score.as_ref(), 0.0)?,
+            include_ip: raw.include_ip,
+        })
+    }
+
+    /// Lines of `web -list` about them.
+    pub(super) fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (title, list) in [("Domains", &self.domains), ("Actions", &self.actions)] {
+            if !list.is_empty() {
+                lines.push(format!("{title}:"));
+                lines.extend(list.iter().map(|entry| format!("  {entry}")));
+            }
+        }
+        lines.push(format!("Min Score: {:.2}", self.min_score));
+        lines.push(format!("Include IP: {}", self.include_ip));
+        lines
+    }
+
+    /// The fields of the request. `site_key` is for those that refuse results of another site of the same secret;
+    /// `client_ip` is sent if the rules say so.
+    pub(super) fn form<'a>(
+        &self,
+        vendor: &'a Vendor,
+        token: &'a str,
+        site_key: Option<&'a str>,
+        client_ip: &'a str,
+    ) -> Vec<(&'static str, &'a str)> {
+        let mut form = vec![("secret", vendor.secret_text()), ("response", token)];
+        form.extend(site_key.map(|key| ("sitekey", key)));
+        if self.include_ip {
+            form.push(("remoteip", client_ip));
+        }
+        form
+    }
+
+    fn judge(
+        &self,
+        response: &Map<String, Value>,
+        hostname: Option<&str>,
+        named: Option<&str>,
+    ) -> Result<(), FailedRule> {
+        let hostname = hostname.map(str::to_ascii_lowercase);
+        if !self.domains.is_empty() && hostname.as_ref().is_none_or(|host| !self.domains.contains(host)) {
+            return Err(FailedRule::Host);
+        }
+        if named.is_some_and(|named| hostname.as_deref() != Some(named.to_ascii_lowercase().as_str())) {
+            return Err(FailedRule::Host);
+        }
+        if let Some(action) = response.get("action").and_then(Value::as_str)
+            && !self.actions.is_empty()
+            && !self.actions.iter().any(|known| known == action)
+        {
+            return Err(FailedRule::Action);
+        }
+        if response.get("score").and_then(Value::as_f64).is_some_and(|score| score < self.min_score) {
+            return Err(FailedRule::Score);
+        }
+        Ok(())
+    }
+}
+
+/// What a response is judged by, apart from the rules.
+pub(super) struct Question<'a> {
+    /// The name of the captcha service, for errors.
+    pub(super) display_name: &'static str,
+    /// The host that the page says must have solved it.
+    pub(super) named_host: Option<&'a str>,
+    /// The host of the page, from its `Origin`.
+    pub(super) page_host: &'a str,
+    /// When the service was asked.
+    pub(super) now: UnixTime,
+}
+
+/// Judges the response to a `siteverify` request.
+///
+/// # Errors
+/// When the response is an error of the captcha service or of our request.
+pub(super) fn judge(
+    rules: &CaptchaRules,
+    response: &ServerResponse,
+    question: &Question<'_>,
+) -> Result<Checked, CheckError> {
+    let name = question.display_name;
+    let full = response.object();
+    let Some(full) = full.filter(|full| full.get("success").is_some_and(Value::is_boolean)) else {
+        return Err(if response.is_success() {
+            CheckError(format!("{name} gave a response that is not understood"))
+        } else {
+            CheckError(format!("{name} responded with status {}", response.status))
+        });
+    };
+    let success = full.get("success") == Some(&Value::Bool(true));
+    let codes: Vec<&str> =
+        full.get("error-codes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    if !success && let Some(ours) = codes.iter().find(|code| !is_about_the_result(code)) {
+        return Err(CheckError(format!("{name}: {}", sanitized(ours))));
+    }
+    let hostname = full.get("hostname").and_then(Value::as_str);
+    let verdict =
+        if success { rules.judge(&full, hostname, question.named_host) } else { Err(FailedRule::NotAccepted) };
+    let solved = full.get("challenge_ts").and_then(Value::as_str);
+    let brief = Map::from_iter([
+        ("challenge_ts".to_owned(), solved.map_or_else(|| rfc3339(question.now), str::to_owned).into()),
+        ("hostname".to_owned(), hostname.unwrap_or(question.page_host).into()),
+    ]);
+    Ok(Checked { verdict, brief, full })
+}
+
+/// Whether an error code of a captcha service is about the result that the browser sent. Others are
+/// about our secret or our request. (Documents of hCaptcha and reCAPTCHA, "siteverify error codes".)
+fn is_about_the_result(code: &str) -> bool {
+    matches!(
+        code,
+        "missing-input-response"
+            | "invalid-input-response"
+            | "expired-input-response"
+            | "already-seen-response"
+            | "invalid-or-already-seen-response"
+            | "timeout-or-duplicate"
+            | "not-using-dummy-passcode"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use approov_verify::secret::Secret;
+    use serde_json::json;
+    use url::Url;
+
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::from_millis(1_620_127_951_000);
+
+    fn rules(domains: &[&str], actions: &[&str], min_score: f64) -> CaptchaRules {
+        let own = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        CaptchaRules { domains: own(domains), actions: own(actions), min_score, include_ip: true }
+    }
+
+    fn judge(
+        rules: &CaptchaRules,
+        named_host: Option<&str>,
+        status: u16,
+        body: Value,
+    ) -> Result<Result<(), FailedRule>, CheckError> {
+        let response = ServerResponse { status, body: body.to_string().into_bytes() };
+        let question = Question { display_name: "hCaptcha", named_host, page_host: "page.example", now: NOW };
+        super::judge(rules, &response, &question).map(|checked| {
+            let members: Vec<_> = checked.brief.keys().cloned().collect();
+            assert_eq!(members, ["challenge_ts", "hostname"], "pass or fail, the brief looks the same");
+            checked.verdict
+        })
+    }
+
+    #[test]
+    fn a_captcha_response_is_judged_by_every_rule() {
+        let any = rules(&[], &[], 0.0);
+        let strict = rules(&["example.com"], &["login"], 0.5);
+        let good = json!({"success": true, "hostname": "Example.com", "score": 0.5, "action": "login"});
+        assert_eq!(judge(&strict, None, 200, good.clone()), Ok(Ok(())));
+        let with = |name: &str, value: Value| {
+            let mut response = good.clone();
+            response[name] = value;
+            response
+        };
+        assert_eq!(judge(&strict, None, 200, with("hostname", json!("evil.example"))), Ok(Err(FailedRule::Host)));
+        assert_eq!(judge(&strict, None, 200, with("hostname", json!(null))), Ok(Err(FailedRule::Host)));
+        assert_eq!(judge(&strict, None, 200, with("action", json!("pay"))), Ok(Err(FailedRule::Action)));
+        assert_eq!(judge(&strict, None, 200, with("action", json!(null))), Ok(Ok(())));
+        assert_eq!(judge(&strict, None, 200, with("score", json!(0.49))), Ok(Err(FailedRule::Score)));
+        assert_eq!(judge(&strict, None, 200, with("score", json!(null))), Ok(Ok(())));
+        assert_eq!(judge(&any, Some("EXAMPLE.com"), 200, good.clone()), Ok(Ok(())));
+        assert_eq!(judge(&any, Some("other.com"), 200, good), Ok(Err(FailedRule::Host)));
+    }
+
+    #[test]
+    fn a_bad_result_fails_and_a_bad_secret_is_an_error() {
+        let any = rules(&[], &[], 0.0);
+        let refused = |code: &str| judge(&any, None, 200, json!({"success": false, "error-codes": [code]}));
+        for code in
+            ["invalid-input-response", "expired-input-response", "already-seen-response", "timeout-or-duplicate"]
+        {
+            assert_eq!(refused(code), Ok(Err(FailedRule::NotAccepted)), "{code}");
+        }
+        for code in ["invalid-input-secret", "missing-input-secret", "sitekey-secret-mismatch", "bad-request"] {
+            assert_eq!(refused(code), Err(CheckError(format!("hCaptcha: {code}"))), "{code}");
+        }
+        assert_eq!(judge(&any, None, 200, json!({"success": false})), Ok(Err(FailedRule::NotAccepted)));
+        assert_eq!(
+            judge(&any, None, 200, json!({"success": "true"})).unwrap_err().0,
+            "hCaptcha gave a response that is not understood"
+        );
+        assert_eq!(judge(&any, None, 503, json!("sorry")).unwrap_err().0, "hCaptcha responded with status 503");
+        assert_eq!(
+            refused("<script>alert('x')</script> https://10.0.0.1/?secret=shh").unwrap_err().0,
+            "hCaptcha: scriptalertxscript https10.0.0.1secretshh"
+        );
+    }
+
+    #[test]
+    fn the_captcha_form_has_the_documented_fields() {
+        let vendor = Vendor {
+            secret: Secret::from_bytes(b"shh".to_vec()),
+            url: Url::parse("https://check.example/siteverify").unwrap(),
+        };
+        let with_ip = rules(&[], &[], 0.0);
+        assert_eq!(
+            with_ip.form(&vendor, "t", Some("key"), "1.2.3.4"),
+            [("secret", "shh"), ("response", "t"), ("sitekey", "key"), ("remoteip", "1.2.3.4")]
+        );
+        let without = CaptchaRules { include_ip: false, ..with_ip };
+        assert_eq!(without.form(&vendor, "t", None, "1.2.3.4"), [("secret", "shh"), ("response", "t")]);
+    }
+}

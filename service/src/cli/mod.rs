@@ -1,0 +1,188 @@
+//! The command line for the configuration: the hosted service's commands, flags and style, on a
+//! TOML file. A running service picks the change up by itself.
+
+mod api;
+mod args;
+mod document;
+mod edit_lock;
+mod keys;
+mod replace;
+mod token;
+mod web;
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+
+use toml_edit::Item;
+
+use crate::config::{Account, Config};
+
+pub use args::{Arg, Args, UsageError, unknown};
+
+use document::{Document, Edit};
+
+/// The file that is edited when nothing names one.
+const DEFAULT_FILE: &str = "service.toml";
+
+/// What the commands take.
+pub const USAGE: &str = "\
+approov-web-service account -add [SITE_KEY] | -list
+approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -list | -remove DOMAIN
+approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS
+                            -allowOrigin ORIGIN | -disallowOrigin ORIGIN
+approov-web-service web     -fingerprint|-hcaptcha|-recaptcha  -list | -setRequired | -setOptional | -remove KEY
+    -add KEY -secret SECRET|-secretEnv VARIABLE [-embedResult]
+        [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE] [-verifyURL URL]
+        -fingerprint:           [-region RoW|EU|AP] [-maxElapsedTime SECONDS] [-maxBotProbability 0..1]
+        -hcaptcha, -recaptcha:  [-domain DOMAIN]... [-minScore 0..1] [-includeIP]
+        -recaptcha:             [-action ACTION]...
+approov-web-service token   -check TOKEN | -genExample DOMAIN [-type valid|invalid] [-setDataHashInToken DATA]
+approov-web-service secret  -get base64|base64url [-jwe]
+approov-web-service keyset  -add RS256|ES256 [-kid KID] | -list | -getPublic KID | -remove KID
+    -config FILE       the configuration (default service.toml, or $APPROOV_SERVICE_CONFIG)
+    -account SITE_KEY  which account, when there are several
+    -y                 do not ask
+";
+
+/// Why a command did nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The command line is wrong.
+    Usage(String),
+    /// The command line is right, but it cannot be done.
+    Refused(String),
+}
+
+impl From<UsageError> for Failure {
+    fn from(error: UsageError) -> Self {
+        Failure::Usage(error.0)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Failure::Refused(message)
+    }
+}
+
+type CliResult = Result<(), Failure>;
+
+/// Where a command reads and writes.
+pub struct Console<'a> {
+    /// For what the operator types.
+    pub input: &'a mut dyn BufRead,
+    /// For what the command says.
+    pub output: &'a mut dyn Write,
+}
+
+impl Console<'_> {
+    fn say(&mut self, line: &str) -> CliResult {
+        writeln!(self.output, "{line}").map_err(|error| Failure::Refused(error.to_string()))
+    }
+
+    /// Has the operator confirm a change, with the hosted command line's text.
+    fn confirm(&mut self, warning: &str) -> CliResult {
+        self.say(&format!("WARNING: {warning}"))?;
+        let prompted = write!(self.output, "ATTENTION: If you wish to continue then please type YES and return: ");
+        let mut typed = String::new();
+        prompted
+            .and_then(|()| self.output.flush())
+            .and_then(|()| self.input.read_line(&mut typed))
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        if typed.trim() == "YES" { Ok(()) } else { Err(Failure::Refused("nothing was changed".to_owned())) }
+    }
+}
+
+/// Runs a command of the configuration; `None` when there is no such command.
+pub fn run(command: &str, args: Args, console: &mut Console<'_>) -> Option<CliResult> {
+    let run = match command {
+        "account" => keys::account,
+        "api" => api::api,
+        "web" => web::web,
+        "token" => token::token,
+        "secret" => keys::secret,
+        "keyset" => keys::keyset,
+        _ => return None,
+    };
+    Some(run(args, console))
+}
+
+/// The options that every command takes.
+#[derive(Default)]
+struct CommonFlags {
+    file: Option<PathBuf>,
+    account: Option<String>,
+    yes: bool,
+}
+
+impl CommonFlags {
+    /// Takes `flag` if it is one of these.
+    fn take(&mut self, flag: &str, args: &mut Args) -> Result<bool, UsageError> {
+        match flag {
+            "config" => self.file = Some(args.value(flag)?.into()),
+            "account" => self.account = Some(args.value(flag)?),
+            "y" => self.yes = true,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn path(&self) -> PathBuf {
+        let path = self.file.clone().or_else(|| std::env::var_os("APPROOV_SERVICE_CONFIG").map(PathBuf::from));
+        path.unwrap_or_else(|| DEFAULT_FILE.into())
+    }
+
+    /// The file, to change it.
+    fn edit(&self) -> Result<Edit, String> {
+        Edit::begin(&self.path())
+    }
+
+    /// The file, to look at it.
+    fn read(&self) -> Result<Document, String> {
+        Document::read(&self.path())
+    }
+
+    fn read_account(&self) -> Result<Account, String> {
+        let mut document = self.read()?;
+        let site_key = document.account(self.account.as_deref())?.get("site_key").and_then(Item::as_str);
+        let site_key = site_key.unwrap_or_default().to_owned();
+        let Config { mut accounts, .. } = document.config()?;
+        accounts.remove(&site_key).ok_or_else(|| format!("there is no account {site_key}"))
+    }
+}
+
+/// The one thing that a command does.
+struct Action(Option<(String, Option<String>)>);
+
+impl Action {
+    fn set(&mut self, flag: &str, operand: Option<String>) -> Result<(), UsageError> {
+        match self.0.replace((flag.to_owned(), operand)) {
+            None => Ok(()),
+            Some((first, _)) => Err(UsageError(format!("-{first} and -{flag} cannot be used at once"))),
+        }
+    }
+
+    fn required(self, command: &str, choices: &str) -> Result<(String, String), UsageError> {
+        match self.0 {
+            Some((flag, operand)) => Ok((flag, operand.unwrap_or_default())),
+            None => Err(UsageError(format!("{command} needs one of {choices}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{COMMON_OPTIONS, Provider};
+
+    #[test]
+    fn the_usage_text_names_every_check_service_and_every_property_of_its_sites() {
+        for provider in Provider::ALL {
+            let definition = provider.definition();
+            assert!(USAGE.contains(&format!("-{}", definition.name)), "{}", definition.name);
+            for option in definition.options.iter().copied().chain([COMMON_OPTIONS]).flatten() {
+                assert!(USAGE.contains(&format!("-{}", option.flag)), "{}: -{}", definition.name, option.flag);
+            }
+        }
+    }
+}

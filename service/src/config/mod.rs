@@ -1,0 +1,275 @@
+//! The configuration file: TOML in, checked values out. Nothing past this module sees a raw string
+//! that still has to be validated.
+
+mod allowed_origins;
+mod raw;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use approov_verify::secret::Secret;
+use url::Url;
+
+use crate::check::{Check, Provider, Site};
+use crate::settings::Source;
+use crate::token::SigningKey;
+
+pub use crate::settings::ConfigError;
+pub use allowed_origins::AllowedOrigins;
+
+/// Where the service listens when the configuration does not say.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Certificate chain and key, PEM files. `None`: plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Where replays and rates are remembered.
+    pub store: StoreAddress,
+    /// The service's URL as browsers see it, when a proxy in front changes it.
+    pub public_url: Option<Url>,
+    /// How many proxies in front append to `X-Forwarded-For`. 0: the peer address is the client's.
+    pub trusted_proxies: usize,
+    /// Bounds on what clients may use.
+    pub limits: Limits,
+    /// The accounts, by site key.
+    pub accounts: BTreeMap<String, Account>,
+    /// Key material of the nonces when it is configured apart from the accounts.
+    pub nonce_secret: Option<Secret>,
+}
+
+/// PEM files of the TLS identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, leaf first.
+    pub cert: PathBuf,
+    /// Private key (PKCS#8, PKCS#1 or SEC1).
+    pub key: PathBuf,
+}
+
+/// Where shared state is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreAddress {
+    /// In this process.
+    Memory,
+    /// In a Redis server, shared by replicas.
+    Redis(String),
+}
+
+/// Bounds on what a client may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest request body, bytes.
+    pub body_bytes: usize,
+    /// Most connections open at once.
+    pub connections: usize,
+    /// Longest time from a request's first byte to its response.
+    pub request: Duration,
+    /// Longest wait for one response of a check service.
+    pub check: Duration,
+    /// Most proofs remembered by the memory store.
+    pub replay_entries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 64 * 1024,
+            connections: 10_000,
+            request: Duration::from_secs(30),
+            check: Duration::from_secs(8),
+            replay_entries: 4_000_000,
+        }
+    }
+}
+
+/// One customer of the service.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Public name of the account (`approovSiteKey`).
+    pub site_key: String,
+    /// HS256 key of its tokens; nonce and refresh-token keys derive from it.
+    pub secret: Secret,
+    /// A256GCMKW key, 32 bytes.
+    pub jwe_secret: Option<Secret>,
+    /// Lifetime of a token.
+    pub token_lifetime: Duration,
+    /// Lifetime of a session.
+    pub refresh_token_lifetime: Duration,
+    /// Pages that may use it.
+    pub allowed_origins: AllowedOrigins,
+    /// Asymmetric signing keys, by key id.
+    pub keys: BTreeMap<String, SigningKey>,
+    /// Protected APIs, by lower-case domain.
+    pub apis: BTreeMap<String, Api>,
+    /// Check services.
+    pub checks: BTreeMap<Provider, Check>,
+}
+
+/// A protected API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Whether web tokens are given out for it.
+    pub allow_web: bool,
+    /// Whether its tokens are encrypted.
+    pub jwe: bool,
+    /// The signing key, when not the account secret.
+    pub keyset_kid: Option<String>,
+}
+
+impl Config {
+    /// Reads a configuration. `env` looks up the variables that `secret_env` names.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line and column.
+    pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        reader::config(&Source { text, env })
+    }
+
+    /// The files that it refers to: a change of one is a change of the configuration.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()])
+    }
+}
+
+impl Account {
+    /// The sites of a check service, by public key; `None` when the account has none.
+    pub fn sites(&self, provider: Provider) -> Option<&BTreeMap<String, Site>> {
+        self.checks.get(&provider).map(|check| &check.sites).filter(|sites| !sites.is_empty())
+    }
+
+    /// One site of a check service.
+    pub fn site(&self, provider: Provider, key: &str) -> Option<&Site> {
+        self.sites(provider)?.get(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::SiteKind;
+
+    const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, &|name| (name == "HCAP_SECRET").then(|| "0xabc".to_owned()))
+    }
+
+    fn account(rest: &str) -> String {
+        format!("[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n{rest}")
+    }
+
+    /// An account with one site, whose key is `x`.
+    fn site(table: &str, key_name: &str, rest: &str) -> String {
+        account(&format!("[[account.{table}]]\n{key_name} = \"x\"\nsecret = \"s\"\n{rest}"))
+    }
+
+    #[test]
+    fn the_documented_example_is_read_whole() {
+        let config = parse(&account(&format!(
+            r#"jwe_secret = "{SECRET}"
+allowed_origins = ["https://app.example.com", "*.example.com"]
+[[account.api]]
+domain = "API.example.com"
+allow_web = true
+jwe = true
+[account.hcaptcha]
+required = true
+[[account.hcaptcha.site]]
+site_key = "h"
+secret_env = "HCAP_SECRET"
+domains = ["Example.com"]
+min_score = 0.5
+rate_limit = 60
+[[account.fingerprint.subscription]]
+public_api_key = "f"
+secret = "s"
+region = "EU"
+max_elapsed_time = 2.5
+"#
+        )))
+        .unwrap();
+        let account = &config.accounts["k"];
+        assert_eq!(account.token_lifetime, Duration::from_secs(120));
+        assert_eq!(account.refresh_token_lifetime, Duration::from_secs(7200));
+        assert!(account.apis["api.example.com"].jwe);
+        let hcaptcha = &account.checks[&Provider::Hcaptcha];
+        assert!(hcaptcha.required);
+        let SiteKind::Hcaptcha(site) = &hcaptcha.sites["h"].kind else { panic!("another provider's site") };
+        assert_eq!(site.vendor.secret.as_bytes(), b"0xabc");
+        assert_eq!(hcaptcha.sites["h"].rate_limit, Some(60));
+        let subscription = &account.checks[&Provider::Fingerprint].sites["f"].kind;
+        let SiteKind::Fingerprint(subscription) = subscription else { panic!("another provider's site") };
+        assert_eq!(subscription.vendor.url.as_str(), "https://eu.api.fpjs.io/");
+        assert_eq!(subscription.max_elapsed_time, Duration::from_millis(2500));
+    }
+
+    #[test]
+    fn an_empty_file_is_a_service_without_accounts() {
+        let config = parse("").unwrap();
+        assert_eq!(config.listen, DEFAULT_LISTEN);
+        assert!(config.accounts.is_empty());
+    }
+
+    #[test]
+    fn a_fault_is_named_with_line_and_column() {
+        for (text, position, word) in [
+            ("listen = \"nowhere\"".to_owned(), (1, 10), "listen"),
+            ("listen = ".to_owned(), (1, 10), ""),
+            (account("token_lifetime = 0\n"), (4, 18), "lifetime"),
+            (account("typo = 1\n"), (4, 1), "typo"),
+            (account("[[account.api]]\ndomain = \"https://x\"\n"), (5, 10), "domain"),
+            (account("[[account.api]]\ndomain = \"x\"\njwe = true\n"), (6, 7), "jwe_secret"),
+            (account("[[account.api]]\ndomain = \"x\"\nkeyset_kid = \"nope\"\n"), (6, 14), "nope"),
+            (account("allowed_origins = [\"example.com\"]\n"), (4, 20), "origin"),
+            (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret_env = \"UNSET\"\n"), (6, 14), "UNSET"),
+            (
+                account("[[account.recaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\nmin_score = 2\n"),
+                (7, 13),
+                "between",
+            ),
+            ("[[account]]\nsite_key = \"k\"\nsecret = \"c2hvcnQ=\"\n".to_owned(), (3, 10), "32 bytes"),
+            ("account = 3\n".to_owned(), (1, 11), "array of tables"),
+            (account("hcaptcha = 3\n"), (4, 12), "table"),
+            (account("[account.hcaptcha]\nrequird = true\n"), (5, 1), "requird"),
+            (account("[account.hcaptcha]\nsubscription = []\n"), (5, 1), "subscription"),
+            (account("[account.hcaptcha]\nsite = 1\n"), (5, 8), "array of tables"),
+            (account("[[account.hcaptcha.site]]\nsecret = \"s\"\n"), (4, 1), "site_key"),
+            (account("[[account.hcaptcha.site]]\nsite_key = 1\nsecret = \"s\"\n"), (5, 12), "site_key"),
+            (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\n"), (5, 12), "secret"),
+            (site("hcaptcha.site", "site_key", "region = \"EU\"\n"), (7, 1), "region"),
+            (site("hcaptcha.site", "site_key", "actions = [\"login\"]\n"), (5, 12), "actions"),
+            (site("recaptcha.site", "site_key", "min_score = \"high\"\n"), (7, 13), "expected f64"),
+            (site("recaptcha.site", "site_key", "rate_limit = -1\n"), (7, 14), "-1"),
+            (site("recaptcha.site", "site_key", "verify_url = \"ftp://x\"\n"), (7, 14), "URL"),
+            (site("fingerprint.subscription", "public_api_key", "region = \"US\"\n"), (7, 10), "RoW, EU or AP"),
+            (site("fingerprint.subscription", "public_api_key", "min_score = 1\n"), (7, 1), "min_score"),
+            (
+                format!(
+                    "{}{}",
+                    site("recaptcha.site", "site_key", ""),
+                    "[[account.recaptcha.site]]\nsite_key = \"x\"\nsecret = \"s\"\n"
+                ),
+                (8, 12),
+                "twice",
+            ),
+            ("store = \"mysql://\"".to_owned(), (1, 9), "redis"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert_eq!(error.position, Some(position), "{text}: {error}");
+            assert!(error.message.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_secret_is_not_echoed() {
+        let error = parse("[[account]]\nsite_key = \"k\"\nsecret = \"hunter2!\"\n").unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,68 @@
+//! The file as it is written, before any meaning is checked. Every struct refuses unknown names.
+//!
+//! Accounts, and in them the check services, are read apart: each check service reads its own part.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) tls_cert: Option<Spanned<String>>,
+    pub(super) tls_key: Option<Spanned<String>>,
+    pub(super) store: Option<Spanned<String>>,
+    pub(super) public_url: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) trusted_proxies: usize,
+    pub(super) nonce_secret: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) limits: Limits,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) body_bytes: Option<usize>,
+    pub(super) connections: Option<usize>,
+    pub(super) request_seconds: Option<Spanned<f64>>,
+    pub(super) check_seconds: Option<Spanned<f64>>,
+    pub(super) replay_entries: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Account {
+    pub(super) site_key: Spanned<String>,
+    pub(super) secret: Option<Spanned<String>>,
+    pub(super) secret_env: Option<Spanned<String>>,
+    pub(super) jwe_secret: Option<Spanned<String>>,
+    pub(super) jwe_secret_env: Option<Spanned<String>>,
+    pub(super) token_lifetime: Option<Spanned<u32>>,
+    pub(super) refresh_token_lifetime: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(super) allowed_origins: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) key: Vec<Key>,
+    #[serde(default)]
+    pub(super) api: Vec<Api>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Key {
+    pub(super) kid: Spanned<String>,
+    pub(super) alg: Spanned<String>,
+    pub(super) private_key: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Api {
+    pub(super) domain: Spanned<String>,
+    #[serde(default)]
+    pub(super) allow_web: bool,
+    #[serde(default)]
+    pub(super) jwe: Option<Spanned<bool>>,
+    pub(super) keyset_kid: Option<Spanned<String>>,
+}

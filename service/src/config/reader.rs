@@ -1,0 +1,209 @@
+//! Turns the raw file into checked values.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use approov_verify::secret::Secret;
+use toml::Spanned;
+
+use crate::check::{Check, Provider};
+use crate::crypto::KeyAlg;
+use crate::settings::{ConfigError, Read, Source, SpannedTable};
+use crate::token::SigningKey;
+
+use super::{Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, Limits, StoreAddress, TlsFiles, raw};
+
+/// Reads the whole file.
+pub(super) fn config(source: &Source<'_>) -> Read<Config> {
+    let mut table = source.table()?;
+    let account_tables = source.take_tables(&mut table, "account")?;
+    let raw: raw::Config = source.deserialize(table)?;
+    let config = Config {
+        listen: listen(source, raw.listen.as_ref())?,
+        tls: tls(source, raw.tls_cert, raw.tls_key)?,
+        store: store(source, raw.store.as_ref())?,
+        public_url: raw.public_url.as_ref().map(|text| source.http_url(text)).transpose()?,
+        trusted_proxies: raw.trusted_proxies,
+        nonce_secret: raw.nonce_secret.as_ref().map(|text| source.secret_bytes(text, 32)).transpose()?,
+        accounts: accounts(source, account_tables)?,
+        limits: limits(source, &raw.limits)?,
+    };
+    Ok(config)
+}
+
+fn listen(source: &Source<'_>, raw: Option<&Spanned<String>>) -> Read<SocketAddr> {
+    let Some(text) = raw else {
+        return Ok(DEFAULT_LISTEN);
+    };
+    text.get_ref().parse().or_else(|_| {
+        let got = text.get_ref();
+        source.error(text, format!("listen must be an IP address and port such as 0.0.0.0:443, got \"{got}\""))
+    })
+}
+
+fn tls(source: &Source<'_>, cert: Option<Spanned<String>>, key: Option<Spanned<String>>) -> Read<Option<TlsFiles>> {
+    match (cert, key) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert: cert.into_inner().into(), key: key.into_inner().into() })),
+        (Some(one), None) => source.error(&one, "tls_cert needs tls_key next to it"),
+        (None, Some(one)) => source.error(&one, "tls_key needs tls_cert next to it"),
+    }
+}
+
+fn store(source: &Source<'_>, raw: Option<&Spanned<String>>) -> Read<StoreAddress> {
+    let Some(text) = raw else {
+        return Ok(StoreAddress::Memory);
+    };
+    match text.get_ref().as_str() {
+        "memory" => Ok(StoreAddress::Memory),
+        url if url.starts_with("redis://") || url.starts_with("redis+unix://") => {
+            Ok(StoreAddress::Redis(url.to_owned()))
+        }
+        _ => source.error(text, "store must be \"memory\" or \"redis://host:port/db\""),
+    }
+}
+
+fn limits(source: &Source<'_>, raw: &raw::Limits) -> Read<Limits> {
+    let default = Limits::default();
+    let seconds = |value: &Option<Spanned<f64>>, default| match value {
+        None => Ok(default),
+        Some(value) => source.duration(value),
+    };
+    Ok(Limits {
+        body_bytes: raw.body_bytes.unwrap_or(default.body_bytes),
+        connections: raw.connections.unwrap_or(default.connections).max(1),
+        request: seconds(&raw.request_seconds, default.request)?,
+        check: seconds(&raw.check_seconds, default.check)?,
+        replay_entries: raw.replay_entries.unwrap_or(default.replay_entries).max(1),
+    })
+}
+
+fn accounts(source: &Source<'_>, tables: Vec<SpannedTable<'_>>) -> Read<BTreeMap<String, Account>> {
+    let mut accounts = BTreeMap::new();
+    for table in tables {
+        let (at, account) = account(source, table)?;
+        if accounts.insert(account.site_key.clone(), account).is_some() {
+            return source.error(&at, format!("two accounts have the site key \"{}\"", at.get_ref()));
+        }
+    }
+    Ok(accounts)
+}
+
+fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<String>, Account)> {
+    let mut check_tables = Vec::new();
+    for provider in Provider::ALL {
+        check_tables.extend(table.get_mut().remove(provider.name()).map(|value| (provider, value)));
+    }
+    let raw: raw::Account = source.deserialize(table)?;
+    let site_key = source.key_text(&raw.site_key, "site_key")?;
+    let secret = match source.secret_text(&raw.secret, &raw.secret_env, &raw.site_key)? {
+        Some(text) => source.secret_bytes(&text, 32)?,
+        None => return source.error(&raw.site_key, "the account needs secret or secret_env"),
+    };
+    let jwe_secret = jwe_secret(source, &raw)?;
+    let keys = keys(source, &raw.key)?;
+    let account = Account {
+        site_key,
+        secret,
+        token_lifetime: lifetime(source, raw.token_lifetime.as_ref(), 120)?,
+        refresh_token_lifetime: lifetime(source, raw.refresh_token_lifetime.as_ref(), 7200)?,
+        allowed_origins: allowed_origins(source, &raw.allowed_origins)?,
+        apis: apis(source, &raw.api, &keys, jwe_secret.is_some())?,
+        keys,
+        jwe_secret,
+        checks: check_tables
+            .into_iter()
+            .map(|(provider, value)| Ok((provider, Check::read(provider, source, value)?)))
+            .collect::<Read<_>>()?,
+    };
+    Ok((raw.site_key, account))
+}
+
+fn jwe_secret(source: &Source<'_>, raw: &raw::Account) -> Read<Option<Secret>> {
+    let Some(text) = source.secret_text(&raw.jwe_secret, &raw.jwe_secret_env, &raw.site_key)? else {
+        return Ok(None);
+    };
+    let secret = source.secret_bytes(&text, 32)?;
+    if secret.as_bytes().len() != 32 {
+        return source.error(&text, "jwe_secret must be exactly 32 bytes in base64 (A256GCMKW)");
+    }
+    Ok(Some(secret))
+}
+
+fn allowed_origins(source: &Source<'_>, raw: &[Spanned<String>]) -> Read<AllowedOrigins> {
+    for entry in raw {
+        if let Err(message) = AllowedOrigins::parse([entry.get_ref().as_str()]) {
+            return source.error(entry, message);
+        }
+    }
+    AllowedOrigins::parse(raw.iter().map(|entry| entry.get_ref().as_str()))
+        .map_err(|message| ConfigError { position: None, message })
+}
+
+fn keys(source: &Source<'_>, raw: &[raw::Key]) -> Read<BTreeMap<String, SigningKey>> {
+    let mut keys = BTreeMap::new();
+    for key in raw {
+        let kid = source.key_text(&key.kid, "kid")?;
+        let Some(alg) = KeyAlg::parse(key.alg.get_ref()) else {
+            return source.error(&key.alg, format!("alg must be RS256 or ES256, got \"{}\"", key.alg.get_ref()));
+        };
+        let parsed = match SigningKey::from_pem(alg, &kid, key.private_key.get_ref()) {
+            Ok(parsed) => parsed,
+            Err(message) => return source.error(&key.private_key, message),
+        };
+        if keys.insert(kid, parsed).is_some() {
+            return source.error(&key.kid, "two keys of the account have this kid");
+        }
+    }
+    Ok(keys)
+}
+
+fn apis(
+    source: &Source<'_>,
+    raw: &[raw::Api],
+    keys: &BTreeMap<String, SigningKey>,
+    has_jwe_secret: bool,
+) -> Read<BTreeMap<String, Api>> {
+    let mut apis = BTreeMap::new();
+    for api in raw {
+        let domain = domain(source, &api.domain)?;
+        if let Some(kid) = &api.keyset_kid
+            && !keys.contains_key(kid.get_ref())
+        {
+            return source.error(kid, format!("the account has no key with kid \"{}\"", kid.get_ref()));
+        }
+        let jwe = match &api.jwe {
+            Some(jwe) if *jwe.get_ref() && !has_jwe_secret => {
+                return source.error(jwe, "jwe = true needs the account's jwe_secret");
+            }
+            Some(jwe) => *jwe.get_ref(),
+            None => false,
+        };
+        let keyset_kid = api.keyset_kid.as_ref().map(|kid| kid.get_ref().clone());
+        if apis.insert(domain, Api { allow_web: api.allow_web, jwe, keyset_kid }).is_some() {
+            return source.error(&api.domain, "the account has this API twice");
+        }
+    }
+    Ok(apis)
+}
+
+fn domain(source: &Source<'_>, text: &Spanned<String>) -> Read<String> {
+    let domain = text.get_ref().to_ascii_lowercase();
+    let fits = !domain.is_empty()
+        && domain.len() <= 253
+        && domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    if fits {
+        Ok(domain)
+    } else {
+        source.error(text, format!("domain must be a host name such as api.example.com, got \"{}\"", text.get_ref()))
+    }
+}
+
+fn lifetime(source: &Source<'_>, value: Option<&Spanned<u32>>, default: u32) -> Read<Duration> {
+    match value {
+        None => Ok(Duration::from_secs(default.into())),
+        Some(value) if *value.get_ref() > 0 => Ok(Duration::from_secs((*value.get_ref()).into())),
+        Some(value) => source.error(value, "a lifetime must be at least one second"),
+    }
+}

@@ -1,0 +1,142 @@
+//! The development mode: an account of its own, whose check services are simulated by the
+//! service itself.
+
+pub mod faults;
+pub mod sim;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use approov_verify::secret::Secret;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use url::Url;
+
+use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
+use crate::config::{Account, AllowedOrigins, Api, Config, Limits, StoreAddress};
+
+/// The site key of the development account.
+pub const SITE_KEY: &str = "dev-approov-site-key";
+/// APIs that it always has.
+pub const APIS: [&str; 4] = ["localhost", "127.0.0.1", "api.example.com", "shapes.approov.io"];
+/// A captcha score below this fails; a bot probability above it too.
+const THRESHOLD: f64 = 0.5;
+/// How old an identification may be. More than a real account's two seconds: a developer stops in a debugger between the
+/// identification and `fetchToken`, and a busy machine takes its time.
+const MAX_ELAPSED_TIME: Duration = Duration::from_secs(60);
+
+/// The development configuration.
+///
+/// # Errors
+/// When the simulators' address cannot be made a URL.
+pub fn config(
+    listen: SocketAddr,
+    simulators: SocketAddr,
+    apis: &[String],
+    secret: Secret,
+) -> Result<Config, url::ParseError> {
+    let checks = checks(simulators)?;
+    let account = Account {
+        site_key: SITE_KEY.to_owned(),
+        secret,
+        jwe_secret: None,
+        token_lifetime: Duration::from_secs(120),
+        refresh_token_lifetime: Duration::from_secs(7200),
+        allowed_origins: AllowedOrigins::default(),
+        keys: BTreeMap::new(),
+        apis: APIS
+            .into_iter()
+            .map(str::to_owned)
+            .chain(apis.iter().map(|api| api.to_ascii_lowercase()))
+            .map(|domain| (domain, Api { allow_web: true, jwe: false, keyset_kid: None }))
+            .collect(),
+        checks,
+    };
+    Ok(Config {
+        listen,
+        tls: None,
+        store: StoreAddress::Memory,
+        public_url: None,
+        trusted_proxies: 0,
+        limits: Limits::default(),
+        accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
+        nonce_secret: None,
+    })
+}
+
+/// The check services, all simulated.
+fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::ParseError> {
+    let vendor = |secret: &str, path: &str| {
+        Ok::<_, url::ParseError>(Vendor {
+            secret: Secret::from_bytes(secret.as_bytes().to_vec()),
+            url: Url::parse(&format!("http://{simulators}{path}"))?,
+        })
+    };
+    let rules = || CaptchaRules { domains: Vec::new(), actions: Vec::new(), min_score: THRESHOLD, include_ip: false };
+    let hcaptcha = hcaptcha::Site { vendor: vendor(sim::HCAPTCHA_SECRET, "/sim/hcaptcha/siteverify")?, rules: rules() };
+    let recaptcha =
+        recaptcha::Site { vendor: vendor(sim::RECAPTCHA_SECRET, "/sim/recaptcha/siteverify")?, rules: rules() };
+    let fingerprint = fingerprint::Site {
+        vendor: vendor(sim::FINGERPRINT_SECRET, "/sim/fingerprint")?,
+        max_elapsed_time: MAX_ELAPSED_TIME,
+        max_bot_probability: THRESHOLD,
+    };
+    let check = |key: &str, kind: SiteKind| {
+        let site = Site { embed_result: false, max_result_lifetime: None, rate_limit: None, kind };
+        Check { required: false, sites: BTreeMap::from([(key.to_owned(), site)]) }
+    };
+    Ok(BTreeMap::from([
+        (Provider::Hcaptcha, check(sim::HCAPTCHA_SITE_KEY, SiteKind::Hcaptcha(hcaptcha))),
+        (Provider::Recaptcha, check(sim::RECAPTCHA_SITE_KEY, SiteKind::Recaptcha(recaptcha))),
+        (Provider::Fingerprint, check(sim::FINGERPRINT_PUBLIC_API_KEY, SiteKind::Fingerprint(fingerprint))),
+    ]))
+}
+
+/// What a developer needs to know, one line of JSON.
+pub fn json_line(url: &str, config: &Config) -> String {
+    let account = config.accounts.get(SITE_KEY);
+    json!({
+        "url": url,
+        "site_key": SITE_KEY,
+        "secret": account.map(|account| STANDARD.encode(account.secret.as_bytes())),
+        "apis": account.map(|account| account.apis.keys().collect::<Vec<_>>()),
+        "hcaptcha_site_key": sim::HCAPTCHA_SITE_KEY,
+        "recaptcha_site_key": sim::RECAPTCHA_SITE_KEY,
+        "fingerprint_public_api_key": sim::FINGERPRINT_PUBLIC_API_KEY,
+    })
+    .to_string()
+}
+
+/// The same for people.
+pub fn text(url: &str, config: &Config) -> String {
+    let Some(account) = config.accounts.get(SITE_KEY) else {
+        return String::new();
+    };
+    let apis: Vec<&str> = account.apis.keys().map(String::as_str).collect();
+    format!(
+        "Approov web service for development at {url}
+
+  approovHost                {host}
+  approovSiteKey             {SITE_KEY}
+  hcaptchaSiteKey            {hcaptcha}
+  recaptchaSiteKey           {recaptcha}
+  fingerprintPublicAPIKey    {fingerprint}
+  APIs                       {apis}
+  account secret (base64)    {secret}
+
+  Simulated check services, for <script src> and import():
+    {url}/sim/hcaptcha/1/api.js
+    {url}/sim/recaptcha/api.js?render={recaptcha}
+    {url}/sim/fingerprint/v3/{fingerprint}
+  Add ?outcome=fail (or low, expired, error, slow) to see another outcome.
+",
+        host = url.strip_prefix("https://").unwrap_or(url),
+        hcaptcha = sim::HCAPTCHA_SITE_KEY,
+        recaptcha = sim::RECAPTCHA_SITE_KEY,
+        fingerprint = sim::FINGERPRINT_PUBLIC_API_KEY,
+        apis = apis.join(", "),
+        secret = STANDARD.encode(account.secret.as_bytes()),
+    )
+}

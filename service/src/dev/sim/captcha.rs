@@ -1,0 +1,157 @@
+//! The simulated captcha services: `siteverify` of hCaptcha and of reCAPTCHA.
+
+use std::sync::Arc;
+
+use approov_verify::time::UnixTime;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::time::rfc3339;
+
+use super::{
+    HCAPTCHA_SECRET, HCAPTCHA_SITE_KEY, HCAPTCHA_TEST_RESPONSE, Outcome, RECAPTCHA_SECRET, Token, Used, json_response,
+    outage,
+};
+
+/// A request to `siteverify`.
+#[derive(Default)]
+struct Form {
+    secret: Option<String>,
+    response: Option<String>,
+    sitekey: Option<String>,
+}
+
+impl Form {
+    fn read(body: &Bytes) -> Self {
+        let mut form = Self::default();
+        for (name, value) in url::form_urlencoded::parse(body) {
+            match &*name {
+                "secret" => form.secret = Some(value.into_owned()),
+                "response" => form.response = Some(value.into_owned()),
+                "sitekey" => form.sitekey = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        form
+    }
+}
+
+/// What the captcha services differ in.
+struct Captcha {
+    name: &'static str,
+    secret: &'static str,
+    /// The one site, for services that take the site key.
+    site_key: Option<&'static str>,
+    /// The error codes of tokens that were used before, and of old ones.
+    used: &'static str,
+    expired: &'static str,
+    /// What is said of a token that passes with this score.
+    passed: fn(&Token, f64) -> Value,
+}
+
+const HCAPTCHA: Captcha = Captcha {
+    name: "hcaptcha",
+    secret: HCAPTCHA_SECRET,
+    site_key: Some(HCAPTCHA_SITE_KEY),
+    used: "already-seen-response",
+    expired: "expired-input-response",
+    passed: |token, score| hcaptcha_passed(&token.host, score),
+};
+
+const RECAPTCHA: Captcha = Captcha {
+    name: "recaptcha",
+    secret: RECAPTCHA_SECRET,
+    site_key: None,
+    used: "timeout-or-duplicate",
+    expired: "timeout-or-duplicate",
+    passed: |token, score| {
+        let mut body = json!({
+            "success": true,
+            "challenge_ts": rfc3339(UnixTime::now()),
+            "hostname": token.host,
+        });
+        // v3 has an action and a score, v2 neither; a low score is requested by name.
+        if let Some(body) = body.as_object_mut()
+            && (token.action.is_some() || token.outcome == Outcome::Low)
+        {
+            body.insert("score".to_owned(), score.into());
+            body.insert("action".to_owned(), token.action.clone().unwrap_or_default().into());
+        }
+        body
+    },
+};
+
+fn hcaptcha_passed(host: &str, score: f64) -> Value {
+    json!({
+        "success": true,
+        "challenge_ts": rfc3339(UnixTime::now()),
+        "hostname": host,
+        "credit": false,
+        "score": score,
+        "score_reason": [],
+    })
+}
+
+pub(super) async fn hcaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
+    let form = Form::read(&body);
+    let is_test = form.response.as_deref() == Some(HCAPTCHA_TEST_RESPONSE);
+    match HCAPTCHA.refusal(&form) {
+        None if is_test => json_response(StatusCode::OK, &hcaptcha_passed("dummy-key-pass", 0.9)),
+        None => HCAPTCHA.verify(&form, &used).await,
+        Some(code) => refused(code),
+    }
+}
+
+pub(super) async fn recaptcha(State(used): State<Arc<Used>>, body: Bytes) -> Response {
+    let form = Form::read(&body);
+    match RECAPTCHA.refusal(&form) {
+        None => RECAPTCHA.verify(&form, &used).await,
+        Some(code) => refused(code),
+    }
+}
+
+impl Captcha {
+    /// What is wrong with the request itself.
+    fn refusal(&self, form: &Form) -> Option<&'static str> {
+        match form.secret.as_deref() {
+            None | Some("") => return Some("missing-input-secret"),
+            Some(secret) if secret != self.secret => return Some("invalid-input-secret"),
+            Some(_) => {}
+        }
+        if let (Some(expected), Some(key)) = (self.site_key, &form.sitekey)
+            && key != expected
+        {
+            return Some("sitekey-secret-mismatch");
+        }
+        form.response.as_ref().is_none_or(String::is_empty).then_some("missing-input-response")
+    }
+
+    async fn verify(&self, form: &Form, used: &Used) -> Response {
+        let response = form.response.as_deref().unwrap_or_default();
+        let Some(token) = Token::parse(response) else {
+            return refused("invalid-input-response");
+        };
+        if !used.first(self.name, response) {
+            return refused(self.used);
+        }
+        let pass = |score| json_response(StatusCode::OK, &(self.passed)(&token, score));
+        match token.outcome {
+            Outcome::Pass => pass(0.9),
+            Outcome::Low => pass(0.1),
+            Outcome::Fail => refused("invalid-input-response"),
+            Outcome::Expired => refused(self.expired),
+            Outcome::Error => outage(),
+            Outcome::Slow(time) => {
+                tokio::time::sleep(time).await;
+                pass(0.9)
+            }
+        }
+    }
+}
+
+fn refused(code: &str) -> Response {
+    json_response(StatusCode::OK, &json!({"success": false, "error-codes": [code]}))
+}

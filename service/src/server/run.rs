@@ -1,0 +1,264 @@
+//! `serve`: from arguments to a running service, and its life: signals, reloads, the end.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use approov_listener::limits::{Limits, raise_open_files};
+use approov_listener::service::HttpService;
+use approov_listener::{Listener, shutdown};
+use approov_verify::secret::Secret;
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::attest::Service;
+use crate::check::CheckClient;
+use crate::cli::{Arg, Args, UsageError, unknown};
+use crate::config::{Config, DEFAULT_LISTEN};
+use crate::crypto::random;
+use crate::dev::faults::{self, Fault, Faults};
+use crate::store::{AnyStore, Store as _};
+use crate::telemetry::{Log, LogFormat};
+use crate::{dev, http};
+
+use super::{reload, tls};
+
+/// How long the end of the process waits for the last log lines to be written.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What `serve` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    mode: Mode,
+    listen: Option<SocketAddr>,
+    json: bool,
+    log: LogFormat,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Config(PathBuf),
+    Dev(DevOptions),
+}
+
+#[derive(Debug, Default)]
+struct DevOptions {
+    apis: Vec<String>,
+    secret: Option<Secret>,
+    tls: bool,
+    latency: Duration,
+    fault: Option<Fault>,
+}
+
+impl Options {
+    /// Reads the arguments after `serve`.
+    ///
+    /// # Errors
+    /// Says which argument is wrong.
+    pub fn parse(mut args: Args) -> Result<Self, UsageError> {
+        let (mut dev, mut config, mut listen, mut json) = (false, None, None, false);
+        let (mut dev_options, mut dev_only) = (DevOptions::default(), None);
+        let mut log = LogFormat::Text;
+        while let Some(arg) = args.next_arg() {
+            let Arg::Flag(flag) = &arg else {
+                return Err(unknown("serve", &arg));
+            };
+            match flag.as_str() {
+                "dev" => dev = true,
+                "config" => config = Some(PathBuf::from(args.value(flag)?)),
+                "listen" => listen = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8087")?),
+                "api" => dev_options.apis.push(args.value(flag)?),
+                "secret" => dev_options.secret = Some(read_secret(&args.value(flag)?)?),
+                "dev-tls" => dev_options.tls = true,
+                "latency" => {
+                    dev_options.latency = Duration::from_millis(args.parsed(flag, "a number of milliseconds")?)
+                }
+                "fault" => {
+                    let text = args.value(flag)?;
+                    dev_options.fault = faults::parse(&text)
+                        .ok_or_else(|| UsageError(format!("--fault must be {}, got \"{text}\"", faults::EXPECTED)))?;
+                }
+                "json" => json = true,
+                "log-json" => log = LogFormat::Json,
+                "quiet" => log = LogFormat::Quiet,
+                _ => return Err(unknown("serve", &arg)),
+            }
+            if matches!(flag.as_str(), "api" | "secret" | "dev-tls" | "latency" | "fault") {
+                dev_only = Some(flag.clone());
+            }
+        }
+        let mode = match (dev, config) {
+            (true, None) => Mode::Dev(dev_options),
+            (false, Some(path)) => match dev_only {
+                Some(flag) => return Err(UsageError(format!("--{flag} belongs to --dev"))),
+                None => Mode::Config(path),
+            },
+            _ => {
+                return Err(UsageError("serve needs either --dev or --config FILE".to_owned()));
+            }
+        };
+        Ok(Self { mode, listen, json, log })
+    }
+}
+
+fn read_secret(text: &str) -> Result<Secret, UsageError> {
+    Secret::from_base64(text)
+        .ok()
+        .filter(|secret| secret.as_bytes().len() >= 32)
+        .ok_or_else(|| UsageError("--secret must be at least 32 bytes in base64".to_owned()))
+}
+
+/// Runs the service until a signal ends it.
+///
+/// # Errors
+/// Why it could not start.
+pub async fn run(options: Options) -> Result<(), String> {
+    let log = Log::new(options.log);
+    let done = match options.mode {
+        Mode::Config(path) => run_config(&path, options.listen, options.json, log.clone()).await,
+        Mode::Dev(dev) => run_dev(options.listen, dev, options.json, log.clone()).await,
+    };
+    log.flush(LOG_FLUSH_TIMEOUT);
+    done
+}
+
+async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Log) -> Result<(), String> {
+    let (mut config, file) = reload::load(path).await?;
+    if let Some(listen) = listen {
+        config.listen = listen;
+    }
+    let (listener, address) = bind(config.listen).await?;
+    let identity = config.tls.as_ref().map(reload::identity_from).transpose()?.map(watch::channel);
+    let scheme = if identity.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+    let service = start(config, log, identity.is_some()).await?;
+    let hangup = reload::hangup()?;
+    announce(json.then(|| serde_json::json!({ "url": url }).to_string()));
+    service.log.event("listening", &url);
+    let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
+    let watcher = tokio::spawn(reload::follow_changes(file, hangup, Arc::clone(&service), renew));
+    let app = http::App::new(Arc::clone(&service), Router::new());
+    let done = run_until_signal(listener, identity, service, app).await;
+    watcher.abort();
+    done
+}
+
+async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, log: Log) -> Result<(), String> {
+    let secret = match options.secret {
+        Some(secret) => secret,
+        None => Secret::from_bytes(random::<64>().map_err(|error| error.to_string())?.to_vec()),
+    };
+    let with_tls = options.tls;
+    let (listener, address) = bind(listen.unwrap_or(DEFAULT_LISTEN)).await?;
+    let identity = if with_tls {
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
+        let (identity, pem) = tls::self_signed(names)?;
+        let path = std::env::temp_dir().join(format!("approov-web-service-{}.pem", address.port()));
+        tokio::fs::write(&path, pem).await.map_err(|error| format!("{}: {error}", path.display()))?;
+        log.event("certificate", &format!("made for development, in {}", path.display()));
+        // The other end of the channel may go: this identity never changes.
+        Some(watch::channel(identity).1)
+    } else {
+        None
+    };
+    // The service asks its simulators over plain loopback HTTP, on a listener of their own under TLS.
+    let simulators = if with_tls {
+        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        let (listener, address) = bind(loopback).await?;
+        tokio::spawn(async move { axum::serve(listener, dev::sim::router::<()>()).await });
+        address
+    } else if address.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+    } else {
+        address
+    };
+    let config = dev::config(address, simulators, &options.apis, secret).map_err(|error| error.to_string())?;
+    let url = format!("{}://{address}", if with_tls { "https" } else { "http" });
+    let (line, text) = (dev::json_line(&url, &config), dev::text(&url, &config));
+    let service = start(config, log, with_tls).await?;
+    announce(Some(if json { line } else { text }));
+    let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
+    let app = http::App::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
+    let app = Router::new().fallback_service(app).layer(from_fn_with_state(faults, faults::inject));
+    run_until_signal(listener, identity, service, app).await
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
+    let failed = |error: std::io::Error| format!("cannot listen on {address}: {error}");
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>, String> {
+    let store = AnyStore::open(&config.store, config.limits.replay_entries).map_err(|error| error.to_string())?;
+    if let Err(error) = store.ready().await {
+        log.event("store", &format!("{error}; requests are refused until it is back"));
+    }
+    let lookup = CheckClient::new(config.limits.check).map_err(|error| error.to_string())?;
+    let service = Service::new(config, store, lookup, log, over_tls).map_err(|error| error.to_string())?;
+    Ok(Arc::new(service))
+}
+
+/// The one thing on standard output: where the service is.
+fn announce(text: Option<String>) {
+    if let Some(text) = text {
+        let mut out = std::io::stdout().lock();
+        // Nobody listening to standard output is no reason not to serve.
+        let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    }
+}
+
+async fn run_until_signal(
+    socket: TcpListener,
+    identity: Option<watch::Receiver<Arc<ServerConfig>>>,
+    service: Arc<Service>,
+    app: impl HttpService,
+) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let stop = shutdown::on_signal(service.log.clone()).map_err(failed)?;
+    tokio::spawn(Arc::clone(&service.pressure).measure());
+    listener(socket, identity, &service).serve(app, stop).await.map_err(failed)
+}
+
+/// A listener within the service's limits, which reports where the service does.
+pub fn listener(
+    socket: TcpListener,
+    identity: Option<watch::Receiver<Arc<ServerConfig>>>,
+    service: &Arc<Service>,
+) -> Listener {
+    let trusting = Arc::clone(service);
+    Listener {
+        socket,
+        identity,
+        limits: limits(service),
+        // Connections of proxies carry many clients.
+        is_trusted: Arc::new(move |_| trusting.active().config.trusted_proxies > 0),
+        pressure: Arc::clone(&service.pressure),
+        log: service.log.clone(),
+        metrics: Arc::clone(&service.metrics.listener),
+    }
+}
+
+/// The configured limits, as far as this process may open as many files.
+fn limits(service: &Service) -> Limits {
+    let configured = service.active().config.limits.connections;
+    let possible = match raise_open_files() {
+        Ok(possible) => possible,
+        Err(error) => {
+            service.log.event("limits", &format!("the number of open files cannot be raised: {error}"));
+            None
+        }
+    };
+    let connections = possible.map_or(configured, |possible| possible.min(configured));
+    if connections < configured {
+        let why = "more would leave this process without open files (RLIMIT_NOFILE); raise its hard limit, or lower";
+        service.log.event("limits", &format!("at most {connections} connections: {why} limits.connections"));
+    }
+    Limits { connections, ..Limits::default() }
+}

@@ -1,0 +1,191 @@
+//! A configuration file being read: its text for positions, the environment for secrets, and values within bounds.
+
+use std::fmt;
+use std::time::Duration;
+
+use approov_verify::secret::Secret;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer, Error};
+use url::Url;
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Line and column, both from 1, where they are known.
+    pub position: Option<(usize, usize)>,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((line, column)) = self.position {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// What reading a part of the file gives.
+pub type Read<T> = Result<T, ConfigError>;
+
+/// Line and column, from 1, of a byte offset.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line, column)
+}
+
+/// The file, and the environment that it refers to.
+pub struct Source<'a> {
+    /// The file's text.
+    pub text: &'a str,
+    /// Looks up an environment variable.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// A table of the file, and where it is.
+pub type SpannedTable<'a> = Spanned<DeTable<'a>>;
+
+impl<'a> Source<'a> {
+    /// The whole file.
+    ///
+    /// # Errors
+    /// When it is not TOML.
+    pub fn table(&self) -> Read<SpannedTable<'a>> {
+        DeTable::parse(self.text).map_err(|error| self.toml_error(&error))
+    }
+
+    /// What a table means to a type. Types refuse unknown names by themselves.
+    ///
+    /// # Errors
+    /// What the type does not take, and where.
+    pub fn deserialize<T: DeserializeOwned>(&self, table: SpannedTable<'_>) -> Read<T> {
+        T::deserialize(Deserializer::from(table)).map_err(|error| self.toml_error(&error))
+    }
+
+    /// A value that must be a table, called `name`.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn as_table<'t>(&self, name: &str, value: Spanned<DeValue<'t>>) -> Read<SpannedTable<'t>> {
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Table(table) => Ok(Spanned::new(span, table)),
+            _ => self.error(&Spanned::new(span, ()), format!("{name} must be a table ([{name}])")),
+        }
+    }
+
+    /// The tables of the array `name` in `parent`; none when there is no array.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn take_tables<'t>(&self, parent: &mut SpannedTable<'t>, name: &str) -> Read<Vec<SpannedTable<'t>>> {
+        let Some(value) = parent.get_mut().remove(name) else {
+            return Ok(Vec::new());
+        };
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Array(array) => array.into_iter().map(|entry| self.as_table(name, entry)).collect(),
+            _ => self.error(&Spanned::new(span, ()), format!("{name} must be an array of tables ([[{name}]])")),
+        }
+    }
+
+    fn toml_error(&self, error: &Error) -> ConfigError {
+        ConfigError {
+            position: error.span().map(|span| position(self.text, span.start)),
+            message: error.message().to_owned(),
+        }
+    }
+
+    /// A fault of the value `at`.
+    ///
+    /// # Errors
+    /// Always: this makes the error.
+    pub fn error<T, V>(&self, at: &Spanned<V>, message: impl Into<String>) -> Read<T> {
+        Err(ConfigError { position: Some(position(self.text, at.span().start)), message: message.into() })
+    }
+
+    /// The text of a secret, from the file or from the environment.
+    ///
+    /// # Errors
+    /// When both are given, or the variable is not set.
+    pub fn secret_text(
+        &self,
+        text: &Option<Spanned<String>>,
+        env: &Option<Spanned<String>>,
+        at: &Spanned<String>,
+    ) -> Read<Option<Spanned<String>>> {
+        match (text, env) {
+            (None, None) => Ok(None),
+            (Some(text), None) => Ok(Some(text.clone())),
+            (None, Some(name)) => match (self.env)(name.get_ref()) {
+                Some(value) if !value.is_empty() => Ok(Some(Spanned::new(name.span(), value))),
+                _ => self.error(name, format!("the environment variable {} is not set", name.get_ref())),
+            },
+            (Some(_), Some(_)) => self.error(at, "give the secret or its environment variable, not both"),
+        }
+    }
+
+    /// The bytes of a secret in base64.
+    ///
+    /// # Errors
+    /// When there are fewer than `at_least`. The text is not repeated: it is a secret, even when it is a wrong one.
+    pub fn secret_bytes(&self, text: &Spanned<String>, at_least: usize) -> Read<Secret> {
+        match Secret::from_base64(text.get_ref()) {
+            Ok(secret) if secret.as_bytes().len() >= at_least => Ok(secret),
+            Ok(_) => self.error(text, format!("the secret must decode to at least {at_least} bytes")),
+            Err(_) => self.error(text, "the secret must be base64 or base64url"),
+        }
+    }
+
+    /// A key such as a site key.
+    ///
+    /// # Errors
+    /// When it is empty, long or not printable.
+    pub fn key_text(&self, text: &Spanned<String>, name: &str) -> Read<String> {
+        let value = text.get_ref();
+        if value.is_empty() || value.len() > 256 || value.chars().any(char::is_control) {
+            return self.error(text, format!("{name} must be 1 to 256 printable characters"));
+        }
+        Ok(value.clone())
+    }
+
+    /// An http or https URL.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn http_url(&self, text: &Spanned<String>) -> Read<Url> {
+        match Url::parse(text.get_ref()) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+            _ => self.error(text, format!("must be an http or https URL, got \"{}\"", text.get_ref())),
+        }
+    }
+
+    /// A number of seconds above 0.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn duration(&self, value: &Spanned<f64>) -> Read<Duration> {
+        match Duration::try_from_secs_f64(*value.get_ref()) {
+            Ok(duration) if !duration.is_zero() => Ok(duration),
+            _ => self.error(value, format!("must be a number of seconds above 0, got {}", value.get_ref())),
+        }
+    }
+
+    /// A number between 0 and 1.
+    ///
+    /// # Errors
+    /// When it is outside.
+    pub fn probability(&self, value: Option<&Spanned<f64>>, default: f64) -> Read<f64> {
+        match value {
+            None => Ok(default),
+            Some(value) if (0.0..=1.0).contains(value.get_ref()) => Ok(*value.get_ref()),
+            Some(value) => self.error(value, format!("must be between 0 and 1, got {}", value.get_ref())),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Approov tokens: claims, signatures (HS256, RS256, ES256) and encryption (A256GCMKW with A256GCM).
+
+mod jwe;
+mod signing_key;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use approov_verify::secret::Secret;
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde::{Serialize, Serializer};
+
+use crate::crypto::CryptoError;
+use crate::session::CheckResult;
+
+pub use jwe::encrypt;
+pub use signing_key::{SigningKey, private_pem};
+
+/// What an Approov web token says (specification, "embed token claim").
+#[derive(Clone, Debug, Serialize)]
+pub struct Claims<'a> {
+    /// End of its lifetime, Unix seconds.
+    pub exp: i64,
+    /// Time of issue, Unix seconds.
+    pub iat: i64,
+    /// The client's address as the service saw it.
+    pub ip: IpAddr,
+    /// Ten base32 characters that find this response in the service's log.
+    pub arc: &'a str,
+    /// Check results by `prefix:key`.
+    pub embed: Embed<'a>,
+    /// Token binding: padded standard base64 of the payload's SHA-256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pay: Option<&'a str>,
+    /// The key the token is bound to.
+    pub cnf: Confirmation<'a>,
+}
+
+/// The `embed` claim: each result under its `prefix:key`.
+#[derive(Clone, Copy, Debug)]
+pub struct Embed<'a> {
+    /// The session's results.
+    pub results: &'a [CheckResult],
+    /// Whether full results are embedded where a site is configured so; that is for encrypted tokens only.
+    pub include_full: bool,
+}
+
+impl Serialize for Embed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.results.iter().map(|result| {
+            let full = result.full.as_ref().filter(|full| self.include_full && !full.is_empty());
+            (result.embed_key(), full.unwrap_or(&result.brief))
+        }))
+    }
+}
+
+/// The `cnf` claim (RFC 9449 section 6.1).
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Confirmation<'a> {
+    /// RFC 7638 thumbprint of the session's public key.
+    pub jkt: &'a str,
+}
+
+/// Ten base32 characters (RFC 4648) from 50 of these random bits: the `arc` claim.
+pub fn arc_text(random: [u8; 10]) -> String {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte & 31))).map(|letter| char::from(*letter)).collect()
+}
+
+/// `pay` as tokens carry it: padded standard base64, while the wire has unpadded base64url.
+pub fn pay_claim(payload_hash: &[u8; 32]) -> String {
+    STANDARD.encode(payload_hash)
+}
+
+/// Enough for two dots and a signature by HS256 or ES256, bytes.
+const SIGNATURE_CAPACITY: usize = 96;
+
+/// Makes the signature of a token.
+#[derive(Clone)]
+pub enum Signer {
+    /// HS256 with an account secret; no `kid`.
+    Hmac(Box<hmac::Key>),
+    /// A key of the account's keyset.
+    Key(SigningKey),
+}
+
+impl Signer {
+    /// HS256 with this secret.
+    pub fn hs256(secret: &Secret) -> Self {
+        Signer::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
+    }
+
+    /// The compact JWS of these claims.
+    ///
+    /// # Errors
+    /// When the cryptographic module fails.
+    pub fn sign(&self, claims: &Claims<'_>) -> Result<String, CryptoError> {
+        self.sign_value(claims)
+    }
+
+    pub(crate) fn sign_value(&self, claims: &impl Serialize) -> Result<String, CryptoError> {
+        let header = match self {
+            Signer::Hmac(_) => Cow::Borrowed(r#"{"typ":"JWT","alg":"HS256"}"#),
+            Signer::Key(key) => {
+                let mut header = serde_json::json!({"typ": "JWT", "alg": key.alg().name()});
+                if let (Some(kid), Some(header)) = (key.kid(), header.as_object_mut()) {
+                    header.insert("kid".to_owned(), kid.into());
+                }
+                Cow::Owned(header.to_string())
+            }
+        };
+        let claims = serde_json::to_vec(claims).map_err(|_| CryptoError)?;
+        let mut token = String::with_capacity((header.len() + claims.len()) * 4 / 3 + SIGNATURE_CAPACITY);
+        URL_SAFE_NO_PAD.encode_string(&*header, &mut token);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        match self {
+            Signer::Hmac(key) => {
+                let tag = hmac::sign(key, token.as_bytes());
+                token.push('.');
+                URL_SAFE_NO_PAD.encode_string(tag, &mut token);
+            }
+            Signer::Key(key) => {
+                let signature = key.pair().sign(token.as_bytes())?;
+                token.push('.');
+                URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+            }
+        }
+        Ok(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::crypto::{KeyAlg, KeyPair};
+
+    #[test]
+    fn hs256_agrees_with_the_published_example_token() {
+        // The example secret and token of the vendor's documentation.
+        let secret = Secret::from_base64(
+            "h+CX0tOzdAAR9l15bWAqvq7w9olk66daIH+Xk+IAHhVVHszjDzeGobzNnqyRze3lw/WVyWrc2gZfh3XXfBOmww==",
+        )
+        .unwrap();
+        let token = Signer::hs256(&secret).sign_value(&serde_json::json!({"exp": 4_708_683_205.891_912_f64})).unwrap();
+        assert_eq!(
+            token,
+            "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJleHAiOjQ3MDg2ODMyMDUuODkxOTEyfQ.c8I4KNndbThAQ7zlgX4_QDtcxCrD9cff1elaCJe9p9U"
+        );
+    }
+
+    #[test]
+    fn an_arc_is_ten_base32_characters() {
+        assert_eq!(arc_text([0, 1, 25, 26, 31, 32, 63, 64, 254, 255]), "ABZ27A7A67");
+    }
+
+    #[test]
+    fn pay_is_padded_standard_base64() {
+        // The vendor's token binding example: SHA-256 of "Bearer myauth_tokenmy-device-id".
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"Bearer myauth_tokenmy-device-id");
+        assert_eq!(pay_claim(hash.as_ref().try_into().unwrap()), "71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU=");
+    }
+
+    #[test]
+    fn generated_keys_sign_what_their_public_half_verifies() {
+        use aws_lc_rs::signature::{
+            ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
+        };
+        for alg in [KeyAlg::Es256, KeyAlg::Rs256] {
+            let key = SigningKey::from_pem(alg, "k1", &private_pem(&KeyPair::generate(alg).unwrap()).unwrap()).unwrap();
+            let token = Signer::Key(key.clone()).sign_value(&serde_json::json!({"exp": 1})).unwrap();
+            let (message, signature) = token.rsplit_once('.').unwrap();
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            let scheme: &'static dyn VerificationAlgorithm = match alg {
+                KeyAlg::Es256 => &ECDSA_P256_SHA256_FIXED,
+                KeyAlg::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
+            };
+            let verify = |pair: &KeyPair| {
+                UnparsedPublicKey::new(scheme, pair.public_der().unwrap()).verify(message.as_bytes(), &signature)
+            };
+            assert!(verify(key.pair()).is_ok());
+            let decoy = key.pair().generate_similar().unwrap();
+            assert!(verify(&decoy).is_err(), "a decoy must not verify");
+            let header: Value =
+                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap()).unwrap();
+            assert_eq!(header, serde_json::json!({"typ": "JWT", "alg": alg.name(), "kid": "k1"}));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The private keys of a keyset, and PEM.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use zeroize::Zeroizing;
+
+use crate::crypto::{CryptoError, KeyAlg, KeyPair};
+
+/// A private key of a keyset.
+#[derive(Clone)]
+pub struct SigningKey {
+    kid: Option<String>,
+    pair: Arc<KeyPair>,
+}
+
+impl SigningKey {
+    /// Reads a PKCS#8 PEM key.
+    ///
+    /// # Errors
+    /// The message says what was expected; it never repeats the input.
+    pub fn from_pem(alg: KeyAlg, kid: &str, pem: &str) -> Result<Self, String> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
+            .map_err(|_| "private_key must be a PKCS#8 PEM (BEGIN PRIVATE KEY)".to_owned())?;
+        let pair = KeyPair::from_pkcs8(alg, der.secret_pkcs8_der())?;
+        Ok(Self { kid: Some(kid.to_owned()), pair: Arc::new(pair) })
+    }
+
+    /// Another key under the same name.
+    #[must_use]
+    pub fn with_pair(&self, pair: KeyPair) -> Self {
+        Self { kid: self.kid.clone(), pair: Arc::new(pair) }
+    }
+
+    /// Its name in the keyset.
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// The key pair.
+    pub fn pair(&self) -> &KeyPair {
+        &self.pair
+    }
+
+    /// The algorithm.
+    pub fn alg(&self) -> KeyAlg {
+        self.pair.alg()
+    }
+
+    /// The public key as SubjectPublicKeyInfo PEM, for backends.
+    ///
+    /// # Errors
+    /// When the key cannot be encoded.
+    pub fn public_pem(&self) -> Result<String, CryptoError> {
+        Ok(std::mem::take(&mut *pem("PUBLIC KEY", &self.pair.public_der()?)))
+    }
+}
+
+/// A private key as PKCS#8 PEM, as [`SigningKey::from_pem`] reads it.
+///
+/// # Errors
+/// When the key cannot be encoded.
+pub fn private_pem(pair: &KeyPair) -> Result<Zeroizing<String>, CryptoError> {
+    Ok(pem("PRIVATE KEY", &pair.to_pkcs8()?))
+}
+
+fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let text = Zeroizing::new(STANDARD.encode(der));
+    let mut pem = Zeroizing::new(format!("-----BEGIN {label}-----\n"));
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(std::str::from_utf8(line).unwrap_or_default());
+        pem.push('\n');
+    }
+    pem.push_str(&format!("-----END {label}-----\n"));
+    pem
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({}, {:?})", self.alg().name(), self.kid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_key_is_never_printed() {
+        let pem = private_pem(&KeyPair::generate(KeyAlg::Es256).unwrap()).unwrap();
+        let key = SigningKey::from_pem(KeyAlg::Es256, "k1", &pem).unwrap();
+        assert_eq!(format!("{key:?}"), "SigningKey(ES256, Some(\"k1\"))");
+    }
+}

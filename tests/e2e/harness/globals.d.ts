@@ -1,0 +1,39 @@
+// What the functions that tests run in pages find there besides the page's own: put there by test pages and by the tests' hooks.
+import type * as Sdk from '../../../pkg-template/approov'
+
+declare global {
+  var Approov: typeof Sdk.Approov
+  var ApproovError: typeof Sdk.ApproovError
+  var ApproovFetchError: typeof Sdk.ApproovFetchError
+  var ApproovServiceError: typeof Sdk.ApproovServiceError
+  var ApproovSessionError: typeof Sdk.ApproovSessionError
+
+  /** What tests leave for their later steps. */
+  var asleep: any, firstToken: any, memory: any, old: any, oldProof: any, options: any, outcome: any, passCheck: any
+  var prepared: any, rejection: any, sessionOptions: any, ticked: any, uncaught: any
+
+  /** What errors of the SDK, of Node and of the tests carry. */
+  interface Error {
+    code?: string
+    retryable?: boolean
+    errors?: any
+    original?: any
+  }
+
+  /** In a service worker. */
+  function skipWaiting(): Promise<void>
+  interface MessageEvent {
+    waitUntil(work: Promise<unknown>): void
+  }
+
+  /** There is nothing but HTML on the pages of this project. */
+  interface ParentNode {
+    querySelector(selectors: string): HTMLElement
+    querySelectorAll(selectors: string): NodeListOf<HTMLElement>
+  }
+
+  interface JSON {
+    /** Takes bytes, too, as text. */
+    parse(text: Buffer): any
+  }
+}
