@@ -4,6 +4,7 @@
 mod allowed_origins;
 mod raw;
 mod reader;
+mod trusted_proxies;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use crate::token::SigningKey;
 
 pub use crate::settings::ConfigError;
 pub use allowed_origins::AllowedOrigins;
+pub use trusted_proxies::TrustedProxies;
 
 /// Where the service listens when the configuration does not say.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
@@ -34,8 +36,8 @@ pub struct Config {
     pub store: StoreAddress,
     /// The service's URL as browsers see it, when a proxy in front changes it.
     pub public_url: Option<Url>,
-    /// How many proxies in front append to `X-Forwarded-For`. 0: the peer address is the client's.
-    pub trusted_proxies: usize,
+    /// The proxies in front, which say where requests come from.
+    pub trusted_proxies: TrustedProxies,
     /// Bounds on what clients may use.
     pub limits: Limits,
     /// The accounts, by site key.

@@ -238,7 +238,7 @@ pub fn listener(
         identity,
         limits: limits(service),
         // Connections of proxies carry many clients.
-        is_trusted: Arc::new(move |_| trusting.active().config.trusted_proxies > 0),
+        is_trusted: Arc::new(move |peer| trusting.active().config.trusted_proxies.may_be(peer)),
         pressure: Arc::clone(&service.pressure),
         log: service.log.clone(),
         metrics: Arc::clone(&service.metrics.listener),

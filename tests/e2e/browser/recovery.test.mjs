@@ -108,7 +108,7 @@ for (const engine of chosenEngines()) {
       assert.match(await refresh(), TOKEN)
     })
 
-    test('a fresh result is submitted once, even when the response is lost', async () => {
+    test('a lost response costs no challenge: the result is sent once more', async () => {
       const begin = await logComplete(world.service)
       await world.freshPage()
       await world.run(async (settings) => {
@@ -119,21 +119,15 @@ for (const engine of chosenEngines()) {
       }, world.settings)
       await nonceGiven(world.service, begin)
       await setFault(world.service, 'lose')
-      await assert.rejects(
-        world.run(
-          async (settings) => (await import('/approov.js')).Approov.fetchToken(settings.api, globalThis.result),
-          world.settings,
-        ),
-        (error) => {
-          // Chromium by itself repeats a request whose connection closed: the service knows the proof and refuses it.
-          const { name, errors } = error.original
-          if (name === 'ApproovServiceError') assert.deepEqual(Object.keys(errors), ['aprv-invalid-dpop-token'])
-          else assert.equal(name, 'ApproovFetchError')
-          return true
-        },
+      const token = await world.run(
+        async (settings) => (await import('/approov.js')).Approov.fetchToken(settings.api, globalThis.result),
+        world.settings,
       )
+      assert.match(token, TOKEN)
       await logComplete(world.service)
-      assert.equal(world.service.log.slice(begin).filter(({ path }) => path.endsWith('/siteverify')).length, 1)
+      const posts = world.service.log.slice(begin).filter(({ path, method }) => path === '/attest' && method === 'POST')
+      // Chromium by itself repeats a request whose connection closed, with the same proof, which is refused.
+      assert.ok(posts.length <= 3, `${posts.length} requests`)
     })
 
     test('a response later than the time-out is an ApproovFetchError, and the session goes on', async () => {

@@ -20,7 +20,14 @@ const CORS = {
   'Access-Control-Max-Age': '7200',
 }
 
-/** Writes a response: a status with its phrase, an object as JSON or a text, further headers. */
+/**
+ * Writes a response: a status with its phrase, an object as JSON or a text, further headers.
+ *
+ * @param {import('node:http').ServerResponse} response
+ * @param {number} status
+ * @param {unknown} body
+ * @param {{phrase?: string, headers?: Record<string, string>}} [options]
+ */
 export function respond(response, status, body, { phrase, headers = {} } = {}) {
   const text = typeof body === 'string' ? body : JSON.stringify(body)
   const all = { 'Content-Type': 'application/json', 'DPoP-Nonce': `nonce-${Math.random()}`, ...CORS, ...headers }
@@ -113,8 +120,11 @@ export function createStub(now = Date.now) {
     /** What a page with the stand-in as its service gives to `initializeSession`. */
     options: () => ({ approovHost: stub.url, approovSiteKey: 'site', recaptchaSiteKey: 're' }),
     async start() {
-      await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
-      stub.url = `http://127.0.0.1:${server.address().port}`
+      await new Promise((resolve, reject) => {
+        server.once('error', reject).listen(0, '127.0.0.1', () => resolve(undefined))
+      })
+      const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+      stub.url = `http://127.0.0.1:${port}`
     },
     stop: () =>
       new Promise((resolve) => {

@@ -101,7 +101,7 @@ export const nonceGiven = (service, since) =>
 
 /** Lets the service's next requests to the attest address meet a fault, as docs/SERVICE.md has them; `none` ends it. */
 export async function setFault(service, mode, count = 1) {
-  const query = new URLSearchParams({ mode, count })
+  const query = new URLSearchParams({ mode, count: String(count) })
   const { status } = await fetch(`${service.url}/sim/fault?${query}`, { method: 'PUT' })
   assert.equal(status, 204, `setting the fault ${mode}`)
 }

@@ -18,6 +18,7 @@ try {
   outcome.error = `${error.name}: ${error.message}`
 }
 // Violations are reported in the order in which they happen: when that of a forbidden image is there, so are all before it.
+/** @type {Promise<void>} */
 const last = new Promise((resolve) => {
   addEventListener('securitypolicyviolation', ({ blockedURI }) => blockedURI === forbidden && resolve())
 })
