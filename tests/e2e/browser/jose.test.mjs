@@ -13,7 +13,7 @@ const sha256 = (text) => createHash('sha256').update(text).digest('base64url')
 
 for (const engine of chosenEngines()) {
   for (const keyStorage of ['webcrypto', 'wasm']) {
-    describe(`other implementations, ${keyStorage} key, ${ENGINES[engine].title}`, () => {
+    describe(`jose and others, ${keyStorage} key, ${ENGINES[engine].title}`, () => {
       let world
       before(async () => {
         world = await startWorld(engine)
@@ -35,8 +35,9 @@ for (const engine of chosenEngines()) {
       const prove = (...args) =>
         world.run(async (...args) => (await import('/approov.js')).Approov.getDPoPToken(...args), ...args)
 
-      test('jose verifies a proof, and its claims are the ones asked for', async () => {
+      test('jose verifies a proof, and its claims are the requested ones', async () => {
         const nonce = { of: ['any', 'kind'], é: 1 }
+        const begin = Math.floor(Date.now() / 1000)
         const proof = await prove(
           'PATCH',
           'https://api.example.com:443/a%20b?query#fragment',
@@ -58,7 +59,7 @@ for (const engine of chosenEngines()) {
           ath: sha256('a token'),
           msgs: 'a signature',
         })
-        assert.ok(Number.isInteger(iat) && Math.abs(iat - Date.now() / 1000) < 30, `iat ${iat}`)
+        assert.ok(Number.isInteger(iat) && iat >= begin && iat <= Date.now() / 1000, `iat ${iat}`)
         assert.ok(Buffer.from(jti, 'base64url').length >= 16, `jti ${jti}`)
       })
 
