@@ -45,6 +45,7 @@ def main():
             "--max-examples", os.environ.get("EXAMPLES", "150"),
             "--seed", "1",
             "--workers", "2",
+            "--request-timeout", "120",
             "--suppress-health-check", "all",
             "--no-color",
         ]

@@ -370,17 +370,16 @@ impl Process {
 
     /// Waits for the first `count` log lines that match; all lines so far count.
     pub fn wait_for_logs(&mut self, count: usize, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
-        loop {
-            let lines = self.seen.iter().filter_map(|line| serde_json::from_str(line).ok());
-            let found: Vec<Value> = lines.filter(&matches).take(count).collect();
-            if found.len() == count {
-                return found;
-            }
-            match self.log.recv_timeout(HANG) {
-                Ok(line) => self.seen.push(line),
-                Err(_) => panic!("no {count} such lines in the log:\n{}", self.seen.join("\n")),
-            }
+        let read = |line: &String| serde_json::from_str(line).ok().filter(&matches);
+        let mut found: Vec<Value> = self.seen.iter().filter_map(read).take(count).collect();
+        while found.len() < count {
+            let Ok(line) = self.log.recv_timeout(HANG) else {
+                panic!("no {count} such lines in the log:\n{}", self.seen.join("\n"));
+            };
+            found.extend(read(&line));
+            self.seen.push(line);
         }
+        found
     }
 
     /// Every log line of the requests that were responded to so far. A line is written before its response goes out, so once the line of one more
