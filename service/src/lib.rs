@@ -15,6 +15,7 @@
 //! | [`session`] | sessions in refresh tokens, and nonces |
 //! | [`check`] | the check services: one file each, with all its names, its request and how its response is judged |
 //! | [`telemetry`] | the log and the counters |
+//! | [`allowed_origins`] | which pages may use an account |
 //! | [`settings`] | a configuration file being read: positions, secrets, values within bounds |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
 //! | [`crypto`] | randomness, derived keys, key pairs |
@@ -25,6 +26,7 @@
 
 #![warn(missing_docs)]
 
+pub mod allowed_origins;
 pub mod attest;
 pub mod check;
 pub mod cli;

@@ -241,3 +241,16 @@ async fn the_development_certificate_is_written_where_nobody_could_prepare_a_lin
     process.wait().await;
     assert!(!path.parent().unwrap().exists(), "and it is tidied up");
 }
+
+#[tokio::test]
+async fn what_a_check_service_says_is_in_the_log_and_nowhere_else() {
+    let mut process = Process::start(&["--dev"]);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut browser = Browser::default();
+    browser.ask_nonce_at(&client, &process.url).await.unwrap();
+    let refused = browser.attest_at(&client, &process.url, &with_hcaptcha("sim-error-log")).await.unwrap();
+    assert_eq!((refused.status.as_u16(), refused.body.as_str()), (502, r#"{"hcap-token-check":"unavailable"}"#));
+    let line = process.wait_for_log(|line| line["status"] == 502);
+    assert_eq!(line["detail"], "hCaptcha responded with status 500");
+    assert_eq!(line["checks"], serde_json::json!(["hcaptcha: unavailable"]));
+}

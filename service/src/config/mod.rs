@@ -1,7 +1,6 @@
 //! The configuration file: TOML in, checked values out. Nothing past this module sees a raw string
 //! that still has to be validated.
 
-mod allowed_origins;
 mod certificate;
 mod public_urls;
 mod raw;
@@ -19,8 +18,8 @@ use crate::check::{Check, Provider, Site};
 use crate::settings::Source;
 use crate::token::SigningKey;
 
+pub use crate::allowed_origins::AllowedOrigins;
 pub use crate::settings::ConfigError;
-pub use allowed_origins::AllowedOrigins;
 pub use certificate::Certificate;
 pub use public_urls::PublicUrl;
 pub use trusted_proxies::TrustedProxies;
