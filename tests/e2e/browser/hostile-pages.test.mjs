@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'
 
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
-import { useStub } from './stub-service.mjs'
+import { useStub } from '../harness/stub.mjs'
 
 for (const engine of chosenEngines()) {
   describe(`hostile pages in ${ENGINES[engine].title}`, () => {
