@@ -187,6 +187,37 @@ async fn a_different_result_is_checked_and_replaces_the_one_before() {
 }
 
 #[tokio::test]
+async fn a_failed_check_ends_what_older_refresh_tokens_give_without_a_word() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let good = browser.attest(&service, &with_hcaptcha("sim-pass-old")).await;
+    assert!(is_trusted(&good.token()));
+    let older = browser.refresh_token.clone();
+    // Whether the client brings its refresh token along or hides that it has one.
+    for (n, hidden) in [(1, false), (2, true)] {
+        browser.refresh_token = older.clone().filter(|_| !hidden);
+        assert!(!is_trusted(&browser.attest(&service, &with_hcaptcha(&format!("sim-fail-{n}"))).await.token()));
+        let newest = browser.refresh_token.clone();
+        browser.refresh_token = older.clone();
+        for _ in 0..3 {
+            let answer = browser.attest(&service, &REFRESH).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            assert_eq!(names(&answer.json()), names(&good.json()));
+            assert!(!is_trusted(&answer.token()), "an older refresh token still opens doors");
+        }
+        // A result of another check service does not bring the old one back.
+        browser.refresh_token = older.clone();
+        let mixed = browser.attest(&service, &with_recaptcha(&format!("sim-pass-mix{n}"))).await;
+        assert!(!is_trusted(&mixed.token()));
+        browser.refresh_token = newest;
+        assert!(!is_trusted(&browser.attest(&service, &REFRESH).await.token()));
+    }
+    // Fresh results that pass make it good again.
+    assert!(is_trusted(&browser.attest(&service, &with_hcaptcha("sim-pass-new")).await.token()));
+    assert!(is_trusted(&browser.attest(&service, &REFRESH).await.token()));
+}
+
+#[tokio::test]
 async fn a_refresh_token_serves_its_own_session_only() {
     let service = dev_service().await;
     let mut browser = Browser::new(&service).await;

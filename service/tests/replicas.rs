@@ -180,6 +180,24 @@ async fn any_replica_serves_any_request_and_a_replay_nowhere() {
 }
 
 #[tokio::test]
+async fn a_failed_check_at_one_replica_ends_what_older_refresh_tokens_give_at_the_other() {
+    let Some(redis) = Redis::new("failed") else { return };
+    let replicas = Replicas::start("failed", &redis.url()).await;
+    let mut caller = Caller::new();
+    caller.nonce(&replicas.one).await;
+    assert!(is_trusted(&caller.attest(&replicas.one, &with_hcaptcha("sim-pass-failed")).await.token()));
+    let older = caller.browser.refresh_token.clone();
+    assert!(is_trusted(&caller.refresh(&replicas.two).await.token()));
+    assert!(!is_trusted(&caller.attest(&replicas.one, &with_hcaptcha("sim-fail-failed")).await.token()));
+    for replica in [&replicas.one, &replicas.two] {
+        caller.browser.refresh_token = older.clone();
+        assert!(!is_trusted(&caller.refresh(replica).await.token()));
+    }
+    assert!(is_trusted(&caller.attest(&replicas.two, &with_hcaptcha("sim-pass-again")).await.token()));
+    assert!(is_trusted(&caller.refresh(&replicas.one).await.token()));
+}
+
+#[tokio::test]
 async fn a_rate_limit_counts_over_all_replicas() {
     let Some(redis) = Redis::new("rate") else { return };
     let replicas = Replicas::start("rate", &redis.url()).await;

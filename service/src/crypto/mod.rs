@@ -62,6 +62,8 @@ pub struct RequestEntropy {
     pub refresh: [u8; 12],
     /// Names the response in its tokens and in the log.
     pub arc: [u8; 10],
+    /// Names the session, if this request begins one.
+    pub session: [u8; 16],
 }
 
 impl RequestEntropy {
@@ -70,8 +72,13 @@ impl RequestEntropy {
     /// # Errors
     /// When there are no random numbers.
     pub fn draw() -> Result<Self, CryptoError> {
-        let mut bytes = random::<30>()?.into_iter();
-        Ok(Self { nonce: take(&mut bytes), refresh: take(&mut bytes), arc: take(&mut bytes) })
+        let mut bytes = random::<46>()?.into_iter();
+        Ok(Self {
+            nonce: take(&mut bytes),
+            refresh: take(&mut bytes),
+            arc: take(&mut bytes),
+            session: take(&mut bytes),
+        })
     }
 }
 
@@ -112,6 +119,7 @@ mod tests {
         assert_ne!(one.nonce, other.nonce);
         assert_ne!(one.refresh, other.refresh);
         assert_ne!(one.arc, other.arc);
-        assert_ne!(one.arc.last_chunk::<4>(), Some(&[0; 4]), "the draw is long enough for all parts");
+        assert_ne!(one.session, other.session);
+        assert_ne!(one.session.last_chunk::<8>(), Some(&[0; 8]), "the draw is long enough for all parts");
     }
 }
