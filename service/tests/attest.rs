@@ -8,6 +8,7 @@ use std::time::Duration;
 use approov_web_service::check::{Provider, SiteKind};
 use approov_web_service::config::AllowedOrigins;
 use approov_web_service::dev::{self, sim};
+use approov_web_service::secrets::{KeptSecret, SecretKind};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
@@ -508,7 +509,7 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
 async fn whole_results_travel_in_encrypted_tokens_only() {
     let config = dev_config(|config| {
         let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
-        account.jwe_secret = Some(secret());
+        account.jwe_secret = Some(KeptSecret::here(SecretKind::Key32, secret()).into());
         account.apis.get_mut("localhost").unwrap().jwe = true;
         for site in account.checks.values_mut().flat_map(|check| check.sites.values_mut()) {
             site.embed_result = true;

@@ -96,7 +96,7 @@ impl Replicas {
         let sims = simulators().await;
         let config = std::env::temp_dir().join(format!("approov-replicas-{}-{name}.toml", std::process::id()));
         let text = format!(
-            "store = \"{redis}\"\npublic_url = \"{PUBLIC}\"\n\
+            "store = \"{redis}\"\nsession_secret = \"{SESSION_SECRET}\"\npublic_url = \"{PUBLIC}\"\n\
              [[account]]\nsite_key = \"{}\"\nsecret = \"{SECRET}\"\n\
              [[account.api]]\ndomain = \"api.example.com\"\nallow_web = true\n\
              [[account.hcaptcha.site]]\nsite_key = \"{}\"\nsecret = \"{}\"\nrate_limit = 20\n\

@@ -13,8 +13,8 @@ use crate::error::{Code, Problems, Refusal};
 use crate::session::{CheckResult, Session};
 use crate::store::{Settled, Store as _, seconds_to_next_minute};
 
-use super::Attest;
 use super::plan::Plan;
+use super::{Attest, unavailable};
 
 impl Attest<'_> {
     /// Has the fresh results of a plan checked, and the outcome remembered.
@@ -73,10 +73,15 @@ impl Attest<'_> {
             // the check services.
             now: UnixTime::now(),
         };
-        let service = self.service;
+        let keys = self.active.keys(account).map_err(|error| {
+            self.notes.detail = Some(error.to_string());
+            unavailable("the account has no keys", None)
+        })?;
+        let (service, now) = (self.service, self.incoming.now);
         let checks = plan.to_check.iter().map(|fresh| async move {
             let begun = Instant::now();
-            let outcome = fresh.check(&service.checks, context).await;
+            let secret = keys.site_secret(fresh.provider, fresh.key, now);
+            let outcome = fresh.check(&service.checks, secret, context).await;
             let result = result_name(&outcome);
             service.metrics.check(fresh.provider.name(), result, begun.elapsed());
             (fresh, result, outcome)

@@ -3,6 +3,7 @@
 mod checks;
 mod form;
 mod grant;
+mod keys;
 mod plan;
 mod proof;
 mod request;
@@ -22,8 +23,9 @@ use crate::telemetry::RequestNotes;
 
 pub use form::Form;
 pub use grant::Granted;
+pub use keys::AccountKeys;
 pub use request::AttestRequest;
-pub use service::{AccountKeys, ActiveConfig, Service};
+pub use service::{ActiveConfig, Service};
 
 use plan::Plan;
 

@@ -104,7 +104,7 @@ fn open_session(
     now: UnixTime,
 ) -> Result<Session, Refusal> {
     let keys = active.keys(account).map_err(|_| invalid_token(""))?;
-    keys.refresh.open(token, &account.site_key, thumbprint, now).ok_or_else(|| invalid_token(""))
+    keys.refresh.open(token, thumbprint, now).ok_or_else(|| invalid_token(""))
 }
 
 fn invalid_token(why: &str) -> Refusal {

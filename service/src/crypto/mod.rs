@@ -40,15 +40,16 @@ pub fn random<const N: usize>() -> Result<[u8; N], CryptoError> {
     Ok(bytes)
 }
 
-/// 32 bytes derived from a secret for one purpose (HKDF-SHA256, RFC 5869).
+/// 32 bytes derived from a secret for one purpose (HKDF-SHA256, RFC 5869), which is all of these parts together. No purpose
+/// may be the beginning of another.
 ///
 /// # Errors
 /// When the derivation fails.
-pub fn derive_key(secret: &Secret, purpose: &[u8]) -> Result<Zeroizing<[u8; 32]>, CryptoError> {
+pub fn derive_key(secret: &Secret, purpose: &[&[u8]]) -> Result<Zeroizing<[u8; 32]>, CryptoError> {
     let mut bytes = Zeroizing::new([0; 32]);
     hkdf::Salt::new(hkdf::HKDF_SHA256, b"approov-web-service")
         .extract(secret.as_bytes())
-        .expand(&[purpose], hkdf::HKDF_SHA256)?
+        .expand(purpose, hkdf::HKDF_SHA256)?
         .fill(bytes.as_mut())?;
     Ok(bytes)
 }

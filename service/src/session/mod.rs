@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use crate::check::Provider;
 
 pub use id::{InvalidSessionId, SessionId};
-pub use nonce::{Epoch, NONCE_LIFETIME, NonceKey, NonceStamp};
-pub use refresh_token::RefreshKey;
+pub use nonce::{Epoch, NONCE_LIFETIME, NonceKeys, NonceStamp};
+pub use refresh_token::RefreshKeys;
 
 /// How often a key's session was checked: each request with fresh results raises it.
 pub type Generation = u32;
