@@ -47,7 +47,7 @@ fn response(input: &[u8]) -> Option<Response> {
 mod tests {
     #[test]
     fn the_whole_corpus_is_read_without_a_panic() {
-        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/responses");
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/response");
         let mut read = 0;
         for entry in std::fs::read_dir(corpus).expect("the corpus") {
             super::read(&std::fs::read(entry.expect("an entry").path()).expect("readable"));

@@ -1,24 +1,31 @@
 //! The accept loop: who gets a connection, and how all of them end.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection::{self, Activity, Clock, WatchedSocket};
-use crate::limits::{Limits, SHUTDOWN_GRACE};
+use crate::connection::{self, Activity, Clock, Ending, WatchedSocket};
+use crate::limits::{Limits, SHUTDOWN_GRACE, Timeouts};
 use crate::log::{Log, Repeated};
 use crate::metrics::Metrics;
+use crate::places::{Place, Places};
+use crate::pressure::{Pressure, Resource, SCARCE};
 use crate::service::HttpService;
 use crate::shutdown::stopped;
 
 /// The pause after a failed accept: most likely file descriptors have run out, and others must close first.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Whether an address is a proxy's that may hold as many connections as there are.
+pub type IsTrusted = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// A listener, and what it needs to serve.
 pub struct Listener {
@@ -28,10 +35,23 @@ pub struct Listener {
     pub identity: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Its bounds.
     pub limits: Limits,
+    /// Who may hold as many connections as there are.
+    pub is_trusted: IsTrusted,
+    /// How close the process is to its bounds.
+    pub pressure: Arc<Pressure>,
     /// Where it says what went wrong.
     pub log: Log,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+}
+
+/// What all connections of a listener share.
+struct Shared {
+    clock: Clock,
+    timeouts: Timeouts,
+    log: Log,
+    metrics: Arc<Metrics>,
+    failed_handshakes: Repeated,
 }
 
 impl Listener {
@@ -40,66 +60,49 @@ impl Listener {
     /// # Errors
     /// When the listener itself fails for good.
     pub async fn serve<S: HttpService>(self, service: S, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+        let shared = Arc::new(Shared {
+            clock: Clock::start(),
+            timeouts: self.limits.timeouts,
+            log: self.log.clone(),
+            metrics: Arc::clone(&self.metrics),
+            failed_handshakes: Repeated::new("handshake"),
+        });
         let failed_accepts = Repeated::new("accept");
-        let failed_handshakes = Arc::new(Repeated::new("handshake"));
-        let clock = Clock::start();
+        let mut door = Door::new(&self);
         let slots = Arc::new(Semaphore::new(self.limits.connections));
         let mut connections = JoinSet::new();
         loop {
-            // A full listener leaves new connections in the kernel's queue.
-            let slot = tokio::select! {
-                slot = Arc::clone(&slots).acquire_owned() => slot.map_err(io::Error::other)?,
-                () = stopped(&mut stop) => break,
-            };
             let (stream, peer) = tokio::select! {
                 accepted = self.socket.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
+                        self.metrics.failed_accept();
                         failed_accepts.event(&self.log, || error.to_string());
                         tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                         continue;
                     }
                 },
                 () = stopped(&mut stop) => break,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                Some(_) = connections.join_next(), if !connections.is_empty() => {
+                    door.note_pressure();
+                    continue;
+                }
             };
-            self.metrics.accepted();
-            // Small responses must not wait for acknowledgements.
-            if let Err(error) = stream.set_nodelay(true) {
-                failed_accepts.event(&self.log, || error.to_string());
-                continue;
-            }
+            let Some(stream) = door.admit(stream, peer) else { continue };
+            // A full listener leaves further connections in the kernel's queue, until one of those that were asked to
+            // make way has, or another has ended.
+            let slot = tokio::select! {
+                slot = Arc::clone(&slots).acquire_owned() => slot.map_err(io::Error::other)?,
+                () = stopped(&mut stop) => break,
+            };
+            let activity = Arc::new(Activity::new(shared.clock));
+            let place = door.take(peer, &activity);
             let acceptor = self.identity.as_ref().map(|config| TlsAcceptor::from(Arc::clone(&config.borrow())));
-            let (service, stop, log) = (service.clone(), stop.clone(), self.log.clone());
-            let failed_handshakes = Arc::clone(&failed_handshakes);
-            let log_failed_handshake =
-                move |why: &str| failed_handshakes.event(&log, || format!("{}: {why}", peer.ip()));
-            let metrics = Arc::clone(&self.metrics);
-            let timeouts = self.limits.timeouts;
+            let (service, stop, shared) = (service.clone(), stop.clone(), Arc::clone(&shared));
             connections.spawn(async move {
-                let activity = Arc::new(Activity::new(clock));
-                let stream = WatchedSocket::new(stream, Arc::clone(&activity));
-                let ending = match acceptor {
-                    None => connection::serve(stream, peer, &activity, timeouts, service, stop).await,
-                    Some(acceptor) => match tokio::time::timeout(timeouts.head, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => {
-                            activity.restart();
-                            connection::serve(stream, peer, &activity, timeouts, service, stop).await
-                        }
-                        Ok(Err(error)) => {
-                            metrics.failed_handshake();
-                            log_failed_handshake(&error.to_string());
-                            None
-                        }
-                        Err(_) => {
-                            metrics.failed_handshake();
-                            log_failed_handshake("no handshake in time");
-                            None
-                        }
-                    },
-                };
-                metrics.closed(ending);
-                drop(slot);
+                let ending = shared.connection(stream, peer, &activity, acceptor, service, stop).await;
+                shared.metrics.closed(ending);
+                free(slot, place);
             });
         }
         drop(self.socket);
@@ -108,5 +111,98 @@ impl Listener {
             self.log.event("stopping", "some connections did not finish and were closed");
         }
         Ok(())
+    }
+}
+
+/// The place first: whoever gets the slot looks at the places.
+fn free(slot: OwnedSemaphorePermit, place: Place) {
+    drop(place);
+    drop(slot);
+}
+
+impl Shared {
+    async fn connection<S: HttpService>(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        activity: &Arc<Activity>,
+        acceptor: Option<TlsAcceptor>,
+        service: S,
+        stop: watch::Receiver<bool>,
+    ) -> Option<Ending> {
+        let stream = WatchedSocket::new(stream, Arc::clone(activity));
+        let Some(acceptor) = acceptor else {
+            return connection::serve(stream, peer, activity, self.timeouts, service, stop).await;
+        };
+        let failure = match tokio::time::timeout(self.timeouts.head, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                activity.restart();
+                return connection::serve(stream, peer, activity, self.timeouts, service, stop).await;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no handshake in time".to_owned(),
+        };
+        self.metrics.failed_handshake();
+        self.failed_handshakes.event(&self.log, || format!("{}: {failure}", peer.ip()));
+        None
+    }
+}
+
+/// Decides who comes in.
+struct Door {
+    begun: Instant,
+    places: Arc<Places>,
+    slots: usize,
+    is_trusted: IsTrusted,
+    pressure: Arc<Pressure>,
+    refused: Repeated,
+    log: Log,
+    metrics: Arc<Metrics>,
+}
+
+impl Door {
+    fn new(listener: &Listener) -> Self {
+        let Limits { connections, handshakes, .. } = listener.limits;
+        Self {
+            begun: Instant::now(),
+            places: Places::new(connections, handshakes),
+            slots: connections,
+            is_trusted: Arc::clone(&listener.is_trusted),
+            pressure: Arc::clone(&listener.pressure),
+            refused: Repeated::new("limit"),
+            log: listener.log.clone(),
+            metrics: Arc::clone(&listener.metrics),
+        }
+    }
+
+    /// The connection, if it may come in. One that may not is closed at once, before it costs a handshake.
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> {
+        let ip = peer.ip();
+        if !(self.is_trusted)(ip.to_canonical()) {
+            let scarce = self.pressure.value() >= SCARCE;
+            if let Err(refusal) = self.places.admit(ip, scarce, self.begun.elapsed()) {
+                self.metrics.refused(&refusal);
+                self.refused.event(&self.log, || refusal.message());
+                // A reset leaves nothing behind in the kernel. Where it fails, the connection closes in good order.
+                let _ = stream.set_zero_linger();
+                return None;
+            }
+        }
+        self.places.make_way();
+        // Small responses must not wait for acknowledgements; only a connection that is gone refuses.
+        stream.set_nodelay(true).ok().map(|()| stream)
+    }
+
+    fn take(&mut self, peer: SocketAddr, activity: &Arc<Activity>) -> Place {
+        let ip = peer.ip();
+        self.metrics.accepted();
+        let counted = (!(self.is_trusted)(ip.to_canonical())).then_some(ip);
+        let place = self.places.take(counted, Arc::clone(activity));
+        self.note_pressure();
+        place
+    }
+
+    fn note_pressure(&self) {
+        self.pressure.set_part(Resource::Connections, self.places.taken(), self.slots);
     }
 }

@@ -5,6 +5,7 @@
 //! | room | concept |
 //! |---|---|
 //! | `accept` | the accept loop: who gets a connection, and how all of them end |
+//! | `places` | who has how many connections, and whose makes way |
 //! | `connection` | one connection: HTTP/1.1 or HTTP/2, and its time-outs |
 //! | [`body`] | bodies of requests, with an end in bounded time |
 //! | [`service`] | what is served, and what it learns of and says to its connection |
@@ -12,6 +13,8 @@
 //! | [`tls`] | the TLS identity |
 //! | [`log`] | log lines |
 //! | [`metrics`] | counters in Prometheus' text format |
+//! | [`pressure`] | how close the process is to its bounds |
+//! | [`fairness`] | who has how much: counters for address prefixes in fixed memory |
 //! | [`limits`] | the bounds |
 
 #![warn(missing_docs)]
@@ -19,11 +22,14 @@
 mod accept;
 pub mod body;
 mod connection;
+pub mod fairness;
 pub mod limits;
 pub mod log;
 pub mod metrics;
+mod places;
+pub mod pressure;
 pub mod service;
 pub mod shutdown;
 pub mod tls;
 
-pub use accept::Listener;
+pub use accept::{IsTrusted, Listener};

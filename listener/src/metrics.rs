@@ -4,12 +4,15 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::connection::Ending;
+use crate::places::Refusal;
 
 /// What a listener counts. It starts at zero with the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
     accepted: AtomicU64,
     closed: AtomicU64,
+    failed_accepts: AtomicU64,
+    refused: [AtomicU64; Refusal::NAMES.len()],
     failed_handshakes: AtomicU64,
     ended: [AtomicU64; Ending::ALL.len()],
 }
@@ -17,6 +20,16 @@ pub struct Metrics {
 impl Metrics {
     pub(crate) fn accepted(&self) {
         increment(&self.accepted);
+    }
+
+    pub(crate) fn failed_accept(&self) {
+        increment(&self.failed_accepts);
+    }
+
+    /// A connection was closed before it cost a handshake.
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        let counters = Refusal::NAMES.iter().zip(&self.refused);
+        counters.filter(|(name, _)| **name == refusal.name()).for_each(|(_, counter)| increment(counter));
     }
 
     pub(crate) fn failed_handshake(&self) {
@@ -42,6 +55,14 @@ impl Metrics {
         for (ending, counter) in Ending::ALL.iter().zip(&self.ended) {
             sample(out, name, &format!("limit=\"{}\"", ending.name()), get(counter));
         }
+        let name = "approov_connections_refused_total";
+        family(out, name, "counter", "Connections that were closed at once, by the limit that they broke.");
+        for (limit, counter) in Refusal::NAMES.iter().zip(&self.refused) {
+            sample(out, name, &format!("limit=\"{limit}\""), get(counter));
+        }
+        let name = "approov_accept_errors_total";
+        family(out, name, "counter", "Times a connection could not be accepted.");
+        sample(out, name, "", get(&self.failed_accepts));
         let name = "approov_handshakes_failed_total";
         family(out, name, "counter", "TLS handshakes that failed or did not end in time.");
         sample(out, name, "", get(&self.failed_handshakes));

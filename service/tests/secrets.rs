@@ -94,6 +94,22 @@ async fn secrets_in_files_and_variables_serve_with_a_newline_at_their_end() {
     assert!(is_trusted(&response.token()), "{}", response.body);
 }
 
+#[tokio::test]
+async fn a_secret_that_changes_in_its_own_file_is_in_force_soon() {
+    let place = Place::new("changed");
+    let secret = place.file("secret", SECRET);
+    let text = format!("session_secret = \"{SESSION_SECRET}\"\n")
+        + &account(&format!("secret_file = \"{secret}\""), "secret = \"s\"");
+    let config = place.file("service.toml", &text);
+    let mut process = Process::start(&["--config", &config]);
+    place.file("secret", "short");
+    let line = process.wait_for_log(|line| line["event"] == "reload");
+    let message = line["message"].as_str().unwrap();
+    assert!(message.contains("/secret must") && message.contains("stays in force"), "{message}");
+    place.file("secret", SESSION_SECRET);
+    process.wait_for_log(|line| line["event"] == "reloaded");
+}
+
 #[test]
 fn a_secret_that_cannot_be_had_is_named_at_the_start_and_its_text_is_not() {
     let place = Place::new("missing");

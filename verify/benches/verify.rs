@@ -7,7 +7,7 @@ mod support;
 
 use approov_verify::jwk::P256PublicKey;
 use approov_verify::jws::{HmacKey, Jws, VerificationKey};
-use approov_verify::replay::{MemoryReplayStore, ReplayCheck, ReplayKey, ReplayStore, StoreError};
+use approov_verify::replay::{MemoryReplayStore, ReplayCheck, ReplayEntry, ReplayKey, ReplayStore, StoreError};
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use approov_verify::{Body, Request, Verifier};
@@ -26,7 +26,7 @@ use support::{SECRET, Session, ath, base64url, secret_base64, sha256, token};
 struct Forgetful;
 
 impl ReplayStore for Forgetful {
-    async fn remember(&self, _: ReplayKey, _: UnixTime, _: UnixTime) -> Result<ReplayCheck, StoreError> {
+    async fn remember(&self, _: ReplayEntry, _: UnixTime) -> Result<ReplayCheck, StoreError> {
         Ok(ReplayCheck::New)
     }
 }
@@ -88,8 +88,9 @@ fn benchmarks(criterion: &mut Criterion) {
             count += 1;
             // A thousand requests a second, remembered for a minute.
             let now = UnixTime::from_millis(count);
-            let key = ReplayKey::new("jti", key.thumbprint(), &count.to_be_bytes());
-            store.remember_now(key, UnixTime::from_millis(count + 60_000), now).unwrap()
+            let holder = *key.thumbprint();
+            let key = ReplayKey::new("jti", &holder, &count.to_be_bytes());
+            store.remember_now(ReplayEntry { holder, key, until: UnixTime::from_millis(count + 60_000) }, now).unwrap()
         });
     });
 }

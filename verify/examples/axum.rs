@@ -1,8 +1,8 @@
 //! A protected API: `APPROOV_SECRET=… cargo run -p approov-verify --example axum`.
 
-use approov_verify::layer::{ApproovLayer, PublicUrl, Refusal};
+use approov_verify::layer::{ApproovLayer, Refusal};
 use approov_verify::token::Channel;
-use approov_verify::{ProofPolicy, Verified, Verifier};
+use approov_verify::{ProofPolicy, PublicUrl, Verified, Verifier};
 use axum::{Extension, Router, routing::post};
 use std::error::Error;
 

@@ -55,8 +55,11 @@ pub fn check(text: &str) -> Option<Result<Verified, Error>> {
         assert!(verified.proof.is_some() || verified.claims.cnf.is_none(), "a bound token was accepted without proof");
         if let Some(claims) = &verified.proof {
             assert_eq!(claims.htm, method);
-            let urls = (HttpUri::parse(&claims.htu), HttpUri::parse(url));
+            let urls = (HttpUri::parse(&claims.htu), HttpUri::of_request(url));
             assert!(urls.0.is_ok() && urls.0 == urls.1, "a proof for another URL was accepted");
+            let query = url.split('#').next().and_then(|url| url.split_once('?')).map_or("", |(_, query)| query);
+            let covered = claims.htq.as_ref().is_none_or(|htq| *htq == sha256(query.as_bytes()));
+            assert!(covered, "a proof for another query was accepted");
             assert!((claims.iat - NOW as f64).abs() < 61.0, "a stale proof was accepted");
             let again = ready(verifier.verify(&request, now)).expect_err("a replay was accepted");
             assert!(matches!(again, Error::Replayed), "{again}");

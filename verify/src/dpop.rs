@@ -52,6 +52,9 @@ pub struct ProofClaims {
     /// A hash or signature of the message body, as Approov's web SDK adds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub msgs: Option<String>,
+    /// Unpadded base64url of the SHA-256 of the query, as Approov's web SDK adds it: `htu` does not cover the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub htq: Option<String>,
 }
 
 /// What a request demands of its proof.
@@ -234,6 +237,7 @@ impl Proof {
             nonce: claims.get("nonce").filter(|nonce| !nonce.is_null()).cloned(),
             ath: optional_text(claims, "ath")?,
             msgs: optional_text(claims, "msgs")?,
+            htq: optional_text(claims, "htq")?,
         };
         if claims_read.jti.len() > MAX_JTI_LENGTH {
             return Err(DpopError::Claim("jti"));
@@ -327,6 +331,14 @@ impl Proof {
     pub fn matches_message(&self, message_hash: &[u8; 32]) -> bool {
         let msgs = self.claims.msgs.as_deref().and_then(decode_base64url);
         msgs.is_some_and(|msgs| msgs == message_hash || self.key.verifies_digest(message_hash, &msgs))
+    }
+
+    /// Whether the proof covers the query of a request, given without its question mark: `htq` is its hash, or both
+    /// are absent. (RFC 9449 leaves the query out of `htu`, so a proof without `htq` passes with any query.)
+    #[must_use]
+    pub fn covers_query(&self, query: &str) -> bool {
+        let htq = self.claims.htq.as_deref();
+        htq.map_or(query.is_empty(), |htq| htq == encode_base64url(&sha256(query.as_bytes())))
     }
 }
 

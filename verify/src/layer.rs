@@ -1,11 +1,13 @@
 //! The check as a tower layer, for axum and other servers built on tower. Feature `tower`.
 
+use crate::public_url::PublicUrl;
 use crate::replay::{MemoryReplayStore, ReplayStore};
 use crate::time::UnixTime;
-use crate::uri::{HttpUri, InvalidUri};
-use crate::verifier::{Body, Challenge, Error, Request, Verified, Verifier};
+use crate::verifier::{Body, Challenge, Demands, Error, NONCE_HEADER, Request, Verified, Verifier};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::header::{
+    ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -19,11 +21,18 @@ use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
+/// After which time a client that used too many proofs may try again. Each proof is remembered for a minute or two.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("10");
+
 /// Lets good requests pass, with [`Verified`] among their extensions, and rejects the others: `401` with a
 /// `WWW-Authenticate: DPoP` challenge and a problem document (RFC 9457) whose member `code` is [`Error::code`].
 ///
+/// Where the verifier has [`server_nonces`](crate::VerifierBuilder::server_nonces), each response has `DPoP-Nonce`, and
+/// `Access-Control-Expose-Headers` for it.
+///
 /// Put it inside the layer that handles CORS preflights (they carry no token), and outside of path rewriting:
-/// the path that it sees must be the one that clients request, up to the path of a [`PublicUrl`].
+/// the path that it sees must be the one that clients request, up to the path of a [`PublicUrl`]. Inside axum's `nest`,
+/// which takes the prefix off, it sees the whole path if the feature `axum` is on.
 pub struct ApproovLayer<S = MemoryReplayStore> {
     verifier: Arc<Verifier<S>>,
     settings: Settings,
@@ -36,40 +45,13 @@ struct Settings {
     bound_headers: Vec<HeaderName>,
     nonces: Option<NonceSource>,
     rules: Vec<Rule>,
+    query_required: bool,
+    clock: Clock,
 }
 
+type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
 type NonceSource = Arc<dyn Fn() -> HeaderValue + Send + Sync>;
 type Rule = Arc<dyn Fn(&Verified, &Parts) -> Result<(), Refusal> + Send + Sync>;
-
-/// Where clients find this server: an origin such as `https://api.example.com`, with a path when a proxy in front
-/// takes that path off.
-///
-/// It is configured and never read from a request: whoever could choose it could replay a proof that was made
-/// for another server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicUrl {
-    base: HttpUri,
-}
-
-impl PublicUrl {
-    /// Reads the URL. A query and a fragment are dropped.
-    ///
-    /// # Errors
-    /// [`InvalidUri`] when the text is not an absolute http or https URL.
-    pub fn parse(text: &str) -> Result<Self, InvalidUri> {
-        Ok(Self { base: HttpUri::parse(text)? })
-    }
-
-    /// The URL of a request for `path` as clients see it.
-    fn join(&self, path: &str) -> String {
-        format!("{}{}{path}", self.base.origin(), self.base.path().trim_end_matches('/'))
-    }
-
-    /// Whether a request with this `Host` was meant for this URL.
-    fn has_authority(&self, authority: &str) -> bool {
-        self.base.with_authority(authority).is_ok_and(|requested| requested.origin() == self.base.origin())
-    }
-}
 
 /// Why a rule of the application refuses a request that is good otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +80,8 @@ impl<S> ApproovLayer<S> {
                 bound_headers: Vec::new(),
                 nonces: None,
                 rules: Vec::new(),
+                query_required: false,
+                clock: Arc::new(UnixTime::now),
             },
         }
     }
@@ -125,11 +109,27 @@ impl<S> ApproovLayer<S> {
         self.bound_to_header(AUTHORIZATION)
     }
 
+    /// Demands that a proof for a URL with a query covers the query by `htq`: what
+    /// [`QueryPolicy::Required`](crate::QueryPolicy::Required) does, for the routes behind this layer.
+    #[must_use]
+    pub const fn require_query(mut self) -> Self {
+        self.settings.query_required = true;
+        self
+    }
+
     /// Sends a nonce in `DPoP-Nonce` with each challenge that asks for one (RFC 9449 section 9). For verifiers
-    /// with a [`nonce_check`](crate::VerifierBuilder::nonce_check).
+    /// with a [`nonce_check`](crate::VerifierBuilder::nonce_check); those with
+    /// [`server_nonces`](crate::VerifierBuilder::server_nonces) have nonces of their own, and need nothing here.
     #[must_use]
     pub fn nonces(mut self, source: impl Fn() -> HeaderValue + Send + Sync + 'static) -> Self {
         self.settings.nonces = Some(Arc::new(source));
+        self
+    }
+
+    /// The clock, for tests. Default: [`UnixTime::now`].
+    #[must_use]
+    pub fn clock(mut self, now: impl Fn() -> UnixTime + Send + Sync + 'static) -> Self {
+        self.settings.clock = Arc::new(now);
         self
     }
 
@@ -209,12 +209,23 @@ where
         let mut inner = std::mem::replace(&mut self.inner, next);
         let (verifier, settings) = (Arc::clone(&self.verifier), Arc::clone(&self.settings));
         Box::pin(async move {
-            match admit(&verifier, &settings, request, UnixTime::now()).await {
-                Ok(request) => inner.call(request).await,
-                Err(problem) => Ok(problem.into_response(&settings)),
+            let mut response = match admit(&verifier, &settings, request, (settings.clock)()).await {
+                Ok(request) => inner.call(request).await?,
+                Err(problem) => problem.into_response(&settings),
+            };
+            if let Some(nonce) = verifier.dpop_nonce((settings.clock)()) {
+                offer_nonce(response.headers_mut(), nonce);
             }
+            Ok(response)
         })
     }
+}
+
+/// Adds a nonce to a response, and lets pages of other origins read it, and the challenge along with it.
+fn offer_nonce(headers: &mut HeaderMap, nonce: HeaderValue) {
+    // An application that is an authorization server itself may have set one.
+    headers.entry(NONCE_HEADER).or_insert(nonce);
+    headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("DPoP-Nonce, WWW-Authenticate"));
 }
 
 /// Checks a request and notes in its extensions what was found.
@@ -240,7 +251,7 @@ where
                 body: Body::Unread,
                 binding: binding.as_deref(),
             },
-            !settings.bound_headers.is_empty(),
+            Demands { binding: !settings.bound_headers.is_empty(), query: settings.query_required },
             now,
         )?;
         if checked.needs_body() {
@@ -272,17 +283,20 @@ where
 }
 
 impl Settings {
-    /// The URL as the client sees it; empty, which no proof fits, when the request was meant for no known one.
+    /// The URL as the client sees it; empty, which no proof fits, when the request was meant for no known one, or its
+    /// target is one that [`PublicUrl::request_url`] refuses.
     fn url(&self, parts: &Parts) -> String {
+        let uri = requested_uri(parts);
         let known = match self.public_urls.as_slice() {
             [only] => Some(only),
             several => {
                 let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-                let authority = parts.uri.authority().map(http::uri::Authority::as_str).or(host);
+                let authority = uri.authority().map(http::uri::Authority::as_str).or(host);
                 authority.and_then(|authority| several.iter().find(|url| url.has_authority(authority)))
             }
         };
-        known.map(|url| url.join(parts.uri.path())).unwrap_or_default()
+        let target = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+        known.and_then(|url| url.request_url(target).ok()).unwrap_or_default()
     }
 
     /// The data that the token must be bound to. `None` when it need not be bound, or a header is missing or repeated.
@@ -297,6 +311,15 @@ impl Settings {
         }
         Some(data).filter(|_| !self.bound_headers.is_empty())
     }
+}
+
+/// The URI of a request as it arrived. axum's `nest` takes the prefix off the path, and keeps the whole in an extension.
+fn requested_uri(parts: &Parts) -> &http::Uri {
+    #[cfg(feature = "axum")]
+    if let Some(axum::extract::OriginalUri(uri)) = parts.extensions.get() {
+        return uri;
+    }
+    &parts.uri
 }
 
 /// Why the layer responds itself.
@@ -335,6 +358,9 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if matches!(self, Self::Unverified(Error::TooManyProofs)) {
+            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
         if let Self::Unverified(error) = &self
             && let Some(challenge) = error.challenge()
         {
@@ -342,7 +368,7 @@ impl Problem {
             if challenge == Challenge::UseDpopNonce
                 && let Some(source) = &settings.nonces
             {
-                headers.insert(HeaderName::from_static("dpop-nonce"), source());
+                headers.insert(NONCE_HEADER, source());
             }
         }
         response

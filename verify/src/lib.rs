@@ -13,8 +13,10 @@
 //! | [`keyset`] | an account's public keys |
 //! | [`jwk`] | public keys and their thumbprints (RFC 7517, RFC 7638) |
 //! | [`secret`] | shared secrets |
+//! | `nonce` | nonces that a server gives out, without memory |
 //! | [`replay`] | remembering what may be used once |
 //! | `redis` (feature `redis`) | the same in Redis |
+//! | [`PublicUrl`] | where clients find a server, and the URL of a request to it |
 //! | [`uri`] | URLs compared by normalisation (RFC 3986) |
 //! | [`time`] | points in time as values |
 //!
@@ -31,6 +33,8 @@ pub mod jws;
 pub mod keyset;
 #[cfg(feature = "tower")]
 pub mod layer;
+mod nonce;
+mod public_url;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod replay;
@@ -40,9 +44,10 @@ pub mod token;
 pub mod uri;
 mod verifier;
 
+pub use public_url::PublicUrl;
 pub use verifier::{
-    Body, Challenge, ConfigError, Error, MessagePolicy, NoncePolicy, PROOF_HEADER, ProofPolicy, Request, TOKEN_HEADER,
-    Verified, Verifier, VerifierBuilder,
+    Body, Challenge, ConfigError, Error, MessagePolicy, NONCE_HEADER, NoncePolicy, PROOF_HEADER, ProofPolicy,
+    QueryPolicy, Request, ServerNoncePolicy, TOKEN_HEADER, Verified, Verifier, VerifierBuilder,
 };
 
 /// The examples of the README are compiled.

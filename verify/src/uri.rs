@@ -46,6 +46,21 @@ impl HttpUri {
     /// (browsers send the ASCII form), a port beyond 65535, white space, control characters, backslashes,
     /// non-ASCII characters or broken percent-encoding in the path.
     pub fn parse(text: &str) -> Result<Self, InvalidUri> {
+        Self::read(text, DotSegments::Resolved)
+    }
+
+    /// Reads the URL of a request as it was received.
+    ///
+    /// Clients resolve dot segments, percent-encoded ones too, before they send a request (RFC 3986 section 5.2, URL
+    /// Standard). A URL that still has them is meant to be read in two ways by two parts of a server, so it is refused.
+    ///
+    /// # Errors
+    /// [`InvalidUri`] for what [`HttpUri::parse`] refuses, and for a URL with a segment `.` or `..`, however encoded.
+    pub fn of_request(text: &str) -> Result<Self, InvalidUri> {
+        Self::read(text, DotSegments::Refused)
+    }
+
+    fn read(text: &str, dot_segments: DotSegments) -> Result<Self, InvalidUri> {
         let (scheme, rest) = text.split_once("://").ok_or(InvalidUri)?;
         let scheme = [Scheme::Http, Scheme::Https]
             .into_iter()
@@ -58,7 +73,7 @@ impl HttpUri {
             None => (rest, ""),
         };
         let (host, port) = normalise_authority(authority, scheme)?;
-        Ok(Self { scheme, host, port, path: normalise_path(path)? })
+        Ok(Self { scheme, host, port, path: normalise_path(path, dot_segments)? })
     }
 
     /// Scheme, host and port, as a browser writes an origin: no default port, no slash at the end.
@@ -120,8 +135,21 @@ fn normalise_authority(authority: &str, scheme: Scheme) -> Result<(String, u16),
     Ok((host, port))
 }
 
+/// The query of a URL, without its question mark; empty when there is none.
+pub(crate) fn query_of(url: &str) -> &str {
+    let (url, _) = url.split_once('#').unwrap_or((url, ""));
+    url.split_once('?').map_or("", |(_, query)| query)
+}
+
+/// What is done about the segments `.` and `..` of a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DotSegments {
+    Resolved,
+    Refused,
+}
+
 /// Normalises a path given without its first slash.
-fn normalise_path(path: &str) -> Result<String, InvalidUri> {
+fn normalise_path(path: &str, dot_segments: DotSegments) -> Result<String, InvalidUri> {
     if path.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'~' | b'/')) {
         // Nearly every path: nothing in it has another form.
         return Ok(["/", path].concat());
@@ -131,6 +159,9 @@ fn normalise_path(path: &str) -> Result<String, InvalidUri> {
     for segment in path.split('/') {
         let segment = normalise_segment(segment)?;
         ends_with_dot_segment = matches!(segment.as_str(), "." | "..");
+        if ends_with_dot_segment && dot_segments == DotSegments::Refused {
+            return Err(InvalidUri);
+        }
         match segment.as_str() {
             "." => {}
             ".." => {
@@ -274,6 +305,43 @@ mod tests {
             "https://a\\b/",
         ] {
             assert_eq!(normal(text), "refused", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_no_dot_segments_and_a_proof_may_have() {
+        for path in
+            ["/.", "/..", "/x/./y", "/x/../y", "/x/..", "/%2e", "/%2E%2e/x", "/.%2e/x", "/x/%2e./y", "/x//.", "/./"]
+        {
+            let url = format!("https://a{path}");
+            assert!(HttpUri::parse(&url).is_ok(), "{url}");
+            assert_eq!(HttpUri::of_request(&url), Err(InvalidUri), "{url}");
+        }
+        // Names with dots, and dots elsewhere than in the path, are nothing special.
+        for url in [
+            "https://a/x.y",
+            "https://a/...",
+            "https://a/.x/y.",
+            "https://a/x?/../y",
+            "https://a/%2e%2e%2e",
+            "https://a/x#/..",
+        ] {
+            assert_eq!(HttpUri::of_request(url), HttpUri::parse(url), "{url}");
+            assert!(HttpUri::of_request(url).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_query_is_what_follows_the_question_mark() {
+        for (url, query) in [
+            ("https://a/x", ""),
+            ("https://a/x?", ""),
+            ("https://a/x?y=1&z", "y=1&z"),
+            ("https://a/x?y?z#w", "y?z"),
+            ("https://a/x#y?z", ""),
+            ("", ""),
+        ] {
+            assert_eq!(query_of(url), query, "{url}");
         }
     }
 

@@ -4,11 +4,11 @@
 
 mod support;
 
-use approov_verify::layer::{ApproovLayer, PublicUrl, Refusal};
+use approov_verify::layer::{ApproovLayer, Refusal};
 use approov_verify::replay::MemoryReplayStore;
 use approov_verify::time::UnixTime;
 use approov_verify::token::Channel;
-use approov_verify::{MessagePolicy, Verified, Verifier, VerifierBuilder};
+use approov_verify::{MessagePolicy, ProofPolicy, PublicUrl, QueryPolicy, Verified, Verifier, VerifierBuilder};
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderValue, Request, Response};
 use axum::routing::any;
@@ -112,7 +112,7 @@ async fn a_request_without_token_is_challenged_without_an_error() {
 }
 
 #[tokio::test]
-async fn a_bad_token_and_a_bad_proof_are_told_apart() {
+async fn a_bad_token_and_a_bad_proof_are_distinguished() {
     let app = app(layer(builder()));
     let mut client = Client::new();
     let proof = client.proof("https://api.example.com/other", json!({}));
@@ -230,6 +230,52 @@ async fn of_several_public_urls_the_host_header_chooses() {
 }
 
 #[tokio::test]
+async fn a_target_that_can_be_read_in_two_ways_is_refused_whatever_the_proof_says() {
+    let any_path = any(|| async { "reached" });
+    let app = Router::new().route("/{*path}", any_path).layer(layer(builder()));
+    let client = Client::new();
+    for (target, htu) in [
+        ("/public/../order", "https://api.example.com/order"),
+        ("/public/%2e%2e/order", "https://api.example.com/order"),
+        ("/public/%2e%2e/order", "https://api.example.com/public/%2e%2e/order"),
+        ("/./order", "https://api.example.com/order"),
+        ("//order", "https://api.example.com//order"),
+        ("/order%", "https://api.example.com/order%"),
+    ] {
+        let mut request = client.request(&client.proof(htu, json!({})), "");
+        *request.uri_mut() = target.parse().unwrap();
+        let response = send(&app, request).await;
+        assert_eq!(refusal(response).await.1, if htu.ends_with('%') { "proof_claim" } else { "proof_url" }, "{target}");
+    }
+    let mut request = client.request(&client.proof("https://api.example.com/x/~order", json!({})), "");
+    *request.uri_mut() = "/x/%7Eorder?../..".parse().unwrap();
+    assert_eq!(body(send(&app, request).await).await, "reached");
+}
+
+#[tokio::test]
+async fn a_target_in_absolute_form_is_compared_by_its_path() {
+    let app = app(layer(builder()));
+    let client = Client::new();
+    for (htu, status) in [("https://evil.example/order", 401), ("https://api.example.com/order", 200)] {
+        let mut request = client.request(&client.proof(htu, json!({})), "");
+        *request.uri_mut() = "https://evil.example/order?x=1".parse().unwrap();
+        assert_eq!(send(&app, request).await.status(), status, "{htu}");
+    }
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn inside_a_nest_the_proof_is_for_the_whole_path() {
+    let app = Router::new().nest("/v1", Router::new().nest("/shop", app(layer(builder()))));
+    let client = Client::new();
+    for (htu, status) in [("https://api.example.com/order", 401), ("https://api.example.com/v1/shop/order", 200)] {
+        let mut request = client.request(&client.proof(htu, json!({})), "");
+        *request.uri_mut() = "/v1/shop/order?x=1".parse().unwrap();
+        assert_eq!(send(&app, request).await.status(), status, "{htu}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_is_bound_to_the_headers_that_the_layer_names() {
     let app = app(layer(builder()).bound_to_authorization().bound_to_header("x-device".parse().unwrap()));
     let client = Client::with(json!({"pay": pay(b"Bearer mydevice-1")}));
@@ -296,6 +342,97 @@ async fn a_demanded_nonce_is_given_out_with_the_challenge() {
 }
 
 #[tokio::test]
+async fn a_nonce_of_the_application_is_good_once_and_the_next_comes_with_the_refusal() {
+    let app =
+        app(layer(builder().nonce_check(|nonce| nonce == "fresh")).nonces(|| HeaderValue::from_static("another")));
+    let client = Client::new();
+    let proof = || client.proof("https://api.example.com/order", json!({"nonce": "fresh"}));
+    assert_eq!(send(&app, client.request(&proof(), "")).await.status(), 200);
+    let response = send(&app, client.request(&proof(), "")).await;
+    assert_eq!(response.headers()["dpop-nonce"], "another");
+    let challenge = r#"DPoP error="use_dpop_nonce", algs="ES256""#.to_owned();
+    assert_eq!(refusal(response).await, (401, "nonce_reused".to_owned(), Some(challenge)));
+}
+
+#[tokio::test]
+async fn one_session_cannot_lock_others_out_by_filling_the_replay_memory() {
+    let verifier = builder().replay_store(MemoryReplayStore::with_capacity(200)).build().unwrap();
+    let app = app(ApproovLayer::new(verifier, [PublicUrl::parse(ORIGIN).unwrap()]));
+    let proof = |client: &Client| client.proof("https://api.example.com/order", json!({"nonce": "chosen freely"}));
+    let attacker = Client::new();
+    let (mut served, mut last) = (0, None);
+    for _ in 0..300 {
+        let response = send(&app, attacker.request(&proof(&attacker), "")).await;
+        served += u32::from(response.status() == 200);
+        last = Some(response);
+    }
+    // Half of the memory: its nonces are not remembered as well.
+    assert_eq!(served, 101);
+    let last = last.unwrap();
+    assert_eq!(last.headers()["retry-after"], "10");
+    assert_eq!(refusal(last).await, (429, "proof_quota".to_owned(), None));
+    for _ in 0..10 {
+        let honest = Client::new();
+        for _ in 0..3 {
+            assert_eq!(send(&app, honest.request(&proof(&honest), "")).await.status(), 200);
+        }
+    }
+    // Its proofs stay used.
+    let again = attacker.proof("https://api.example.com/order", json!({}));
+    assert_eq!(refusal(send(&app, attacker.request(&again, "")).await).await.1, "proof_quota");
+}
+
+#[tokio::test]
+async fn a_query_is_compared_when_the_proof_covers_it_and_can_be_demanded() {
+    let (lenient, strict) = (app(layer(builder())), app(layer(builder()).require_query()));
+    let by_policy = app(layer(builder().query(QueryPolicy::Required)));
+    let client = Client::new();
+    for (query, htq, verdicts) in [
+        ("?to=alice", Some("to=alice"), ["good", "good"]),
+        ("?to=mallory", Some("to=alice"), ["query_mismatch", "query_mismatch"]),
+        ("?to=mallory", None, ["good", "query_missing"]),
+        ("", Some("to=alice"), ["query_mismatch", "query_mismatch"]),
+        ("", None, ["good", "good"]),
+        ("?", None, ["good", "good"]),
+    ] {
+        for (app, verdict) in [(&lenient, verdicts[0]), (&strict, verdicts[1]), (&by_policy, verdicts[1])] {
+            let htq = htq.map_or(json!({}), |htq| json!({"htq": base64url(&sha256(htq.as_bytes()))}));
+            let mut request = client.request(&client.proof("https://api.example.com/order", htq), "");
+            *request.uri_mut() = format!("/order{query}").parse().unwrap();
+            let response = send(app, request).await;
+            let code = if response.status() == 200 { "good".to_owned() } else { refusal(response).await.1 };
+            assert_eq!(code, verdict, "{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_token_may_come_as_authorization_dpop() {
+    let app = app(layer(builder().proof(ProofPolicy::Optional)));
+    let client = Client::new();
+    let request = |scheme: &str, proof: Option<String>, with_header: bool| {
+        let mut request = Request::post("/order").header("authorization", format!("{scheme} {}", client.token));
+        if let Some(proof) = proof {
+            request = request.header("dpop", proof);
+        }
+        if with_header {
+            request = request.header("approov-token", &client.token);
+        }
+        request.body(Body::empty()).unwrap()
+    };
+    let proof = || Some(client.proof("https://api.example.com/order", json!({})));
+    assert_eq!(send(&app, request("DPoP", proof(), false)).await.status(), 200);
+    for (request, code) in [
+        (request("DPoP", None, false), "proof_missing"),
+        (request("DPoP", proof(), true), "token_repeated"),
+        (request("Bearer", proof(), false), "token_missing"),
+        (request("Bearer", None, false), "token_missing"),
+    ] {
+        assert_eq!(refusal(send(&app, request).await).await.1, code);
+    }
+}
+
+#[tokio::test]
 async fn a_full_replay_store_closes_the_door_and_says_nothing_of_itself() {
     let verifier = builder().replay_store(MemoryReplayStore::with_capacity(0)).build().unwrap();
     let app = app(ApproovLayer::new(verifier, [PublicUrl::parse(ORIGIN).unwrap()]));
@@ -306,7 +443,7 @@ async fn a_full_replay_store_closes_the_door_and_says_nothing_of_itself() {
 }
 
 #[tokio::test]
-async fn the_layer_is_ready_when_the_service_behind_it_is() {
+async fn the_layer_is_ready_when_its_inner_service_is() {
     #[derive(Clone)]
     struct Busy;
     impl tower::Service<Request<Body>> for Busy {

@@ -115,6 +115,45 @@ mod tests {
         assert_eq!(project.tarball(), PathBuf::from("/w/dist/approov-web-sdk-1.2.3.tgz"));
     }
 
+    /// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+    fn expanded(path: &str) -> Vec<String> {
+        let Some((before, rest)) = path.split_once('{') else { return vec![path.to_owned()] };
+        let (choices, after) = rest.split_once('}').unwrap();
+        choices.split(',').map(|choice| format!("{before}{choice}{after}")).collect()
+    }
+
+    /// The paths from the root that a document names between backticks. A folder alone, as in `harness/`, is named from elsewhere.
+    fn named_paths(document: &str) -> Vec<String> {
+        let is_path = |text: &&str| {
+            text.trim_end_matches('/').contains('/')
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./{},".contains(c))
+                && !["/", "application/"].iter().any(|other| text.starts_with(other))
+        };
+        document.split('`').skip(1).step_by(2).filter(is_path).flat_map(expanded).collect()
+    }
+
+    #[test]
+    fn the_documents_about_the_code_name_only_paths_that_there_are() {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut documents = vec![root.join("ARCHITECTURE.md"), root.join("CONTRIBUTING.md")];
+        documents.extend(std::fs::read_dir(root.join("docs/decisions")).unwrap().map(|entry| entry.unwrap().path()));
+        let (mut paths, mut missing) = (0, Vec::new());
+        for document in documents {
+            let text = std::fs::read_to_string(&document).unwrap();
+            // Blocks of code left out, every second piece is between backticks.
+            let prose: String = text.split("```").step_by(2).collect();
+            for path in named_paths(&prose) {
+                let is_built = ["dist/", "target/"].iter().any(|directory| path.starts_with(directory));
+                if !is_built && !root.join(&path).exists() {
+                    missing.push(format!("{} in {}", path, document.file_name().unwrap().display()));
+                }
+                paths += 1;
+            }
+        }
+        assert!(missing.is_empty(), "{missing:#?}");
+        assert!(paths > 50, "only {paths} paths were found");
+    }
+
     #[test]
     fn a_package_that_declares_no_rust_version_is_an_error() {
         let packages = json!([{"name": "approov-web-sdk", "version": "1.2.3", "rust_version": null}]);

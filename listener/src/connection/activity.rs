@@ -146,8 +146,18 @@ impl Activity {
         self.is_idle().then(|| self.idle.load(Ordering::Relaxed))
     }
 
-    fn opened(&self) -> Millis {
+    /// When the connection began.
+    pub(crate) fn opened(&self) -> Millis {
         self.opened.load(Ordering::Relaxed)
+    }
+
+    /// A request whose head has come.
+    pub(crate) fn begin_exchange(self: &Arc<Self>) -> Exchange {
+        self.begun.store(true, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let take =
+            |slot: &AtomicU64| slot.compare_exchange(FREE, IN_SERVICE, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        Exchange { slot: self.exchanges.iter().position(take), activity: Arc::clone(self) }
     }
 
     /// Asks the connection to make way.
@@ -209,22 +219,13 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// A request and its response, from the request's head to the response's last byte.
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     activity: Arc<Activity>,
     /// `None`: more exchanges are open than have a slot, for a moment after many were cancelled.
     slot: Option<usize>,
 }
 
 impl Exchange {
-    /// A request whose head has come.
-    pub(super) fn begin(activity: &Arc<Activity>) -> Self {
-        activity.begun.store(true, Ordering::Relaxed);
-        activity.open.fetch_add(1, Ordering::Relaxed);
-        let take =
-            |slot: &AtomicU64| slot.compare_exchange(FREE, IN_SERVICE, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        Self { slot: activity.exchanges.iter().position(take), activity: Arc::clone(activity) }
-    }
-
     /// Its response gets on: it was made, or a part of it could be handed over.
     pub(super) fn progress(&self) {
         self.set(self.activity.clock.now());
@@ -264,7 +265,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_busy_has_no_end_and_what_waits_for_the_client_has() {
         let activity = activity();
-        let exchange = Exchange::begin(&activity);
+        let exchange = activity.begin_exchange();
         let served = activity.clock.now();
         assert!(activity.check(served + 1_000_000, &TIMEOUTS).is_ok(), "the service takes the time it takes");
         exchange.progress();
@@ -283,7 +284,7 @@ mod tests {
     #[test]
     fn more_exchanges_than_slots_are_counted_all_the_same() {
         let activity = activity();
-        let exchanges: Vec<Exchange> = (0..100).map(|_| Exchange::begin(&activity)).collect();
+        let exchanges: Vec<Exchange> = (0..100).map(|_| activity.begin_exchange()).collect();
         assert_eq!(activity.idle_since(), None);
         exchanges.iter().for_each(Exchange::progress);
         drop(exchanges);
@@ -296,7 +297,7 @@ mod tests {
         let activity = activity();
         let now = activity.clock.now();
         assert_eq!(activity.check(now, &TIMEOUTS), Ok(activity.opened() + 10_000));
-        drop(Exchange::begin(&activity));
+        drop(activity.begin_exchange());
         assert_eq!(activity.check(now, &TIMEOUTS), Ok(now + 10_000));
         activity.set_head(true);
         let head = activity.head.load(Ordering::Relaxed);

@@ -25,10 +25,9 @@ use crate::limits::{
 use crate::service::{CloseConnection, HttpService, Peer};
 use crate::shutdown::stopped;
 
-pub(crate) use activity::{Activity, Clock, Ending};
+pub(crate) use activity::{Activity, Clock, Ending, Millis};
 pub(crate) use stream::WatchedSocket;
 
-use activity::Exchange;
 use response::ResponseBody;
 use stream::WatchedReads;
 
@@ -60,7 +59,7 @@ where
         if request.version() <= Version::HTTP_11 {
             exchanges.set_head(false);
         }
-        let exchange = Exchange::begin(&exchanges);
+        let exchange = exchanges.begin_exchange();
         let mut request = request.map(|body| RequestBody::new(body, timeouts.body));
         request.extensions_mut().insert(Peer(peer));
         let response = service.clone().call(request);

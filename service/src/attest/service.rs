@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use approov_listener::pressure::Pressure;
 use approov_verify::time::UnixTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,6 +30,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// Log lines.
     pub log: Log,
+    /// How close the process is to its bounds.
+    pub pressure: Arc<Pressure>,
     /// The first part of every request's id, different in each process; then a count.
     id_prefix: [u8; 4],
     requests: AtomicU64,
@@ -67,6 +70,7 @@ impl Service {
             id_prefix: random()?,
             requests: AtomicU64::new(0),
             log,
+            pressure: Arc::default(),
             over_tls,
         })
     }

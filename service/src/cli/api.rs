@@ -57,18 +57,18 @@ fn list(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
 }
 
 fn remove(common: &CommonFlags, domain: &str, console: &mut Console<'_>) -> CliResult {
-    let mut document = common.document()?;
-    let apis = document::tables(document.account(common.account.as_deref())?, "api")?;
+    let mut edit = common.edit()?;
+    let apis = document::tables(edit.account(common.account.as_deref())?, "api")?;
     let index = document::find(apis, "domain", domain).ok_or_else(|| format!("there is no API domain {domain}"))?;
-    console.confirm("removing the API will have an immediate impact on your apps in production.", common.yes)?;
     apis.remove(index);
-    document.save()?;
+    edit.confirm(console, "removing the API will have an immediate impact on your apps in production.", common.yes)?;
+    edit.save()?;
     console.say(&format!("removed API domain {domain}"))
 }
 
 fn add(common: &CommonFlags, domain: &str, new: NewApi, console: &mut Console<'_>) -> CliResult {
-    let mut document = common.document()?;
-    let account = document.account(common.account.as_deref())?;
+    let mut edit = common.edit()?;
+    let account = edit.account(common.account.as_deref())?;
     if new.jwe && !document::has_secret(account, "jwe_secret") {
         let secret = random::<32>().map_err(|error| error.to_string())?;
         account.insert("jwe_secret", value(STANDARD.encode(secret)));
@@ -83,9 +83,8 @@ fn add(common: &CommonFlags, domain: &str, new: NewApi, console: &mut Console<'_
         entry.insert("keyset_kid", value(kid));
     }
     document::put(document::tables(account, "api")?, "domain", entry);
-    document.config()?;
-    console.confirm("adding the API will have an immediate impact on your apps in production.", common.yes)?;
-    document.save()?;
+    edit.confirm(console, "adding the API will have an immediate impact on your apps in production.", common.yes)?;
+    edit.save()?;
     let account = common.read_account()?;
     console.say(&format!("added API domain {}", describe(&account, domain)))
 }

@@ -20,21 +20,21 @@ pub(super) fn config(mut args: Args, console: &mut Console<'_>) -> CliResult {
 
 /// Adds to a file of an earlier version what it lacks, and says so.
 fn migrate(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
-    let mut document = common.document()?;
-    if !document.exists() {
+    let mut edit = common.edit()?;
+    if !edit.exists() {
         return Err(Failure::Refused("there is no such file; `account -add` makes one".to_owned()));
     }
     let mut done = Vec::new();
-    if document.add_session_secret()? {
+    if edit.add_session_secret()? {
         done.push("added session_secret: sessions, nonces and all else that only the service makes follow from it");
     }
-    if document.remove("nonce_secret") {
+    if edit.remove("nonce_secret") {
         done.push("removed nonce_secret: session_secret is for nonces, too");
     }
     if !done.is_empty() {
-        console.confirm(MIGRATE_WARNING, common.yes)?;
+        edit.confirm(console, MIGRATE_WARNING, common.yes)?;
     }
-    document.save()?;
+    edit.save()?;
     if done.is_empty() {
         done.push("nothing is missing");
     }

@@ -1,7 +1,8 @@
 //! Edits of the configuration file that keep its comments and order.
 
 use std::fs;
-use std::io::Write as _;
+use std::io;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -11,14 +12,24 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, RawString, Table, Value, value
 use crate::config::Config;
 use crate::crypto::random;
 
+use super::edit_lock::EditLock;
+use super::replace::{follow_links, replace};
+use super::{CliResult, Console};
+
 /// The key of the service's own secret.
 const SESSION_SECRET: &str = "session_secret";
 
-/// A configuration file being edited.
+/// A configuration file.
 pub(super) struct Document {
     path: PathBuf,
     text: String,
     doc: DocumentMut,
+}
+
+/// A configuration file being edited: no other command edits it before this one is done.
+pub(super) struct Edit {
+    document: Document,
+    lock: EditLock,
 }
 
 impl Document {
@@ -26,13 +37,9 @@ impl Document {
     ///
     /// # Errors
     /// When it cannot be read or is not TOML.
-    pub(super) fn open(path: &Path) -> Result<Self, String> {
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
         let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(at(&error)),
-        };
+        let text = text_of(path).map_err(|error| at(&error))?;
         let doc = text.parse().map_err(|error| at(&error))?;
         Ok(Self { path: path.to_owned(), text, doc })
     }
@@ -43,43 +50,6 @@ impl Document {
     /// What is wrong with it, and where.
     pub(super) fn config(&self) -> Result<Config, String> {
         Config::parse(&self.doc.to_string()).map_err(|error| format!("{}: {error}", self.path.display()))
-    }
-
-    /// Writes the file if the edits make a sound configuration. A running service sees either the
-    /// file before or the file after, nothing between.
-    ///
-    /// # Errors
-    /// When the result is not sound, or cannot be written.
-    pub(super) fn save(&mut self) -> Result<(), String> {
-        let at = |error: &dyn std::fmt::Display| format!("{}: {error}", self.path.display());
-        self.config()?;
-        let text = self.doc.to_string();
-        if text == self.text {
-            return Ok(());
-        }
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.new", std::process::id()));
-        let temporary = self.path.with_file_name(name);
-        let written = (|| {
-            let mut options = fs::OpenOptions::new();
-            options.write(true).create_new(true);
-            // The file holds secrets: a new one is its owner's alone, an old one keeps its mode.
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(&temporary)?;
-            if let Ok(before) = fs::metadata(&self.path) {
-                file.set_permissions(before.permissions())?;
-            }
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &self.path)
-        })();
-        if let Err(error) = written {
-            // It may not even have been made.
-            let _ = fs::remove_file(&temporary);
-            return Err(at(&error));
-        }
-        self.text = text;
-        Ok(())
     }
 
     /// Whether the file is there already.
@@ -159,6 +129,72 @@ impl Document {
 /// Whether a table has this secret in some form.
 pub(super) fn has_secret(table: &Table, name: &str) -> bool {
     ["", "_file", "_env"].iter().any(|form| table.contains_key(&format!("{name}{form}")))
+}
+
+impl Edit {
+    /// Reads the file to change it; one that does not exist is empty.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not TOML, or another command is editing it.
+    pub(super) fn begin(path: &Path) -> Result<Self, String> {
+        let path = follow_links(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let lock = EditLock::acquire(&path)?;
+        Ok(Self { document: Document::read(&path)?, lock })
+    }
+
+    /// Asks before a change, if the edit is sound.
+    ///
+    /// # Errors
+    /// When it is not, or the answer is not YES.
+    pub(super) fn confirm(&mut self, console: &mut Console<'_>, warning: &str, yes: bool) -> CliResult {
+        self.config()?;
+        if yes {
+            return Ok(());
+        }
+        self.lock.while_asking(|| console.confirm(warning))?
+    }
+
+    /// Writes the file if the edits make a sound configuration, and it still is what was edited.
+    ///
+    /// # Errors
+    /// When the result is not sound, or cannot be written, or something else changed the file meanwhile.
+    pub(super) fn save(&mut self) -> Result<(), String> {
+        self.config()?;
+        let Document { path, text: before, doc } = &mut self.document;
+        let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = doc.to_string();
+        if text == *before {
+            return Ok(());
+        }
+        // Editors know nothing of the lock.
+        if text_of(path).map_err(|error| at(&error))? != *before {
+            return Err(at(&"it was changed meanwhile by something else. Nothing was written: run the command again"));
+        }
+        replace(path, &text).map_err(|error| at(&error))?;
+        *before = text;
+        Ok(())
+    }
+}
+
+impl Deref for Edit {
+    type Target = Document;
+
+    fn deref(&self) -> &Document {
+        &self.document
+    }
+}
+
+impl DerefMut for Edit {
+    fn deref_mut(&mut self) -> &mut Document {
+        &mut self.document
+    }
+}
+
+fn text_of(path: &Path) -> io::Result<String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read,
+    }
 }
 
 /// The array of tables `name` in `parent`, made if missing.

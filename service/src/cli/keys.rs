@@ -29,22 +29,22 @@ pub(super) fn account(mut args: Args, console: &mut Console<'_>) -> CliResult {
 }
 
 fn list_accounts(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
-    for site_key in common.document()?.config()?.accounts.keys() {
+    for site_key in common.read()?.config()?.accounts.keys() {
         console.say(site_key)?;
     }
     Ok(())
 }
 
 fn add_account(common: &CommonFlags, site_key: Option<String>, console: &mut Console<'_>) -> CliResult {
-    let mut document = common.document()?;
+    let mut edit = common.edit()?;
     let site_key = match site_key {
         Some(site_key) => site_key,
         None => URL_SAFE_NO_PAD.encode(random::<18>().map_err(|error| error.to_string())?),
     };
     let secret = STANDARD.encode(random::<64>().map_err(|error| error.to_string())?);
-    document.add_account(&site_key, &secret)?;
-    document.add_session_secret()?;
-    document.save()?;
+    edit.add_account(&site_key, &secret)?;
+    edit.add_session_secret()?;
+    edit.save()?;
     console.say(&format!("added account with site key {site_key}"))
 }
 
@@ -112,13 +112,12 @@ pub(super) fn keyset(mut args: Args, console: &mut Console<'_>) -> CliResult {
 }
 
 fn remove_key(common: &CommonFlags, kid: &str, console: &mut Console<'_>) -> CliResult {
-    let mut document = common.document()?;
-    let keys = document::tables(document.account(common.account.as_deref())?, "key")?;
+    let mut edit = common.edit()?;
+    let keys = document::tables(edit.account(common.account.as_deref())?, "key")?;
     let index = document::find(keys, "kid", kid).ok_or_else(|| format!("there is no key {kid}"))?;
     keys.remove(index);
-    document.config()?;
-    console.confirm(KEYSET_WARNING, common.yes)?;
-    document.save()?;
+    edit.confirm(console, KEYSET_WARNING, common.yes)?;
+    edit.save()?;
     console.say(&format!("removed key {kid}"))
 }
 
@@ -134,14 +133,13 @@ fn add_key(common: &CommonFlags, alg: &str, kid: Option<String>, console: &mut C
     entry.insert("kid", value(kid.as_str()));
     entry.insert("alg", value(alg.name()));
     entry.insert("private_key", value(pem.as_str()));
-    let mut document = common.document()?;
-    let keys = document::tables(document.account(common.account.as_deref())?, "key")?;
+    let mut edit = common.edit()?;
+    let keys = document::tables(edit.account(common.account.as_deref())?, "key")?;
     if document::find(keys, "kid", &kid).is_some() {
         return Err(Failure::Refused(format!("there is a key {kid} already")));
     }
     keys.push(entry);
-    document.config()?;
-    console.confirm(KEYSET_WARNING, common.yes)?;
-    document.save()?;
+    edit.confirm(console, KEYSET_WARNING, common.yes)?;
+    edit.save()?;
     console.say(&format!("added key {kid} with alg:{}", alg.name()))
 }

@@ -5,7 +5,9 @@ mod api;
 mod args;
 mod config;
 mod document;
+mod edit_lock;
 mod keys;
+mod replace;
 mod token;
 mod web;
 
@@ -18,7 +20,7 @@ use crate::config::{Account, Config};
 
 pub use args::{Arg, Args, UsageError, secret_operand, unknown};
 
-use document::Document;
+use document::{Document, Edit};
 
 /// The file that is edited when nothing names one.
 const DEFAULT_FILE: &str = "service.toml";
@@ -81,10 +83,7 @@ impl Console<'_> {
     }
 
     /// Has the operator confirm a change, with the hosted command line's text.
-    fn confirm(&mut self, warning: &str, yes: bool) -> CliResult {
-        if yes {
-            return Ok(());
-        }
+    fn confirm(&mut self, warning: &str) -> CliResult {
         self.say(&format!("WARNING: {warning}"))?;
         let prompted = write!(self.output, "ATTENTION: If you wish to continue then please type YES and return: ");
         let mut typed = String::new();
@@ -131,13 +130,23 @@ impl CommonFlags {
         Ok(true)
     }
 
-    fn document(&self) -> Result<Document, String> {
+    fn path(&self) -> PathBuf {
         let path = self.file.clone().or_else(|| std::env::var_os("APPROOV_SERVICE_CONFIG").map(PathBuf::from));
-        Document::open(&path.unwrap_or_else(|| DEFAULT_FILE.into()))
+        path.unwrap_or_else(|| DEFAULT_FILE.into())
+    }
+
+    /// The file, to change it.
+    fn edit(&self) -> Result<Edit, String> {
+        Edit::begin(&self.path())
+    }
+
+    /// The file, to look at it.
+    fn read(&self) -> Result<Document, String> {
+        Document::read(&self.path())
     }
 
     fn read_account(&self) -> Result<Account, String> {
-        let mut document = self.document()?;
+        let mut document = self.read()?;
         let site_key = document.account(self.account.as_deref())?.get("site_key").and_then(Item::as_str);
         let site_key = site_key.unwrap_or_default().to_owned();
         let Config { mut accounts, .. } = document.config()?;

@@ -39,15 +39,14 @@ pub(super) fn web(mut args: Args, console: &mut Console<'_>) -> CliResult {
         let account = common.read_account()?;
         return console.say(list(&account, provider).trim_end());
     }
-    let mut document = common.document()?;
-    let account = document.account(common.account.as_deref())?;
+    let mut edit = common.edit()?;
+    let account = edit.account(common.account.as_deref())?;
     let done = match provider {
         None => edit_account(account, &flag, &operand)?,
         Some(provider) => edit_check(account, provider, &flag, &operand, site)?,
     };
-    document.config()?;
-    console.confirm("changing the web configuration will have an immediate impact in production", common.yes)?;
-    document.save()?;
+    edit.confirm(console, "changing the web configuration will have an immediate impact in production", common.yes)?;
+    edit.save()?;
     console.say(&done)
 }
 

@@ -8,7 +8,7 @@ mod reader;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
@@ -136,16 +136,16 @@ impl Config {
         reader::config(&Source { text })
     }
 
-    /// The files outside of this one that hold its secrets, each once.
-    pub fn secret_files(&self) -> BTreeSet<&Path> {
+    /// The files that it refers to, each once: a change of one is a change of the configuration.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let tls = self.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);
         let accounts = self.accounts.values().flat_map(Account::secrets);
-        let all = self.session_secret.iter().flat_map(kept).chain(accounts);
-        all.filter_map(KeptSecret::place)
-            .filter_map(|place| match place {
-                Place::File(path) => Some(path.as_path()),
-                Place::Variable(_) => None,
-            })
-            .collect()
+        let secrets = self.session_secret.iter().flat_map(kept).chain(accounts);
+        let secrets = secrets.filter_map(KeptSecret::place).filter_map(|place| match place {
+            Place::File(path) => Some(path),
+            Place::Variable(_) => None,
+        });
+        tls.chain(secrets).cloned().collect()
     }
 }
 
@@ -296,9 +296,11 @@ max_elapsed_time = 2.5
     }
 
     #[test]
-    fn the_files_that_hold_secrets_are_known() {
+    fn the_files_that_it_refers_to_are_known() {
         let config = parse(&format!(
-            r#"session_secret = [{{ file = "s2", from = 2027-01-01T00:00:00Z }}, {{ file = "s1" }}]
+            r#"tls_cert = "tls.crt"
+tls_key = "tls.key"
+session_secret = [{{ file = "s2", from = 2027-01-01T00:00:00Z }}, {{ file = "s1" }}]
 [[account]]
 site_key = "k"
 secret_file = "token"
@@ -316,8 +318,8 @@ secret_env = "R"
 "#
         ))
         .unwrap();
-        let files: Vec<_> = config.secret_files().into_iter().collect();
-        assert_eq!(files, ["key.pem", "s1", "s2", "token"].map(Path::new));
+        let files: Vec<_> = config.files().into_iter().collect();
+        assert_eq!(files, ["key.pem", "s1", "s2", "tls.crt", "tls.key", "token"].map(PathBuf::from));
     }
 
     #[test]

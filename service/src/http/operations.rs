@@ -41,6 +41,7 @@ async fn ready(State(service): State<Arc<Service>>) -> Response {
 async fn metrics(State(service): State<Arc<Service>>) -> Response {
     let mut text = service.metrics.render(service.now());
     service.log.render(&mut text);
+    service.pressure.render(&mut text);
     let response = ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response();
     annotate(response, RequestNotes::outcome("metrics"))
 }

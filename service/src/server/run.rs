@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use approov_listener::limits::{Limits, Timeouts};
+use approov_listener::limits::{Limits, raise_open_files};
 use approov_listener::service::HttpService;
 use approov_listener::{Listener, shutdown};
 use approov_verify::secret::Secret;
@@ -14,13 +14,12 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::attest::Service;
 use crate::check::CheckClient;
 use crate::cli::{Arg, Args, UsageError, secret_operand, unknown};
-use crate::config::{Config, DEFAULT_LISTEN, TlsFiles};
+use crate::config::{Config, DEFAULT_LISTEN};
 use crate::crypto::random;
 use crate::dev::DevSecrets;
 use crate::dev::faults::{self, Fault, Faults};
@@ -29,10 +28,8 @@ use crate::store::{AnyStore, Store as _};
 use crate::telemetry::{Log, LogFormat};
 use crate::{dev, http};
 
-use super::tls;
+use super::{reload, tls};
 
-/// How often the configuration file is looked at.
-const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the last log lines to be written.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -141,20 +138,21 @@ pub async fn run(options: Options) -> Result<(), String> {
 }
 
 async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Log) -> Result<(), String> {
-    let (text, mut config) = load(path).await?;
+    let (mut config, file) = reload::load(path).await?;
     if let Some(listen) = listen {
         config.listen = listen;
     }
     let (listener, address) = bind(config.listen).await?;
-    let identity = config.tls.as_ref().map(identity_from).transpose()?.map(watch::channel);
+    let identity = config.tls.as_ref().map(reload::identity_from).transpose()?.map(watch::channel);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     let service =
         start(config, log, identity.is_some()).await.map_err(|error| format!("{}: {error}", path.display()))?;
+    let hangup = reload::hangup()?;
     announce(json.then(|| serde_json::json!({ "url": url }).to_string()));
     service.log.event("listening", &url);
     let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
-    let watcher = tokio::spawn(watch_file(path.to_owned(), text, Arc::clone(&service), renew));
+    let watcher = tokio::spawn(reload::follow_changes(file, hangup, Arc::clone(&service), renew));
     let app = http::App::new(Arc::clone(&service), Router::new());
     let done = run_until_signal(listener, identity, service, app).await;
     watcher.abort();
@@ -202,12 +200,6 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     run_until_signal(listener, identity, service, app).await
 }
 
-async fn load(path: &Path) -> Result<(String, Config), String> {
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
-    let config = Config::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok((text, config))
-}
-
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
     let failed = |error: std::io::Error| format!("cannot listen on {address}: {error}");
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -223,10 +215,6 @@ async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>,
     let lookup = CheckClient::new(config.limits.check).map_err(|error| error.to_string())?;
     let service = Service::new(config, store, lookup, log, over_tls).map_err(|error| error.to_string())?;
     Ok(Arc::new(service))
-}
-
-fn identity_from(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
-    approov_listener::tls::from_files(&files.cert, &files.key)
 }
 
 /// The one thing on standard output: where the service is.
@@ -246,6 +234,7 @@ async fn run_until_signal(
 ) -> Result<(), String> {
     let failed = |error: std::io::Error| error.to_string();
     let stop = shutdown::on_signal(service.log.clone()).map_err(failed)?;
+    tokio::spawn(Arc::clone(&service.pressure).measure());
     listener(socket, identity, &service).serve(app, stop).await.map_err(failed)
 }
 
@@ -253,77 +242,35 @@ async fn run_until_signal(
 pub fn listener(
     socket: TcpListener,
     identity: Option<watch::Receiver<Arc<ServerConfig>>>,
-    service: &Service,
+    service: &Arc<Service>,
 ) -> Listener {
+    let trusting = Arc::clone(service);
     Listener {
         socket,
         identity,
-        limits: Limits { connections: service.active().config.limits.connections, timeouts: Timeouts::default() },
+        limits: limits(service),
+        // Connections of proxies carry many clients.
+        is_trusted: Arc::new(move |_| trusting.active().config.trusted_proxies > 0),
+        pressure: Arc::clone(&service.pressure),
         log: service.log.clone(),
         metrics: Arc::clone(&service.metrics.listener),
     }
 }
 
-/// Puts a changed configuration file in force; on SIGHUP, or within [`CONFIG_POLL_INTERVAL`] of the change.
-async fn watch_file(
-    path: PathBuf,
-    mut text: String,
-    service: Arc<Service>,
-    renew: Option<watch::Sender<Arc<ServerConfig>>>,
-) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
+/// The configured limits, as far as this process may open as many files.
+fn limits(service: &Service) -> Limits {
+    let configured = service.active().config.limits.connections;
+    let possible = match raise_open_files() {
+        Ok(possible) => possible,
         Err(error) => {
-            return service.log.event("reload", &format!("changes are not watched: {error}"));
+            service.log.event("limits", &format!("the number of open files cannot be raised: {error}"));
+            None
         }
     };
-    let mut ticks = tokio::time::interval(CONFIG_POLL_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let forced = tokio::select! {
-            _ = ticks.tick() => false,
-            _ = hangup.recv() => true,
-        };
-        // A file that is missing for a moment, while an editor replaces it, is not a change.
-        let Ok(now) = tokio::fs::read_to_string(&path).await else {
-            continue;
-        };
-        if now == text && !forced {
-            continue;
-        }
-        text = now;
-        match reload(&path, &text, &service, renew.as_ref()) {
-            Ok(()) => {
-                service.metrics.reload("ok");
-                service.log.event("reloaded", &path.display().to_string());
-            }
-            Err(error) => {
-                service.metrics.reload("refused");
-                service.log.event("reload", &format!("{error}; the configuration before it stays in force"));
-            }
-        }
+    let connections = possible.map_or(configured, |possible| possible.min(configured));
+    if connections < configured {
+        let why = "more would leave this process without open files (RLIMIT_NOFILE); raise its hard limit, or lower";
+        service.log.event("limits", &format!("at most {connections} connections: {why} limits.connections"));
     }
-}
-
-fn reload(
-    path: &Path,
-    text: &str,
-    service: &Service,
-    renew: Option<&watch::Sender<Arc<ServerConfig>>>,
-) -> Result<(), String> {
-    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let mut config = Config::parse(text).map_err(|error| at(&error))?;
-    let active = service.active();
-    let before = &active.config;
-    if config.store != before.store || config.tls.is_some() != before.tls.is_some() {
-        return Err(at(&"store and the presence of TLS change with a restart only"));
-    }
-    // The command line may have chosen the address, and a listener does not move.
-    config.listen = before.listen;
-    let identity = config.tls.as_ref().map(identity_from).transpose()?;
-    service.reload(config).map_err(|error| at(&error))?;
-    if let (Some(identity), Some(renew)) = (identity, renew) {
-        renew.send_replace(identity);
-    }
-    Ok(())
+    Limits { connections, ..Limits::default() }
 }

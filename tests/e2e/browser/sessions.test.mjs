@@ -5,7 +5,7 @@ import { before, describe, test } from 'node:test'
 
 import { startService } from '../../../www-demo/stack.mjs'
 import { chosenEngines, ENGINES, freePort } from '../harness/engines.mjs'
-import { answer, grant, useStub } from './stub-service.mjs'
+import { answer, grant, useStub } from '../harness/stub.mjs'
 
 const HOUR = 3_600_000
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/

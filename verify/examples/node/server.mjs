@@ -1,9 +1,11 @@
 // A protected API: APPROOV_SECRET=… PUBLIC_URL=https://api.example.com node server.mjs
 import { createServer } from 'node:http'
-import { createVerifier, Refusal } from './verify.mjs'
+import { createVerifier, publicUrl, Refusal } from './verify.mjs'
 
 const { APPROOV_SECRET, PUBLIC_URL, PORT = '8080' } = process.env
 const verify = createVerifier({ secret: APPROOV_SECRET, proof: 'required' })
+// Configured: a Host header could name another server, for which a proof was stolen.
+const urlOf = publicUrl(PUBLIC_URL)
 const MAX_BODY = 1 << 20
 
 async function read(request) {
@@ -25,11 +27,13 @@ createServer(async (request, response) => {
     const headers = Object.entries(request.headersDistinct).flatMap(([name, values]) =>
       values.map((value) => [name, value]),
     )
-    // The public origin is configured: a Host header could name another server, for which a proof was stolen.
-    const { claims, proof } = await verify({ method: request.method, url: PUBLIC_URL + request.url, headers, body })
+    const { claims, proof } = await verify({ method: request.method, url: urlOf(request.url), headers, body })
     respond(200, { claims, proof })
   } catch (error) {
-    if (error instanceof Refusal) return respond(401, { detail: error.message }, { 'www-authenticate': error.header })
+    if (error instanceof Refusal) {
+      const { status, message, header } = error
+      return respond(status, { detail: message }, status === 401 ? { 'www-authenticate': header } : {})
+    }
     console.error(error)
     respond(500, { detail: 'the request cannot be checked at the moment' })
   }

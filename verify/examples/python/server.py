@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from approov_verify import Refusal, Verifier
+from approov_verify import PublicUrl, Refusal, Verifier
 
 VERIFIER = Verifier(os.environ["APPROOV_SECRET"], proof="required")
 # Configured: a Host header could name another server, for which a proof was stolen.
-PUBLIC_URL = os.environ["PUBLIC_URL"]
+PUBLIC_URL = PublicUrl(os.environ["PUBLIC_URL"])
 MAX_BODY = 1 << 20
 
 
@@ -17,14 +19,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY or "Transfer-Encoding" in self.headers:
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MAX_BODY or "Transfer-Encoding" in self.headers:
             self.close_connection = True
             return self.respond(413, {"detail": "the body is too long"})
         body = self.rfile.read(int(length))
+        # As it was received: self.path has its first slashes made one.
+        target = self.requestline.split()[1]
         try:
-            claims, proof = VERIFIER.verify(self.command, PUBLIC_URL + self.path, self.headers.items(), body=body)
+            claims, proof = VERIFIER.verify(self.command, PUBLIC_URL.of_request(target), self.headers.items(), body=body)
         except Refusal as refusal:
-            return self.respond(401, {"detail": str(refusal)}, {"WWW-Authenticate": refusal.header})
+            headers = {"WWW-Authenticate": refusal.header} if refusal.status == 401 else {}
+            return self.respond(refusal.status, {"detail": str(refusal)}, headers)
+        except Exception:
+            traceback.print_exc()
+            return self.respond(500, {"detail": "the request cannot be checked at the moment"})
         return self.respond(200, {"claims": claims, "proof": proof})
 
     do_GET = do_POST

@@ -3,11 +3,14 @@
 use crate::jwe::{JweKey, JweKeyLength};
 use crate::jws::{Algorithm, HmacKey, SecretTooShort, VerificationKey};
 use crate::keyset::KeySet;
+use crate::nonce::ServerNonces;
 use crate::replay::{MemoryReplayStore, ReplayStore};
 use crate::secret::{InvalidSecret, Secret};
 use crate::token::{Channel, TokenReader};
 use crate::verifier::policy::Rules;
-use crate::verifier::{MessagePolicy, NoncePolicy, ProofPolicy, TOKEN_HEADER, Verifier};
+use crate::verifier::{
+    MessagePolicy, NoncePolicy, ProofPolicy, QueryPolicy, ServerNoncePolicy, TOKEN_HEADER, Verifier,
+};
 use http::HeaderName;
 use serde_json::Value;
 use std::fmt;
@@ -24,6 +27,9 @@ pub struct VerifierBuilder<S = MemoryReplayStore> {
     max_token_length: usize,
     leeway: Duration,
     rules: Rules,
+    secrets: Vec<Secret>,
+    nonce_secrets: Vec<Secret>,
+    server_nonces: ServerNoncePolicy,
     store: S,
     problem: Option<ConfigError>,
     algorithms: Option<Vec<Algorithm>>,
@@ -49,12 +55,18 @@ impl VerifierBuilder {
                 binding_required: false,
                 proof: ProofPolicy::default(),
                 message: MessagePolicy::default(),
+                query: QueryPolicy::default(),
                 nonce: NoncePolicy::default(),
                 nonce_check: None,
                 nonce_ttl: Duration::from_secs(600),
+                server_nonces: None,
+                server_nonces_required: false,
                 max_proof_age: Duration::from_secs(60),
                 clock_skew: Duration::from_secs(15),
             },
+            secrets: Vec::new(),
+            nonce_secrets: Vec::new(),
+            server_nonces: ServerNoncePolicy::default(),
             store: MemoryReplayStore::default(),
             problem: None,
             algorithms: None,
@@ -67,7 +79,10 @@ impl<S> VerifierBuilder<S> {
     #[must_use]
     pub fn secret(mut self, secret: &Secret) -> Self {
         match HmacKey::new(secret) {
-            Ok(key) => self.keys.push(VerificationKey::Hs256(key)),
+            Ok(key) => {
+                self.keys.push(VerificationKey::Hs256(key));
+                self.secrets.push(secret.clone());
+            }
             Err(SecretTooShort) => self.note(ConfigError::SecretTooShort),
         }
         self
@@ -144,7 +159,7 @@ impl<S> VerifierBuilder<S> {
         self
     }
 
-    /// Refuses requests for which [`Request::binding`] is `None`. (Where it is given it is always checked.)
+    /// Refuses requests for which [`Request::binding`](crate::Request::binding) is `None`. (Where it is given it is always checked.)
     #[must_use]
     pub const fn require_binding(mut self) -> Self {
         self.rules.binding_required = true;
@@ -179,7 +194,14 @@ impl<S> VerifierBuilder<S> {
         self
     }
 
-    /// What is done about a proof's `nonce`. Default: [`NoncePolicy::UniqueWhenPresent`].
+    /// What is done about a proof's `htq`. Default: [`QueryPolicy::WhenPresent`].
+    #[must_use]
+    pub const fn query(mut self, policy: QueryPolicy) -> Self {
+        self.rules.query = policy;
+        self
+    }
+
+    /// What is done about a proof's `nonce`. Default: [`NoncePolicy::UniqueWhenDemanded`].
     #[must_use]
     pub const fn nonce(mut self, policy: NoncePolicy) -> Self {
         self.rules.nonce = policy;
@@ -193,7 +215,29 @@ impl<S> VerifierBuilder<S> {
         self
     }
 
-    /// Demands a nonce that this check accepts, such as one that this server gave out (RFC 9449 section 9).
+    /// Whether this server gives out nonces. Default: [`ServerNoncePolicy::Off`].
+    ///
+    /// Their key is derived from the tokens' secret, or from [`VerifierBuilder::nonce_secret`]. With several secrets the
+    /// first one makes nonces, and those of all are accepted: while a secret is being changed, give the old one first.
+    #[must_use]
+    pub const fn server_nonces(mut self, policy: ServerNoncePolicy) -> Self {
+        self.server_nonces = policy;
+        self
+    }
+
+    /// The secret that this server's nonces are made with, of at least 32 bytes, in place of the tokens' secret: for
+    /// verifiers that have a keyset alone. Servers behind one URL need the same one.
+    #[must_use]
+    pub fn nonce_secret(mut self, secret: &Secret) -> Self {
+        if secret.as_bytes().len() < 32 {
+            self.note(ConfigError::NonceSecretTooShort);
+        }
+        self.nonce_secrets.push(secret.clone());
+        self
+    }
+
+    /// Demands a nonce that this check accepts: one that the application gave out by means of its own, for one use.
+    /// (For nonces as RFC 9449 has them, use [`VerifierBuilder::server_nonces`].)
     #[must_use]
     pub fn nonce_check(mut self, check: impl Fn(&Value) -> bool + Send + Sync + 'static) -> Self {
         self.rules.nonce_check = Some(Arc::new(check));
@@ -211,6 +255,9 @@ impl<S> VerifierBuilder<S> {
             max_token_length: self.max_token_length,
             leeway: self.leeway,
             rules: self.rules,
+            secrets: self.secrets,
+            nonce_secrets: self.nonce_secrets,
+            server_nonces: self.server_nonces,
             store,
             problem: self.problem,
             algorithms: self.algorithms,
@@ -233,6 +280,14 @@ impl<S> VerifierBuilder<S> {
         }
         if self.must_be_encrypted && self.jwe_keys.is_empty() {
             return Err(ConfigError::NoJweSecret);
+        }
+        if self.server_nonces != ServerNoncePolicy::Off {
+            let secrets = if self.nonce_secrets.is_empty() { &self.secrets } else { &self.nonce_secrets };
+            if self.rules.nonce_check.is_some() {
+                return Err(ConfigError::TwoKindsOfNonces);
+            }
+            self.rules.server_nonces = Some(ServerNonces::new(secrets).ok_or(ConfigError::NoNonceSecret)?);
+            self.rules.server_nonces_required = self.server_nonces == ServerNoncePolicy::Required;
         }
         let tokens = TokenReader {
             keys: self.keys,
@@ -263,6 +318,12 @@ pub enum ConfigError {
     NoJweSecret,
     /// There is no key to verify tokens with, or none of an allowed algorithm.
     NoKey,
+    /// A secret for nonces has fewer than 32 bytes.
+    NonceSecretTooShort,
+    /// Nonces are to be given out, but there is no secret to make them with.
+    NoNonceSecret,
+    /// Nonces are to be given out, and a `nonce_check` demands others.
+    TwoKindsOfNonces,
 }
 
 impl fmt::Display for ConfigError {
@@ -272,6 +333,11 @@ impl fmt::Display for ConfigError {
             Self::SecretTooShort => SecretTooShort.fmt(f),
             Self::JweSecretLength => JweKeyLength.fmt(f),
             Self::NoJweSecret => f.write_str("encrypted tokens are required, but there is no JWE secret"),
+            Self::NonceSecretTooShort => f.write_str("a secret for nonces must have at least 32 bytes"),
+            Self::NoNonceSecret => {
+                f.write_str("to give out nonces, a verifier without a tokens' secret needs a nonce_secret")
+            }
+            Self::TwoKindsOfNonces => f.write_str("server_nonces and nonce_check exclude each other"),
             Self::NoKey => f.write_str("a verifier needs a secret or a keyset, of an allowed algorithm"),
         }
     }

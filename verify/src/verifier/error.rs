@@ -31,14 +31,23 @@ pub enum Error {
     ProofRepeated,
     /// The proof is not good.
     Proof(DpopError),
+    /// The proof does not cover the query (`htq`), and must.
+    QueryMissing,
+    /// The proof's `htq` is not of this query.
+    Query,
     /// The proof has no `msgs`.
     MessageMissing,
     /// The proof's `msgs` is not of this body.
     Message,
     /// The proof was used before.
     Replayed,
-    /// The proof's `nonce` was used before by the same key.
+    /// The proof's `nonce`, which its client chose, was used before by the same key.
     NonceReused,
+    /// The proof's `nonce`, which the application demanded, was used before by the same key: the client needs another.
+    NonceSpent,
+    /// The proof's key has used so many proofs of late that the replay store remembers no more of them, as it has to
+    /// have room for others. Later it will again.
+    TooManyProofs,
     /// The proof's `msgs` cannot be checked because the caller gave no body.
     BodyUnread,
     /// The replay store cannot decide whether the proof was used before.
@@ -87,16 +96,19 @@ impl Error {
             Self::ProofMissing => "proof_missing",
             Self::ProofRepeated => "proof_repeated",
             Self::Proof(error) => error.code(),
+            Self::QueryMissing => "query_missing",
+            Self::Query => "query_mismatch",
             Self::MessageMissing => "message_missing",
             Self::Message => "message_mismatch",
             Self::Replayed => "proof_replayed",
-            Self::NonceReused => "nonce_reused",
+            Self::NonceReused | Self::NonceSpent => "nonce_reused",
+            Self::TooManyProofs => "proof_quota",
             Self::BodyUnread => "body_unread",
             Self::Store(_) => "replay_store",
         }
     }
 
-    /// The challenge for the client, or `None` when the fault is this server's.
+    /// The challenge for the client, or `None` when neither another token nor another proof would help.
     #[must_use]
     pub const fn challenge(&self) -> Option<Challenge> {
         match self {
@@ -108,22 +120,25 @@ impl Error {
             | Self::BindingDataMissing
             | Self::Binding
             | Self::KeyBindingMissing => Some(Challenge::InvalidToken),
-            Self::Proof(DpopError::Nonce | DpopError::NonceMissing) => Some(Challenge::UseDpopNonce),
+            Self::Proof(DpopError::Nonce | DpopError::NonceMissing) | Self::NonceSpent => Some(Challenge::UseDpopNonce),
             Self::ProofMissing
             | Self::ProofRepeated
             | Self::Proof(_)
+            | Self::QueryMissing
+            | Self::Query
             | Self::MessageMissing
             | Self::Message
             | Self::Replayed
             | Self::NonceReused => Some(Challenge::InvalidDpopProof),
-            Self::BodyUnread | Self::Store(_) => None,
+            Self::TooManyProofs | Self::BodyUnread | Self::Store(_) => None,
         }
     }
 
-    /// The HTTP status: 401, or 500 or 503 when the fault is this server's.
+    /// The HTTP status: 401, or 429 for too many proofs, or 500 or 503 when the fault is this server's.
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
+            Self::TooManyProofs => 429,
             Self::BodyUnread => 500,
             Self::Store(_) => 503,
             _ => 401,
@@ -147,10 +162,13 @@ impl fmt::Display for Error {
             Self::ProofMissing => f.write_str("the request has no proof"),
             Self::ProofRepeated => f.write_str("the request has more than one proof"),
             Self::Proof(cause) => cause.fmt(f),
+            Self::QueryMissing => f.write_str("the proof does not cover the query"),
+            Self::Query => f.write_str("the proof is for another query"),
             Self::MessageMissing => f.write_str("the proof does not cover the body"),
             Self::Message => f.write_str("the proof is for another body"),
             Self::Replayed => f.write_str("the proof was used before"),
-            Self::NonceReused => f.write_str("the proof's nonce was used before"),
+            Self::NonceReused | Self::NonceSpent => f.write_str("the proof's nonce was used before"),
+            Self::TooManyProofs => f.write_str("the proof's key has used too many proofs within a short time"),
             Self::BodyUnread => f.write_str("the body was not given to the verifier"),
             Self::Store(cause) => cause.fmt(f),
         }

@@ -2,18 +2,20 @@
 
 mod builder;
 mod error;
+mod headers;
 mod policy;
 
 pub use builder::{ConfigError, VerifierBuilder};
 pub use error::{Challenge, Error};
-pub use policy::{MessagePolicy, NoncePolicy, ProofPolicy};
+pub use policy::{MessagePolicy, NoncePolicy, ProofPolicy, QueryPolicy, ServerNoncePolicy};
 
-use crate::dpop::{DpopError, Proof, ProofClaims};
+use crate::dpop::{Proof, ProofClaims};
 use crate::encoding::sha256;
-use crate::replay::{MemoryReplayStore, ReplayCheck, ReplayStore};
+use crate::replay::{MemoryReplayStore, ReplayCheck, ReplayEntry, ReplayStore};
 use crate::time::UnixTime;
-use crate::token::{Claims, TokenError, TokenReader};
-use http::{HeaderMap, HeaderName};
+use crate::token::{Claims, TokenReader};
+use headers::Presented;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use policy::Rules;
 use std::fmt;
 
@@ -23,7 +25,13 @@ pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("approov-token");
 /// The header that carries the proof (RFC 9449 section 4.1).
 pub const PROOF_HEADER: HeaderName = HeaderName::from_static("dpop");
 
+/// The header in which a server gives out a nonce (RFC 9449 section 8).
+pub const NONCE_HEADER: HeaderName = HeaderName::from_static("dpop-nonce");
+
 /// Checks requests: token, proof, binding, message and that no proof comes twice.
+///
+/// The token comes in `Approov-Token` (or [another header](VerifierBuilder::token_header)) or as `Authorization: DPoP …`
+/// (RFC 9449 section 7.1), not in both. The latter always needs a proof. A token as `Authorization: Bearer …` is none.
 ///
 /// Made once by [`Verifier::builder`], then shared.
 pub struct Verifier<S = MemoryReplayStore> {
@@ -43,8 +51,9 @@ impl<S> fmt::Debug for Verifier<S> {
 pub struct Request<'a> {
     /// The method.
     pub method: &'a str,
-    /// The absolute URL as the client sees it. Behind a proxy that is the public one; never build it from headers
-    /// that the client controls, or a proof made for another server would pass here.
+    /// The absolute URL as the client sees it, with its query. Behind a proxy that is the public one;
+    /// [`PublicUrl::request_url`](crate::PublicUrl::request_url) makes it from the request target. Never build it from
+    /// headers that the client controls, or a proof made for another server would pass here.
     pub url: &'a str,
     /// The headers.
     pub headers: &'a HeaderMap,
@@ -98,7 +107,7 @@ impl<S> Verifier<S> {
     ///
     /// # Errors
     /// Why the token is refused.
-    pub fn verify_token(&self, token: &str, now: UnixTime) -> Result<Claims, TokenError> {
+    pub fn verify_token(&self, token: &str, now: UnixTime) -> Result<Claims, crate::token::TokenError> {
         self.tokens.read(token, now)
     }
 }
@@ -109,35 +118,33 @@ impl<S: ReplayStore> Verifier<S> {
     /// # Errors
     /// [`Error`]: the first check that failed, in the order token, channel, binding, proof, message, replay.
     pub async fn verify(&self, request: &Request<'_>, now: UnixTime) -> Result<Verified, Error> {
-        let checked = self.check(request, false, now)?;
+        let checked = self.check(request, Demands::default(), now)?;
         checked.check_message(&request.body)?;
         self.check_replay(checked, now).await
     }
 
-    /// Everything but message and replay: what the head of a request decides. Binding data can be
-    /// required of this request beyond the verifier's own rule.
-    pub(crate) fn check(
-        &self,
-        request: &Request<'_>,
-        binding_required: bool,
-        now: UnixTime,
-    ) -> Result<Checked<'_>, Error> {
+    /// The value of [`NONCE_HEADER`] to send with every response, refusals included (RFC 9449 section 8.2). Pages of
+    /// other origins see the header only if `Access-Control-Expose-Headers` names it. `None` unless [`VerifierBuilder::server_nonces`] turned them on.
+    #[must_use]
+    pub fn dpop_nonce(&self, now: UnixTime) -> Option<HeaderValue> {
+        let nonces = self.rules.server_nonces.as_ref()?;
+        HeaderValue::try_from(nonces.current(now)).ok()
+    }
+
+    /// Everything but message and replay: what the head of a request decides.
+    pub(crate) fn check(&self, request: &Request<'_>, demands: Demands, now: UnixTime) -> Result<Checked<'_>, Error> {
         let rules = &self.rules;
-        let token = single(request.headers, &rules.token_header).map_err(|Repeated| Error::TokenRepeated)?;
-        let proof = single(request.headers, &PROOF_HEADER).map_err(|Repeated| Error::ProofRepeated)?;
-        let token = token.ok_or(Error::TokenMissing)?.map_err(|NotText| TokenError::Malformed)?;
-        let claims = self.tokens.read(token, now)?;
+        let presented = Presented::read(request.headers, &rules.token_header)?;
+        let claims = self.tokens.read(presented.token, now)?;
         if rules.channel.is_some_and(|wanted| claims.channel != wanted) {
             return Err(Error::Channel(claims.channel));
         }
-        check_binding(&claims, request.binding, binding_required || rules.binding_required)?;
-        let proof = match proof {
-            None if rules.needs_proof(&claims)? => return Err(Error::ProofMissing),
+        check_binding(&claims, request.binding, demands.binding || rules.binding_required)?;
+        let needs_proof = rules.needs_proof(&claims, presented.by_scheme)?;
+        let proof = match presented.proof()? {
+            None if needs_proof => return Err(Error::ProofMissing),
             None => None,
-            Some(text) => {
-                let text = text.map_err(|NotText| DpopError::Malformed)?;
-                Some(rules.check_proof(text, token, &claims, request, now)?)
-            }
+            Some(proof) => Some(rules.check_proof(proof, presented.token, &claims, request, demands, now)?),
         };
         Ok(Checked { claims, proof, rules })
     }
@@ -145,19 +152,30 @@ impl<S: ReplayStore> Verifier<S> {
     pub(crate) async fn check_replay(&self, checked: Checked<'_>, now: UnixTime) -> Result<Verified, Error> {
         let Checked { claims, proof, rules } = checked;
         if let Some(proof) = &proof {
-            let until = proof.issued_at().plus(rules.max_proof_age);
-            if self.store.remember(proof.replay_key(), until, now).await? == ReplayCheck::Replayed {
-                return Err(Error::Replayed);
-            }
-            let until = now.plus(rules.nonce_ttl);
-            if let Some(key) = rules.nonce_key(proof)
-                && self.store.remember(key, until, now).await? == ReplayCheck::Replayed
-            {
-                return Err(Error::NonceReused);
+            self.remember(rules.proof_entry(proof), Error::Replayed, now).await?;
+            if let Some(nonce) = rules.nonce_entry(proof, now) {
+                self.remember(nonce, rules.nonce_used(), now).await?;
             }
         }
         Ok(Verified { claims, proof: proof.map(|proof| proof.claims().clone()) })
     }
+
+    async fn remember(&self, entry: ReplayEntry, replayed: Error, now: UnixTime) -> Result<(), Error> {
+        match self.store.remember(entry, now).await? {
+            ReplayCheck::New => Ok(()),
+            ReplayCheck::Replayed => Err(replayed),
+            ReplayCheck::OverQuota => Err(Error::TooManyProofs),
+        }
+    }
+}
+
+/// What is demanded of a request beyond the verifier's own rules.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Demands {
+    /// It comes with the data that its token is bound to.
+    pub(crate) binding: bool,
+    /// Its proof covers the query.
+    pub(crate) query: bool,
 }
 
 /// A request whose head is good.
@@ -194,17 +212,4 @@ fn check_binding(claims: &Claims, data: Option<&[u8]>, required: bool) -> Result
         (None, _) if required => Err(Error::BindingDataMissing),
         (None, _) => Ok(()),
     }
-}
-
-struct Repeated;
-struct NotText;
-
-/// The one value of a header field.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<Result<&'a str, NotText>>, Repeated> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next();
-    if values.next().is_some() {
-        return Err(Repeated);
-    }
-    Ok(value.map(|value| value.to_str().map_err(|_| NotText)))
 }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { after, afterEach, before, beforeEach } from 'node:test'
 
-import { startWorld } from '../harness/world.mjs'
+import { startWorld } from './world.mjs'
 
 const CORS = {
   'Access-Control-Allow-Origin': '*',

@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
 import { unpackTarball } from '../harness/world.mjs'
-import { startStub, stubOptions, useStub } from './stub-service.mjs'
+import { startStub, stubOptions, useStub } from '../harness/stub.mjs'
 
 for (const engine of chosenEngines()) {
   describe(`a page open for long in ${ENGINES[engine].title}`, () => {

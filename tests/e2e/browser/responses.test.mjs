@@ -4,7 +4,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { before, describe, test } from 'node:test'
 
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
-import { answer, grant, useStub } from './stub-service.mjs'
+import { answer, grant, useStub } from '../harness/stub.mjs'
 
 /** Every error code of the specification's troubleshooting table, and those that the service adds. */
 const CODES = [
