@@ -120,6 +120,12 @@ impl ActiveConfig {
         self.keys.account(account)
     }
 
+    /// The public keys of an account as a JWK Set, if it publishes them.
+    pub fn published_keys(&self, site_key: &str) -> Option<Arc<[u8]>> {
+        self.config.accounts.get(site_key).filter(|account| account.publish_jwks)?;
+        self.keys.public(site_key)
+    }
+
     /// A fresh nonce.
     pub fn issue_nonce(&self, now: UnixTime, epoch: u64, random: [u8; 8]) -> String {
         self.keys.nonce.issue(NonceStamp { at: now, epoch }, random)

@@ -89,6 +89,11 @@ impl Document {
         removed
     }
 
+    /// The values at the top.
+    pub(super) fn root(&mut self) -> &mut Table {
+        self.doc.as_table_mut()
+    }
+
     /// Adds an account.
     ///
     /// # Errors

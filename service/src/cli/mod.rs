@@ -8,6 +8,8 @@ mod document;
 mod edit_lock;
 mod keys;
 mod replace;
+mod secret;
+mod secret_entries;
 mod token;
 mod web;
 
@@ -39,8 +41,11 @@ approov-web-service web     -fingerprint|-hcaptcha|-recaptcha  -list | -setRequi
         -hcaptcha, -recaptcha:  [-domain DOMAIN]... [-minScore 0..1] [-includeIP]
         -recaptcha:             [-action ACTION]...
 approov-web-service token   -check TOKEN | -genExample DOMAIN [-type valid|invalid] [-setDataHashInToken DATA]
-approov-web-service secret  -get base64|base64url [-jwe]
+approov-web-service secret  -get base64|base64url [-jwe] [-staged]
+                            -rotate [-jwe|-session] [-secretFile FILE|-secretEnv VARIABLE]
+                            -activate [-jwe|-session] | -retire [-jwe|-session] [-staged]
 approov-web-service keyset  -add RS256|ES256 [-kid KID] | -list | -getPublic KID | -remove KID
+                            -rotate KID [-kid NEW_KID] | -activate NEW_KID
     -config FILE       the configuration (default service.toml, or $APPROOV_SERVICE_CONFIG)
     -account SITE_KEY  which account, when there are several
     -y                 do not ask
@@ -103,7 +108,7 @@ pub fn run(command: &str, args: Args, console: &mut Console<'_>) -> Option<CliRe
         "api" => api::api,
         "web" => web::web,
         "token" => token::token,
-        "secret" => keys::secret,
+        "secret" => secret::secret,
         "keyset" => keys::keyset,
         _ => return None,
     };

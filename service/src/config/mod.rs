@@ -108,6 +108,8 @@ pub struct Account {
     pub refresh_token_lifetime: Duration,
     /// Pages that may use it.
     pub allowed_origins: AllowedOrigins,
+    /// Whether its public keys are published.
+    pub publish_jwks: bool,
     /// Asymmetric signing keys, by key id.
     pub keys: BTreeMap<String, KeptKey>,
     /// Protected APIs, by lower-case domain.

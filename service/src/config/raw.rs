@@ -40,6 +40,8 @@ pub(super) struct Account {
     #[serde(default)]
     pub(super) allowed_origins: Vec<Spanned<String>>,
     #[serde(default)]
+    pub(super) publish_jwks: bool,
+    #[serde(default)]
     pub(super) api: Vec<Api>,
 }
 
@@ -48,6 +50,7 @@ pub(super) struct Account {
 pub(super) struct Key {
     pub(super) kid: Spanned<String>,
     pub(super) alg: Spanned<String>,
+    pub(super) replaces: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -115,6 +115,7 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
         token_lifetime: lifetime(source, raw.token_lifetime.as_ref(), 120)?,
         refresh_token_lifetime: lifetime(source, raw.refresh_token_lifetime.as_ref(), 7200)?,
         allowed_origins: allowed_origins(source, &raw.allowed_origins)?,
+        publish_jwks: raw.publish_jwks,
         apis: apis(source, &raw.api, &keys, jwe_secret.is_some())?,
         keys,
         jwe_secret,
@@ -151,7 +152,8 @@ fn keys(source: &Source<'_>, tables: Vec<SpannedTable<'_>>) -> Read<BTreeMap<Str
         let Some(private_key) = private_keys.into_only() else {
             return source.error(&raw.kid, "a kid names one private_key; the next key has a kid of its own");
         };
-        let key = KeptKey::new(kid.clone(), alg, private_key)?;
+        let mut key = KeptKey::new(kid.clone(), alg, private_key)?;
+        key.replaces = raw.replaces.as_ref().map(|kid| source.key_text(kid, "replaces")).transpose()?;
         if keys.insert(kid, key).is_some() {
             return source.error(&raw.kid, "two keys of the account have this kid");
         }

@@ -52,6 +52,7 @@ pub fn config(
         token_lifetime: Duration::from_secs(120),
         refresh_token_lifetime: Duration::from_secs(7200),
         allowed_origins: AllowedOrigins::default(),
+        publish_jwks: false,
         keys: BTreeMap::new(),
         apis: APIS
             .into_iter()

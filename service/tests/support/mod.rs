@@ -192,17 +192,15 @@ impl Browser {
     }
 
     pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Response {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(params);
-        if let Some(token) = &self.refresh_token {
-            form.append_pair("refresh-token", token);
-        }
+        let refresh_token = self.refresh_token.iter().map(|token| ("refresh-token", token.as_str()));
+        let pairs = params.iter().copied().chain(refresh_token);
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         let request = Request::post("/attest")
             .header("host", HOST)
             .header("origin", ORIGIN)
             .header("dpop", proof)
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(Body::from(form.finish()))
+            .body(Body::from(form))
             .unwrap();
         let response = send(service, request).await;
         self.keep_nonce(&response);
