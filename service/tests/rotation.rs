@@ -244,7 +244,7 @@ async fn the_session_secret_is_rotated_under_load_and_ends_no_session() {
     let mut params = with_hcaptcha("sim-pass-idle");
     params[1].1 = "hs.example";
     assert_eq!(idle.attest(&deployment.service, &params).await.status, 200);
-    let key_id = |browser: &Browser| browser.refresh_token.clone().unwrap()[..6].to_owned();
+    let key_id = |browser: &Browser| browser.refresh_token.as_deref().unwrap().chars().take(6).collect::<String>();
     let old = key_id(&idle);
 
     deployment.run("secret -rotate -session");
