@@ -6,7 +6,7 @@
 use approov_web_sdk::browser::exports::{
     fetch_token, get_dpop_token, get_expiries, initialize_session, message_signature,
 };
-use js_sys::{Array, ArrayBuffer, Function, JSON, Object, Promise, Reflect, Uint8Array, eval};
+use js_sys::{Array, ArrayBuffer, Function, JSON, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
@@ -21,7 +21,8 @@ export function serve(reply) {
   requests = []
   globalThis.fetch = async (url, init) => {
     const headers = Object.fromEntries(new Headers(init.headers))
-    const request = { url, method: init.method ?? 'GET', body: init.body, headers, signal: init.signal }
+    const { body, signal, redirect } = init
+    const request = { url, method: init.method ?? 'GET', body, headers, signal, redirect }
     requests.push(request)
     if (reply === undefined) return realFetch(url, init)
     return reply(request, requests.length)
@@ -56,6 +57,11 @@ export async function verified(jwk, signature, message) {
   return crypto.subtle.verify(algorithm, key, signature, message)
 }
 export const source = text => (0, eval)(`(${text})`)
+
+// The package's built-ins, but for `fetch`: tests replace that as they go.
+export function install(builtIns) {
+  globalThis.builtIns ??= { ...builtIns, fetch: (url, init) => globalThis.fetch(url, init) }
+}
 "#)]
 extern "C" {
     fn serve(reply: &JsValue);
@@ -65,6 +71,13 @@ extern "C" {
     fn decoded(proof: &JsValue) -> Promise;
     fn verified(jwk: &JsValue, signature: &JsValue, message: &JsValue) -> Promise;
     fn source(text: &str) -> JsValue;
+    fn install(built_ins: &JsValue);
+}
+
+#[wasm_bindgen(module = "/pkg-template/built-ins.js")]
+extern "C" {
+    #[wasm_bindgen(thread_local_v2, js_name = builtIns)]
+    static BUILT_INS: JsValue;
 }
 
 async fn settled(returned: impl AsRef<JsValue>) -> Result<JsValue, JsValue> {
@@ -111,6 +124,7 @@ async fn begin(key_storage: &str) {
 
 /// Begins a session.
 async fn start(options: &JsValue) -> Result<JsValue, JsValue> {
+    BUILT_INS.with(install);
     settled(initialize_session(options, &Object::new().into())).await
 }
 
@@ -400,6 +414,8 @@ async fn strange_responses_are_fetch_errors_and_leave_the_session_as_it_was() {
         "() => { throw new TypeError('Failed to fetch') }".to_owned(),
         "() => { throw 'a string' }".to_owned(),
         "() => { throw null }".to_owned(),
+        "() => new Response('OK', { headers: { 'content-type': 'text/plain' } })".to_owned(),
+        "() => ({ status: 200, headers: new Headers({ 'content-type': 'application/json' }), body: { getReader: () => ({ read: async () => ({ value: 'text'.repeat(3) }) }) }, statusText: '' })".to_owned(),
         "() => Promise.reject(undefined)".to_owned(),
         "() => ({ status: 200 })".to_owned(),
     ] {
@@ -419,7 +435,7 @@ async fn session_goes_on(respond: &str) {
 
 #[wasm_bindgen_test]
 async fn nesting_is_decoded_to_a_depth_and_no_further() {
-    for (depth, what) in [(14, "an array as the token"), (15, "broken JSON")] {
+    for (depth, what) in [(14, "an array as a token"), (15, "broken JSON")] {
         let nested = [&"[".repeat(depth), "1", &"]".repeat(depth)].concat();
         begin_responding(&format!("() => Response.json({{ tokens: {{ api: {nested} }} }})")).await;
         let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
@@ -447,6 +463,7 @@ async fn the_options_of_the_last_session_are_noted_for_another_instance() {
     let old = noted(&memory);
     failure(initialize_session(&js("{ approovHost: 5 }"), &memory)).await;
     assert_eq!(noted(&memory), old, "a call that failed changes nothing");
+    BUILT_INS.with(install);
     ok(initialize_session(&options("wasm"), &memory)).await;
     let new =
         r#"{"approovHost":"service.example.com","approovSiteKey":"site","recaptchaSiteKey":"re","keyStorage":"wasm"}"#;
@@ -462,7 +479,7 @@ async fn an_error_map_arrives_whole() {
     begin_responding("() => Response.json({ 'aprv-api-not-found': 'api', 'aprv-no-site-key': '' }, { status: 400 })")
         .await;
     let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
-    assert_eq!(describe(&failure), "ApproovServiceError service: Bad Request");
+    assert_eq!(describe(&failure), "ApproovServiceError service: Bad Request: aprv-api-not-found, aprv-no-site-key");
     assert_eq!(
         JSON::stringify(&get(&failure, "errors")).unwrap(),
         r#"{"aprv-api-not-found":"api","aprv-no-site-key":""}"#
@@ -472,8 +489,10 @@ async fn an_error_map_arrives_whole() {
 
 #[wasm_bindgen_test]
 async fn a_call_times_out_and_aborts_its_request() {
-    begin_responding("request => new Promise(() => {})").await;
-    let late = failure(fetch_token(&"api".into(), &js("{ recaptchaToken: 'r', timeout: 50 }"))).await;
+    begin("auto").await;
+    ok(fetch_token(&"api".into(), &result("r"))).await;
+    serve(&js("request => new Promise(() => {})"));
+    let late = failure(fetch_token(&"other".into(), &js("{ timeout: 50 }"))).await;
     assert_eq!(describe(&late), "ApproovFetchError timeout: no response from the Approov service within 50 ms");
     assert_eq!(text(&get(&late, "cause"), "name"), "TimeoutError");
     let requests = received();
@@ -524,19 +543,148 @@ async fn apis_of_one_turn_travel_together() {
 
 #[wasm_bindgen_test]
 async fn without_webcrypto_the_key_is_kept_in_webassembly() {
-    // What an insecure page looks like: crypto.subtle is undefined.
-    let hide =
-        "Object.defineProperty(Object.getPrototypeOf(crypto), 'subtle', { get: () => undefined, configurable: true })";
-    let keep =
-        js("globalThis.approovSubtle = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(crypto), 'subtle')");
-    eval(hide).unwrap();
+    // What built-ins.js is on an insecure page, where crypto.subtle is undefined.
     serve(&js("request => globalThis.approovGrant(request)"));
+    BUILT_INS.with(install);
+    let keep = js("globalThis.builtIns.generateKey");
+    let lacking = js("() => { throw new TypeError('undefined is not a function') }");
+    let built_ins = get(&js_sys::global(), "builtIns");
+    Reflect::set(&built_ins, &"generateKey".into(), &lacking).unwrap();
     let begun = start(&options("auto")).await;
     let refused = start(&options("webcrypto")).await;
     let made = settled(get_dpop_token(&"GET".into(), &"https://a".into(), &js("0"), &js("0"), &js("0"))).await;
-    eval("Object.defineProperty(Object.getPrototypeOf(crypto), 'subtle', globalThis.approovSubtle)").unwrap();
-    drop(keep);
+    Reflect::set(&built_ins, &"generateKey".into(), &keep).unwrap();
     assert!(begun.is_ok());
     assert_eq!(text(&refused.expect_err("no WebCrypto"), "code"), "unsupported");
     assert!(get(&ok(decoded(&made.unwrap())).await, "valid").is_truthy());
+}
+
+#[wasm_bindgen_test]
+async fn a_key_that_can_be_exported_is_refused() {
+    begin("auto").await;
+    let built_ins = get(&js_sys::global(), "builtIns");
+    let keep = get(&built_ins, "generateKey");
+    let exportable = "() => crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign'])";
+    Reflect::set(&built_ins, &"generateKey".into(), &js(exportable)).unwrap();
+    let refused = start(&options("webcrypto")).await.expect_err("a rejection");
+    Reflect::set(&built_ins, &"generateKey".into(), &keep).unwrap();
+    assert_eq!(text(&refused, "code"), "unsupported");
+    assert!(text(&refused, "message").contains("can be exported"), "{}", describe(&refused));
+}
+
+#[wasm_bindgen_test]
+async fn properties_of_a_prototype_are_no_options() {
+    begin("auto").await;
+    let inherited = js("Object.create({ approovHost: 'other.example.com', keyStorage: 'disk' }, {})");
+    ok(initialize_session(&inherited, &Object::new().into())).await;
+    let options = "Object.create({ payload: 'p', timeout: -1, signal: 5, hcaptchaToken: 'h' }, { recaptchaToken: { value: 'r' } })";
+    ok(fetch_token(&"api".into(), &js(options))).await;
+    let attest = received().pop();
+    assert_eq!(text(&attest, "body"), "api=api&approov-site-key=site&recaptcha-site-key=re&recaptcha-token=r");
+    let result = js("Object.create({ key: 5 }, { response: { value: 'h' } })");
+    let options = Object::new();
+    Reflect::set(&options, &"hcaptchaToken".into(), &result).unwrap();
+    let refused = failure(fetch_token(&"api".into(), &options)).await;
+    assert!(!text(&refused, "message").contains("key\""), "{}", describe(&refused));
+}
+
+#[wasm_bindgen_test]
+async fn what_a_proof_signs_is_not_signed_as_a_message() {
+    for key_storage in ["webcrypto", "wasm"] {
+        begin(key_storage).await;
+        let [method, uri, nothing] = ["'GET'", "'https://a'", "0"].map(js);
+        let parts: Array = ok(get_dpop_token(&method, &uri, &nothing, &nothing, &nothing)).await.unchecked_into();
+        let input = parts.get(0).as_string().unwrap();
+        let (header, claims) = input.split_once('.').unwrap();
+        let spaced: String = header.chars().flat_map(|character| [' ', character]).collect();
+        for message in
+            [input.clone(), format!("{header}."), format!("{header}=.{claims}"), format!("{spaced}.{claims}")]
+        {
+            let bytes = Uint8Array::from(message.as_bytes());
+            let buffer = bytes.buffer();
+            let view = js_sys::DataView::new(&buffer, 0, bytes.length() as usize);
+            let given: [JsValue; 4] = [bytes.clone().into(), buffer.into(), view.into(), Array::from(&bytes).into()];
+            for given in &given {
+                let refused = failure(message_signature(given)).await;
+                assert_eq!(text(&refused, "code"), "invalid-argument", "{message}");
+                assert!(text(&refused, "message").contains("getDPoPToken"), "{}", describe(&refused));
+            }
+        }
+        for message in
+            [header.to_owned(), claims.to_owned(), format!("x{input}"), format!(".{input}"), "a.b".to_owned()]
+        {
+            let signed = settled(message_signature(&Uint8Array::from(message.as_bytes()))).await;
+            assert!(signed.is_ok(), "{message}");
+        }
+    }
+}
+
+/// The source of a function that gives what `grant` gives, with its body as this source of a function makes it.
+fn granting(remake: &str) -> String {
+    format!(
+        "async request => {{ const given = globalThis.approovGrant(request); return ({remake})(given, await given.text()) }}"
+    )
+}
+
+#[wasm_bindgen_test]
+async fn a_grant_is_read_whatever_its_media_type() {
+    for content_type in ["text/plain", "text/html; charset=utf-8", ""] {
+        begin_responding(&granting(&format!(
+            "({{ headers }}, text) => (headers.set('content-type', '{content_type}'), new Response(text, {{ headers }}))"
+        )))
+        .await;
+        assert_eq!(ok(fetch_token(&"api".into(), &result("r1"))).await, "token.for.api", "{content_type}");
+        assert_eq!(
+            ok(fetch_token(&"other".into(), &JsValue::UNDEFINED)).await,
+            "token.for.other",
+            "the session goes on"
+        );
+    }
+}
+
+#[wasm_bindgen_test]
+async fn a_response_without_a_stream_is_read() {
+    for body in [
+        "body: undefined, arrayBuffer: async () => new TextEncoder().encode(text).buffer",
+        "body: null, text: async () => text",
+        "text: async () => text",
+        "arrayBuffer: undefined, text: () => text",
+    ] {
+        begin_responding(&granting(&format!(
+            "({{ headers }}, text) => ({{ status: 200, statusText: '', headers, {body} }})"
+        )))
+        .await;
+        assert_eq!(ok(fetch_token(&"api".into(), &result("r1"))).await, "token.for.api", "{body}");
+    }
+    begin_responding("() => ({ status: 200, headers: new Headers(), text: async () => ' '.repeat(300 * 1024) })").await;
+    let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
+    assert!(text(&failure, "message").contains("256 KiB"), "{}", describe(&failure));
+}
+
+#[wasm_bindgen_test]
+async fn no_error_carries_what_a_response_was_made_of() {
+    for part in ["'sec' + 'ret'.repeat(2)", "new Uint16Array([115, 101])", "[115, 101]", "{ secret: 1 }", "5"] {
+        begin_responding(&format!(
+            "() => ({{ status: 200, statusText: '', headers: new Headers({{ 'content-type': 'application/json' }}),
+                      body: {{ getReader: () => ({{ count: 0, read: async function () {{
+                          return this.count++ ? {{ done: true }} : {{ value: {part} }} }} }}) }} }})"
+        ))
+        .await;
+        let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
+        assert_eq!(text(&failure, "class"), "ApproovFetchError");
+        assert!(!text(&failure, "message").contains("secret"), "{}", describe(&failure));
+        for carried in [get(&failure, "cause"), get(&failure, "errors")] {
+            assert!(carried.is_undefined() || carried.is_instance_of::<js_sys::Error>(), "{part}: {carried:?}");
+        }
+    }
+}
+
+#[wasm_bindgen_test]
+async fn redirects_are_not_followed_and_are_no_type_error_elsewhere() {
+    begin("auto").await;
+    serve(&post(js("() => Response.redirect('https://elsewhere.example.com/')").unchecked_ref()).into());
+    let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
+    assert_eq!(text(&failure, "code"), "invalid-response");
+    // workerd throws a TypeError for 'error'.
+    assert_eq!(text(&received().pop(), "redirect"), "manual");
 }

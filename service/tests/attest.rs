@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use approov_web_service::check::{Provider, SiteKind};
-use approov_web_service::config::AllowedOrigins;
+use approov_web_service::config::{AllowedOrigins, TrustedProxies};
 use approov_web_service::dev::{self, sim};
 use approov_web_service::secrets::{KeptSecret, SecretKind};
 use axum::body::Body;
@@ -43,6 +43,7 @@ async fn each_check_service_yields_a_token_bound_to_the_key() {
         let server_time = body["server-time"].as_u64().unwrap();
         assert_eq!(body["expiries"], json!({"session": server_time + 7_200_000, embed_key: server_time + 7_200_000}));
         assert_eq!(response.header("cache-control"), "no-store");
+        assert_eq!(response.header("x-content-type-options"), "nosniff");
         assert_eq!(response.header("access-control-allow-origin"), ORIGIN);
         assert_eq!(response.header("access-control-expose-headers"), "DPoP-Nonce, Date, Retry-After");
         assert!(!response.header("date").is_empty() && !response.header("dpop-nonce").is_empty());
@@ -386,7 +387,7 @@ async fn one_preflight_covers_all() {
         ("access-control-allow-methods", "GET, POST"),
         ("access-control-allow-headers", "dpop, content-type"),
         ("access-control-max-age", "7200"),
-        ("vary", "Origin"),
+        ("vary", "Access-Control-Request-Headers"),
         ("dpop-nonce", ""),
         ("access-control-allow-credentials", ""),
     ] {
@@ -395,7 +396,8 @@ async fn one_preflight_covers_all() {
 }
 
 #[tokio::test]
-async fn preflight_and_refusal_agree_about_origins() {
+async fn a_page_learns_that_its_origin_is_not_allowed() {
+    const STRANGER: &str = "https://evil.example";
     let config = dev_config(|config| {
         let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
         let mut second = account.clone();
@@ -405,16 +407,22 @@ async fn preflight_and_refusal_agree_about_origins() {
         config.accounts.insert("second".into(), second);
     });
     let service = service(config.await).await;
-    let preflight = async |origin: &str| {
+    for origin in ["https://a.b.example.com", ORIGIN, STRANGER, "null"] {
         let request = Request::options("/attest").header("host", HOST).header("origin", origin);
-        send(&service, request.body(Body::empty()).unwrap()).await
-    };
-    assert_eq!(preflight("https://a.b.example.com").await.status, 204);
-    let refused = preflight("https://evil.example").await;
-    assert_eq!((refused.status.as_u16(), refused.codes()), (403, vec!["aprv-origin-not-allowed".to_owned()]));
-    assert_eq!(refused.header("access-control-allow-origin"), "");
-    // ORIGIN is the second account's: it may read why the first one refuses it.
+        let preflight = send(&service, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(preflight.status, 204, "{origin}");
+        assert_eq!(preflight.header("access-control-allow-origin"), origin);
+    }
+    // Any other way than by the request itself, a browser reports a network error to the page.
     let mut browser = Browser::new(&service).await;
+    let proof = browser.proof("POST", URL, |_| {});
+    let request = Request::post("/attest").header("host", HOST).header("origin", STRANGER).header("dpop", proof);
+    let form =
+        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(with_hcaptcha("sim-pass-stranger")).finish();
+    let refused = send(&service, request.body(Body::from(form)).unwrap()).await;
+    assert_eq!((refused.status.as_u16(), refused.json()), (403, json!({"aprv-origin-not-allowed": STRANGER})));
+    assert_eq!(refused.header("access-control-allow-origin"), STRANGER);
+    // ORIGIN is the second account's, and not the first one's.
     let response = browser.attest(&service, &with_hcaptcha("sim-pass-origin")).await;
     assert_eq!((response.status.as_u16(), response.json()), (403, json!({"aprv-origin-not-allowed": ORIGIN})));
     assert_eq!(response.header("access-control-allow-origin"), ORIGIN);
@@ -469,20 +477,21 @@ async fn a_session_survives_a_restart_and_a_reload() {
 
 #[tokio::test]
 async fn the_proxy_in_front_is_believed_only_as_configured() {
+    let networks =
+        |networks: &[&str]| TrustedProxies::Networks(networks.iter().map(|network| network.parse().unwrap()).collect());
     for (proxies, forwarded, ip) in [
-        (0, "198.51.100.1", "192.0.2.7"),
-        (1, "198.51.100.1", "198.51.100.1"),
-        (1, "203.0.113.9, 198.51.100.1", "198.51.100.1"),
-        (2, "203.0.113.9, 198.51.100.1", "203.0.113.9"),
-        (3, "203.0.113.9, 198.51.100.1", "192.0.2.7"),
-        (1, "nonsense", "192.0.2.7"),
-        (1, "198.51.100.1:5555", "198.51.100.1"),
-        (1, "2001:db8::1", "2001:db8::1"),
-        (1, "::ffff:198.51.100.1", "198.51.100.1"),
+        (networks(&[]), "198.51.100.1", "192.0.2.7"),
+        (networks(&["10.0.0.0/8"]), "198.51.100.1", "192.0.2.7"),
+        (networks(&["192.0.2.0/24"]), "203.0.113.9, 198.51.100.1", "198.51.100.1"),
+        (networks(&["192.0.2.0/24", "10.0.0.0/8"]), "203.0.113.9, 198.51.100.1, 10.3.2.1", "198.51.100.1"),
+        (networks(&["192.0.2.0/24"]), "\u{e9}, 198.51.100.1", "198.51.100.1"),
+        (networks(&["192.0.2.0/24"]), "[2001:db8::1]", "2001:db8::1"),
+        (TrustedProxies::Count(2), "203.0.113.9, 198.51.100.1", "203.0.113.9"),
+        (TrustedProxies::Count(3), "203.0.113.9, 198.51.100.1", "192.0.2.7"),
     ] {
         let config = dev_config(|config| {
-            config.trusted_proxies = proxies;
-            config.public_url = Some("https://public.example/web".parse().unwrap());
+            config.trusted_proxies = proxies.clone();
+            config.public_urls = ["https://other.example", "https://public.example/web"].map(public_url).to_vec();
         });
         let service = service(config.await).await;
         let mut browser = Browser::default();
@@ -498,10 +507,13 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
             dev::SITE_KEY,
             sim::HCAPTCHA_SITE_KEY
         );
-        let request = Request::post("/attest").header("dpop", proof).header("x-forwarded-for", forwarded);
+        let request = Request::post("/attest")
+            .header("host", "internal:1")
+            .header("dpop", proof)
+            .header("x-forwarded-for", forwarded.as_bytes());
         let response = send(&service, request.body(Body::from(body)).unwrap()).await;
         let (_, claims) = decode(&response.token());
-        assert_eq!(claims["ip"], ip, "{proxies} {forwarded}");
+        assert_eq!(claims["ip"], ip, "{proxies:?} {forwarded}");
     }
 }
 

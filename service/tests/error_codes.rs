@@ -64,7 +64,7 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
         )
     };
     let text = [
-        format!("session_secret = \"{SESSION_SECRET}\"\n"),
+        format!("public_urls = [\"http://{HOST}\"]\nsession_secret = \"{SESSION_SECRET}\"\n"),
         account("full", ""),
         sites(false, 0),
         account("strict", ""),

@@ -23,7 +23,7 @@ fn config() -> Config {
         format!("[[account.key]]\nkid = \"{kid}\"\nalg = \"{alg}\"\nprivate_key = \"\"\"{pem}\"\"\"\n{more}\n")
     };
     let text = [
-        format!("session_secret = \"{SESSION_SECRET}\"\n"),
+        FILE_HEAD.to_owned(),
         account("open", "publish_jwks = true"),
         key("e1", KeyAlg::Es256, ""),
         key("r1", KeyAlg::Rs256, ""),

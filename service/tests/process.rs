@@ -100,7 +100,7 @@ async fn the_announcement_and_the_log_hold_what_tests_need_and_nothing_secret() 
 
 fn account(lifetime: u32) -> String {
     format!(
-        "session_secret = \"{SESSION_SECRET}\"\n[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\ntoken_lifetime = {lifetime}\n\
+        "{FILE_HEAD}[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\ntoken_lifetime = {lifetime}\n\
          [[account.api]]\ndomain = \"a.example\"\nallow_web = true\n\
          [[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n"
     )
@@ -113,7 +113,7 @@ async fn a_changed_file_is_in_force_soon_and_a_broken_one_is_refused() {
     let (client, url) = (client(), process.url.clone());
     // The API is known or not: enough to see which file is in force.
     let codes = async || {
-        let mut browser = Browser::default();
+        let mut browser = Browser::of_public();
         browser.ask_nonce_at(&client, &url).await.unwrap();
         let params = [("approov-site-key", "k"), ("api", "b.example"), ("refresh-token", "x")];
         browser.attest_at(&client, &url, &params).await.unwrap().codes()
@@ -125,7 +125,7 @@ async fn a_changed_file_is_in_force_soon_and_a_broken_one_is_refused() {
     fs::write(&file.0, account(60).replace("60", "0")).unwrap();
     let line = process.wait_for_log(|line| line["event"] == "reload");
     let message = line["message"].as_str().unwrap();
-    assert!(message.contains("line 5, column 18") && message.contains("stays in force"), "{message}");
+    assert!(message.contains("line 6, column 18") && message.contains("stays in force"), "{message}");
     assert_eq!(codes().await, ["aprv-invalid-refresh-token"]);
     process.signal("-HUP");
     let metrics = async || client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
@@ -145,7 +145,7 @@ async fn a_reload_drops_no_request() {
     let busy = tokio::spawn(async move {
         let mut count = 0;
         while !*stopped.borrow_and_update() {
-            let mut browser = Browser::default();
+            let mut browser = Browser::of_public();
             assert_eq!(browser.ask_nonce_at(&client, &url).await.unwrap().status, 204);
             let params = [("approov-site-key", "k"), ("api", "a.example"), ("refresh-token", "x")];
             let response = browser.attest_at(&client, &url, &params).await.unwrap();
@@ -235,7 +235,10 @@ fn faults_and_simulators_belong_to_development() {
     }
     let process = Process::start(&["--config", file.path()]);
     for path in ["/sim/hcaptcha/1/api.js", "/sim/fault"] {
-        assert_eq!(raw(&process.url, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).0, "404");
+        assert_eq!(
+            raw(&process.url, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).0,
+            "404"
+        );
     }
 }
 
@@ -264,30 +267,31 @@ fn raw(url: &str, bytes: &str) -> (String, String) {
 #[test]
 fn clients_that_misbehave_are_cut_off() {
     let process = Process::start(&["--dev"]);
-    let huge_head = format!("GET /attest HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n", "a".repeat(100_000));
+    let huge_head = format!("GET /attest HTTP/1.1\r\nhost: localhost\r\nx-big: {}\r\n\r\n", "a".repeat(100_000));
     assert_eq!(raw(&process.url, &huge_head).0, "431");
-    let huge_body = "POST /attest HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\nconnection: close\r\n\r\n";
+    let huge_body =
+        "POST /attest HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\nconnection: close\r\n\r\n";
     let (status, response) = raw(&process.url, huge_body);
     assert!(status == "413" && response.contains("rqst-body-too-large"), "{response}");
     let chunked = format!(
-        "POST /attest HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n11170\r\n{}\r\n0\r\n\r\n",
+        "POST /attest HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n11170\r\n{}\r\n0\r\n\r\n",
         "a".repeat(70_000)
     );
     assert_eq!(raw(&process.url, &chunked).0, "413");
     assert_eq!(raw(&process.url, "BOGUS\r\n\r\n").0, "400");
-    assert_eq!(raw(&process.url, "GET /attest HTTP/1.1\r\nconnection: close\r\n\r\n").0, "401", "no Host at all");
+    assert_eq!(raw(&process.url, "GET /attest HTTP/1.1\r\nconnection: close\r\n\r\n").0, "400", "no Host at all");
     // A head that never ends, and a body that never comes, are given up after ten seconds each.
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let url = &process.url;
         let head = scope.spawn(move || raw(url, "GET /attest HTTP/1.1\r\nhost:"));
-        let slow_body = "POST /attest HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nconnection: close\r\n\r\nab";
+        let slow_body = "POST /attest HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\nconnection: close\r\n\r\nab";
         let (status, response) = raw(&process.url, slow_body);
         assert!(status == "400" && response.contains("rqst-body-read-fail"), "{response}");
         head.join().unwrap();
     });
     assert!(begun.elapsed() < Duration::from_secs(18), "{:?}", begun.elapsed());
-    assert_eq!(raw(&process.url, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").0, "200");
+    assert_eq!(raw(&process.url, "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").0, "200");
 }
 
 #[test]
@@ -307,7 +311,7 @@ fn nobody_waits_for_a_log_that_nobody_reads() {
     let mut stream = TcpStream::connect(url.split("//").nth(1).unwrap()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // Far more than a pipe holds, which is 64 KiB.
-    let request = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(250));
+    let request = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "a".repeat(250));
     let mut response = [0; 1024];
     for n in 0..2000 {
         stream.write_all(request.as_bytes()).unwrap();

@@ -88,15 +88,12 @@ struct Replicas {
     two: Process,
 }
 
-/// What browsers call both: they stand behind one name.
-const PUBLIC: &str = "https://web.example";
-
 impl Replicas {
     async fn start(name: &str, redis: &str) -> Self {
         let sims = simulators().await;
         let config = std::env::temp_dir().join(format!("approov-replicas-{}-{name}.toml", std::process::id()));
         let text = format!(
-            "store = \"{redis}\"\nsession_secret = \"{SESSION_SECRET}\"\npublic_url = \"{PUBLIC}\"\n\
+            "store = \"{redis}\"\n{FILE_HEAD}\
              [[account]]\nsite_key = \"{}\"\nsecret = \"{SECRET}\"\n\
              [[account.api]]\ndomain = \"api.example.com\"\nallow_web = true\n\
              [[account.hcaptcha.site]]\nsite_key = \"{}\"\nsecret = \"{}\"\nrate_limit = 20\n\

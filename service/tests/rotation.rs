@@ -55,6 +55,7 @@ impl Deployment {
             command(&file, &line);
         }
         let text = fs::read_to_string(&file).unwrap().replace("[[account]]\n", "[[account]]\npublish_jwks = true\n");
+        let text = format!("public_urls = [\"http://{HOST}\"]\n{text}");
         fs::write(&file, &text).unwrap();
         Self { service: service(Config::parse(&text).unwrap()).await, directory }
     }

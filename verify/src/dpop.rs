@@ -299,6 +299,12 @@ impl Proof {
         UnixTime::from_numeric_date(self.claims.iat).unwrap_or(UnixTime::from_millis(0))
     }
 
+    /// The URL that the proof is for (`htu`): chooses [`Expected::url`] where a server is found at several.
+    #[must_use]
+    pub const fn url(&self) -> &HttpUri {
+        &self.htu
+    }
+
     /// The proof's claims.
     #[must_use]
     pub const fn claims(&self) -> &ProofClaims {

@@ -13,7 +13,6 @@ use std::net::IpAddr;
 
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
-use approov_verify::uri::HttpUri;
 
 use crate::crypto::RequestEntropy;
 use crate::error::{Code, Problems, Refusal};
@@ -37,8 +36,6 @@ const STORE_RETRY: u64 = 1;
 pub struct Incoming<'a> {
     /// HTTP method.
     pub method: &'a str,
-    /// URL as the browser sees it.
-    pub url: &'a HttpUri,
     /// Every `DPoP` header.
     pub proofs: &'a [&'a str],
     /// The `Origin` header.

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use approov_listener::pressure::Pressure;
 use approov_verify::time::UnixTime;
+use approov_verify::uri::HttpUri;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -15,7 +16,7 @@ use crate::crypto::{CryptoError, random};
 use crate::secrets::{Outside, ProcessEnvironment};
 use crate::session::NonceStamp;
 use crate::store::AnyStore;
-use crate::telemetry::{Log, Metrics};
+use crate::telemetry::{Log, Metrics, Said};
 
 use super::keys::{AccountKeys, Keys};
 
@@ -37,15 +38,17 @@ pub struct Service {
     requests: AtomicU64,
     /// How far the service's clock is off, milliseconds: not zero in tests of clients only.
     pub clock_offset: Arc<AtomicI64>,
-    /// Whether requests come over TLS: decides the scheme of the URL that proofs are about.
-    pub over_tls: bool,
 }
 
 /// A configuration in force.
 pub struct ActiveConfig {
     /// The configuration.
     pub config: Config,
+    /// The URLs of `/attest` as browsers see them: one of these is what a proof is about.
+    pub attest_urls: Vec<HttpUri>,
     keys: Keys,
+    /// What the log says once while it is in force.
+    pub said: Said,
 }
 
 impl Service {
@@ -53,13 +56,7 @@ impl Service {
     ///
     /// # Errors
     /// When a secret cannot be had, or keys cannot be derived.
-    pub fn new(
-        config: Config,
-        store: AnyStore,
-        checks: CheckClient,
-        log: Log,
-        over_tls: bool,
-    ) -> Result<Self, ConfigError> {
+    pub fn new(config: Config, store: AnyStore, checks: CheckClient, log: Log) -> Result<Self, ConfigError> {
         let active = ActiveConfig::new(config, &ProcessEnvironment)?;
         Ok(Self {
             active: RwLock::new(Arc::new(active)),
@@ -71,7 +68,6 @@ impl Service {
             requests: AtomicU64::new(0),
             log,
             pressure: Arc::default(),
-            over_tls,
         })
     }
 
@@ -109,7 +105,8 @@ impl Service {
 impl ActiveConfig {
     fn new(config: Config, outside: &dyn Outside) -> Result<Self, ConfigError> {
         let keys = Keys::new(&config, outside)?;
-        Ok(Self { config, keys })
+        let attest_urls = config.public_urls.iter().map(|url| url.attest().clone()).collect();
+        Ok(Self { config, attest_urls, keys, said: Said::default() })
     }
 
     /// The keys of an account of this configuration.
@@ -134,12 +131,5 @@ impl ActiveConfig {
     /// When a nonce was issued, if it is the service's and good at `now`.
     pub fn check_nonce(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
         self.keys.nonce.check(nonce, now)
-    }
-
-    /// Whether any account serves pages of this origin. The preflight request names no account, so
-    /// this decides about cross-origin headers; the account's own list decides about the request.
-    pub fn any_account_allows(&self, origin: &str) -> bool {
-        self.config.accounts.is_empty()
-            || self.config.accounts.values().any(|account| account.allowed_origins.allows(Some(origin)))
     }
 }

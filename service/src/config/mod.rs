@@ -2,16 +2,17 @@
 //! that still has to be validated.
 
 mod allowed_origins;
+mod certificate;
 mod keyset;
+mod public_urls;
 mod raw;
 mod reader;
+mod trusted_proxies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use url::Url;
 
 use crate::check::{Check, Provider, Site};
 use crate::secrets::{KeptSecret, Place, SecretList};
@@ -19,7 +20,10 @@ use crate::settings::Source;
 
 pub use crate::settings::ConfigError;
 pub use allowed_origins::AllowedOrigins;
+pub use certificate::Certificate;
 pub use keyset::KeptKey;
+pub use public_urls::PublicUrl;
+pub use trusted_proxies::TrustedProxies;
 
 /// The command that adds to a file of an earlier version what it lacks.
 pub const MIGRATE: &str = "`approov-web-service config -migrate`";
@@ -36,10 +40,10 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Where replays and rates are remembered.
     pub store: StoreAddress,
-    /// The service's URL as browsers see it, when a proxy in front changes it.
-    pub public_url: Option<Url>,
-    /// How many proxies in front append to `X-Forwarded-For`. 0: the peer address is the client's.
-    pub trusted_proxies: usize,
+    /// Where browsers find the service: what proofs are about.
+    pub public_urls: Vec<PublicUrl>,
+    /// The proxies in front, which say where requests come from.
+    pub trusted_proxies: TrustedProxies,
     /// Bounds on what clients may use.
     pub limits: Limits,
     /// The accounts, by site key.

@@ -12,9 +12,9 @@ pub(super) struct Config {
     pub(super) tls_cert: Option<Spanned<String>>,
     pub(super) tls_key: Option<Spanned<String>>,
     pub(super) store: Option<Spanned<String>>,
-    pub(super) public_url: Option<Spanned<String>>,
     #[serde(default)]
-    pub(super) trusted_proxies: usize,
+    pub(super) public_urls: Vec<Spanned<String>>,
+    pub(super) public_url: Option<Spanned<String>>,
     /// Until version 0.1; told apart from an unknown name to say what took its place.
     pub(super) nonce_secret: Option<Spanned<String>>,
     #[serde(default)]

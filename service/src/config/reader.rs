@@ -12,7 +12,8 @@ use crate::secrets::SecretKind;
 use crate::settings::{ConfigError, Read, Source, SpannedTable};
 
 use super::{
-    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, KeptKey, Limits, MIGRATE, StoreAddress, TlsFiles, raw,
+    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, KeptKey, Limits, MIGRATE, PublicUrl, StoreAddress, TlsFiles,
+    TrustedProxies, raw,
 };
 
 /// Reads the whole file.
@@ -20,6 +21,7 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
     let mut table = source.table()?;
     let account_tables = source.take_tables(&mut table, "account")?;
     let session_secret = source.take_secrets(&mut table, "session_secret", SecretKind::Key)?;
+    let trusted_proxies = table.get_mut().remove("trusted_proxies");
     let raw: raw::Config = source.deserialize(table)?;
     if let Some(at) = &raw.nonce_secret {
         return source
@@ -29,8 +31,8 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
         listen: listen(source, raw.listen.as_ref())?,
         tls: tls(source, raw.tls_cert, raw.tls_key)?,
         store: store(source, raw.store.as_ref())?,
-        public_url: raw.public_url.as_ref().map(|text| source.http_url(text)).transpose()?,
-        trusted_proxies: raw.trusted_proxies,
+        public_urls: PublicUrl::read(source, &raw.public_urls, raw.public_url.as_ref())?,
+        trusted_proxies: TrustedProxies::read(source, trusted_proxies)?,
         session_secret,
         accounts: accounts(source, account_tables)?,
         limits: limits(source, &raw.limits)?,

@@ -2,6 +2,7 @@
 //! service itself.
 
 pub mod faults;
+pub mod guard;
 pub mod sim;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
-use crate::config::{Account, AllowedOrigins, Api, Config, Limits, StoreAddress};
+use crate::config::{Account, AllowedOrigins, Api, Config, Limits, PublicUrl, StoreAddress, TrustedProxies};
 use crate::secrets::{KeptSecret, SecretKind};
 
 /// The site key of the development account.
@@ -66,12 +67,23 @@ pub fn config(
         listen,
         tls: None,
         store: StoreAddress::Memory,
-        public_url: None,
-        trusted_proxies: 0,
+        public_urls: Vec::new(),
+        trusted_proxies: TrustedProxies::default(),
         limits: Limits::default(),
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
         session_secret: Some(KeptSecret::here(SecretKind::Key, secrets.session.clone()).into()),
     })
+}
+
+/// Where browsers on this machine find a service that listens there, and where they find it under `more` URLs.
+///
+/// # Errors
+/// The message names a URL that is none.
+pub fn public_urls(scheme: &str, listen: SocketAddr, more: &[String]) -> Result<Vec<PublicUrl>, String> {
+    let port = listen.port();
+    let local = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{scheme}://{host}:{port}"));
+    let own = format!("{scheme}://{listen}");
+    local.iter().chain([&own]).chain(more).map(|url| PublicUrl::parse(url)).collect()
 }
 
 /// The check services, all simulated.

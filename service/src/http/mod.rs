@@ -1,13 +1,14 @@
 //! The HTTP face: routes, limits, request ids, and one log line per request.
 
 mod attest;
+mod client_ip;
 mod cors;
 mod jwks;
 mod operations;
 mod respond;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,6 +18,7 @@ use approov_listener::service::Peer;
 use approov_verify::time::UnixTime;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::http::Version;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Router};
@@ -94,11 +96,12 @@ async fn respond(app: &App, request: Request) -> Response {
         service,
         active: &active,
         now: service.now(),
-        ip: client_ip(&active, &request),
+        ip: client_ip(service, &active, &request),
         origin: origin.as_ref().and_then(|origin| origin.to_str().ok()),
     };
     let response = pin!(async {
         match uri.path() {
+            _ if !has_one_host(&request) => respond::one_host_needed(),
             "/attest" => attest::attest(&context, request).await,
             // Boxed: these are rare, and would make every request's future as large as theirs.
             _ => Box::pin(app.others.clone().oneshot(request)).await.into_response(),
@@ -141,23 +144,29 @@ fn out_of_time(context: &RequestContext<'_>) -> Response {
     response
 }
 
-/// The browser's address: the peer, or what the trusted proxies in front say.
-fn client_ip<B>(active: &ActiveConfig, request: &axum::http::Request<B>) -> IpAddr {
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-    let proxies = active.config.trusted_proxies;
-    if proxies == 0 {
-        return peer.to_canonical();
+/// Whether a request names one host (RFC 9112 section 3.2, RFC 9113 section 8.3.1). Which one does not matter: proxies
+/// send their own.
+fn has_one_host(request: &Request) -> bool {
+    match request.headers().get_all(header::HOST).iter().count() {
+        1 => true,
+        0 => match request.version() {
+            Version::HTTP_09 | Version::HTTP_10 => true,
+            Version::HTTP_11 => false,
+            _ => request.uri().authority().is_some(),
+        },
+        _ => false,
     }
-    let forwarded: Vec<&str> = request
-        .headers()
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    let ip = forwarded.len().checked_sub(proxies).and_then(|at| forwarded.get(at));
-    // Some proxies write the port, too.
-    let parse = |text: &&str| text.parse().ok().or_else(|| text.parse().ok().map(|peer: SocketAddr| peer.ip()));
-    ip.and_then(parse).unwrap_or(peer).to_canonical()
+}
+
+/// Where a request comes from. A forwarding header that does not count is counted, and said once.
+fn client_ip(service: &Service, active: &ActiveConfig, request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let (ip, fault) = client_ip::client_ip(&active.config.trusted_proxies, peer, request.headers());
+    if let Some(fault) = fault {
+        service.metrics.forwarding_fault(fault.name());
+        if active.said.first(fault.name()) {
+            service.log.event("forwarding", &fault.explain(peer));
+        }
+    }
+    ip
 }

@@ -23,11 +23,13 @@ use crate::config::{Config, DEFAULT_LISTEN};
 use crate::crypto::random;
 use crate::dev::DevSecrets;
 use crate::dev::faults::{self, Fault, Faults};
+use crate::dev::guard::{self, Guard};
 use crate::secrets::{KeptSecret, Place, ProcessEnvironment, SecretKind};
 use crate::store::{AnyStore, Store as _};
 use crate::telemetry::{Log, LogFormat};
 use crate::{dev, http};
 
+use super::tls::PrivateDirectory;
 use super::{reload, tls};
 
 /// How long the end of the process waits for the last log lines to be written.
@@ -56,6 +58,8 @@ struct DevOptions {
     tls: bool,
     latency: Duration,
     fault: Option<Fault>,
+    public: bool,
+    public_urls: Vec<String>,
 }
 
 impl Options {
@@ -81,6 +85,8 @@ impl Options {
                     dev_options.session_secret = Some(read_secret(flag, args.value(flag)?)?);
                 }
                 "dev-tls" => dev_options.tls = true,
+                "dev-public" => dev_options.public = true,
+                "public-url" => dev_options.public_urls.push(args.value(flag)?),
                 "latency" => {
                     dev_options.latency = Duration::from_millis(args.parsed(flag, "a number of milliseconds")?)
                 }
@@ -99,7 +105,16 @@ impl Options {
             }
         }
         let mode = match (dev, config) {
-            (true, None) => Mode::Dev(dev_options),
+            (true, None) => {
+                if !dev_options.public && listen.is_some_and(|listen: SocketAddr| !listen.ip().is_loopback()) {
+                    return Err(UsageError(
+                        "--dev listens on loopback addresses only, since it gives tokens to whoever reaches it; \
+                         --dev-public says that this is meant"
+                            .to_owned(),
+                    ));
+                }
+                Mode::Dev(dev_options)
+            }
             (false, Some(path)) => match dev_only {
                 Some(flag) => return Err(UsageError(format!("--{flag} belongs to --dev"))),
                 None => Mode::Config(path),
@@ -146,15 +161,15 @@ async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Lo
     let identity = config.tls.as_ref().map(reload::identity_from).transpose()?.map(watch::channel);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
-    let service =
-        start(config, log, identity.is_some()).await.map_err(|error| format!("{}: {error}", path.display()))?;
-    let hangup = reload::hangup()?;
+    config.public_urls = reload::public_urls(&config, address)?;
+    let service = start(config, log).await.map_err(|error| format!("{}: {error}", path.display()))?;
+    let (hangup, stop) = (reload::hangup()?, stop_signal(&service.log)?);
     announce(json.then(|| serde_json::json!({ "url": url }).to_string()));
     service.log.event("listening", &url);
     let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
-    let watcher = tokio::spawn(reload::follow_changes(file, hangup, Arc::clone(&service), renew));
+    let watcher = tokio::spawn(reload::follow_changes(file, address, hangup, Arc::clone(&service), renew));
     let app = http::App::new(Arc::clone(&service), Router::new());
-    let done = run_until_signal(listener, identity, service, app).await;
+    let done = serve(listener, identity, service, app, stop).await;
     watcher.abort();
     done
 }
@@ -167,11 +182,13 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     };
     let with_tls = options.tls;
     let (listener, address) = bind(listen.unwrap_or(DEFAULT_LISTEN)).await?;
+    let mut directory = None;
     let identity = if with_tls {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
         let (identity, pem) = tls::self_signed(names)?;
-        let path = std::env::temp_dir().join(format!("approov-web-service-{}.pem", address.port()));
-        tokio::fs::write(&path, pem).await.map_err(|error| format!("{}: {error}", path.display()))?;
+        let failed = |error: std::io::Error| format!("no place for the development certificate: {error}");
+        let path =
+            directory.insert(PrivateDirectory::new().map_err(failed)?).write("cert.pem", &pem).map_err(failed)?;
         log.event("certificate", &format!("made for development, in {}", path.display()));
         // The other end of the channel may go: this identity never changes.
         Some(watch::channel(identity).1)
@@ -189,15 +206,22 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     } else {
         address
     };
-    let config = dev::config(address, simulators, &options.apis, &secrets).map_err(|error| error.to_string())?;
-    let url = format!("{}://{address}", if with_tls { "https" } else { "http" });
+    let scheme = if with_tls { "https" } else { "http" };
+    let mut config = dev::config(address, simulators, &options.apis, &secrets).map_err(|error| error.to_string())?;
+    config.public_urls = dev::public_urls(scheme, address, &options.public_urls)?;
+    let guard = Arc::new(Guard::new(&config.public_urls));
+    let url = format!("{scheme}://{address}");
     let (line, text) = (dev::json_line(&url, &config, &secrets.account), dev::text(&url, &config, &secrets.account));
-    let service = start(config, log, with_tls).await?;
+    let service = start(config, log).await?;
+    let stop = stop_signal(&service.log)?;
     announce(Some(if json { line } else { text }));
     let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
     let app = http::App::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
     let app = Router::new().fallback_service(app).layer(from_fn_with_state(faults, faults::inject));
-    run_until_signal(listener, identity, service, app).await
+    let app = app.layer(from_fn_with_state(guard, guard::admit));
+    let done = serve(listener, identity, service, app, stop).await;
+    drop(directory);
+    done
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
@@ -207,13 +231,13 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> 
     Ok((listener, address))
 }
 
-async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>, String> {
+async fn start(config: Config, log: Log) -> Result<Arc<Service>, String> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).map_err(|error| error.to_string())?;
     if let Err(error) = store.ready().await {
         log.event("store", &format!("{error}; requests are refused until it is back"));
     }
     let lookup = CheckClient::new(config.limits.check).map_err(|error| error.to_string())?;
-    let service = Service::new(config, store, lookup, log, over_tls).map_err(|error| error.to_string())?;
+    let service = Service::new(config, store, lookup, log).map_err(|error| error.to_string())?;
     Ok(Arc::new(service))
 }
 
@@ -226,16 +250,20 @@ fn announce(text: Option<String>) {
     }
 }
 
-async fn run_until_signal(
+/// Turns true when a signal asks the process to end. Whoever was told that it serves may send one.
+fn stop_signal(log: &Log) -> Result<watch::Receiver<bool>, String> {
+    shutdown::on_signal(log.clone()).map_err(|error| error.to_string())
+}
+
+async fn serve(
     socket: TcpListener,
     identity: Option<watch::Receiver<Arc<ServerConfig>>>,
     service: Arc<Service>,
     app: impl HttpService,
+    stop: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    let failed = |error: std::io::Error| error.to_string();
-    let stop = shutdown::on_signal(service.log.clone()).map_err(failed)?;
     tokio::spawn(Arc::clone(&service.pressure).measure());
-    listener(socket, identity, &service).serve(app, stop).await.map_err(failed)
+    listener(socket, identity, &service).serve(app, stop).await.map_err(|error| error.to_string())
 }
 
 /// A listener within the service's limits, which reports where the service does.
@@ -250,7 +278,7 @@ pub fn listener(
         identity,
         limits: limits(service),
         // Connections of proxies carry many clients.
-        is_trusted: Arc::new(move |_| trusting.active().config.trusted_proxies > 0),
+        is_trusted: Arc::new(move |peer| trusting.active().config.trusted_proxies.may_be(peer)),
         pressure: Arc::clone(&service.pressure),
         log: service.log.clone(),
         metrics: Arc::clone(&service.metrics.listener),

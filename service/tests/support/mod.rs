@@ -11,7 +11,7 @@ use approov_listener::service::Peer;
 use approov_verify::secret::Secret;
 use approov_web_service::attest::Service;
 use approov_web_service::check::CheckClient;
-use approov_web_service::config::Config;
+use approov_web_service::config::{Config, PublicUrl};
 use approov_web_service::dev::{self, DevSecrets, sim};
 use approov_web_service::http::App;
 use approov_web_service::store::{AnyStore, Store as _};
@@ -31,10 +31,19 @@ use tower::ServiceExt as _;
 pub const HOST: &str = "web.example:8087";
 pub const URL: &str = "http://web.example:8087/attest";
 pub const ORIGIN: &str = "https://app.example";
+/// Where browsers find a service whose file begins with [`FILE_HEAD`].
+pub const PUBLIC: &str = "https://web.example";
+/// What no file of a service is without.
+pub const FILE_HEAD: &str = "public_urls = [\"https://web.example\"]\n\
+                             session_secret = \"ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=\"\n";
 pub const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// The service's own.
 pub const SESSION_SECRET: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
+
+pub fn public_url(text: &str) -> PublicUrl {
+    PublicUrl::parse(text).unwrap()
+}
 
 pub fn secret() -> Secret {
     Secret::from_base64(SECRET).unwrap()
@@ -53,6 +62,7 @@ pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
     let listen = "127.0.0.1:8087".parse().unwrap();
     let secrets = DevSecrets { account: secret(), session: Secret::from_base64(SESSION_SECRET).unwrap() };
     let mut config = dev::config(listen, simulators().await, &[], &secrets).unwrap();
+    config.public_urls = vec![public_url(&format!("http://{HOST}"))];
     change(&mut config);
     config
 }
@@ -61,7 +71,7 @@ pub async fn service(config: Config) -> Arc<Service> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).unwrap();
     let _ = store.ready().await;
     let lookup = CheckClient::new(config.limits.check).unwrap();
-    Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet), false).unwrap())
+    Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet)).unwrap())
 }
 
 pub async fn dev_service() -> Arc<Service> {
@@ -112,6 +122,8 @@ pub struct Browser {
     key: EcdsaKeyPair,
     pub nonce: String,
     pub refresh_token: Option<String>,
+    /// Where the service is for browsers, when that is not where it is called: what proofs are about.
+    pub public: Option<&'static str>,
     jti: u64,
 }
 
@@ -121,12 +133,18 @@ impl Default for Browser {
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             nonce: String::new(),
             refresh_token: None,
+            public: None,
             jti: 0,
         }
     }
 }
 
 impl Browser {
+    /// A session with a service that is found at [`PUBLIC`].
+    pub fn of_public() -> Self {
+        Self { public: Some(PUBLIC), ..Self::default() }
+    }
+
     /// A session that has asked for its first nonce.
     pub async fn new(service: &Arc<Service>) -> Self {
         let mut browser = Self::default();
@@ -396,9 +414,8 @@ impl Browser {
     }
 
     pub async fn ask_nonce_at(&mut self, client: &reqwest::Client, base: &str) -> Result<Response, reqwest::Error> {
-        let url = format!("{base}/attest");
-        let proof = self.proof("GET", &url, |_| {});
-        self.over(client.get(url).header("dpop", proof)).await
+        let proof = self.proof("GET", &format!("{}/attest", self.public.unwrap_or(base)), |_| {});
+        self.over(client.get(format!("{base}/attest")).header("dpop", proof)).await
     }
 
     pub async fn attest_at(
@@ -407,7 +424,7 @@ impl Browser {
         base: &str,
         params: &[(&str, &str)],
     ) -> Result<Response, reqwest::Error> {
-        let proof = self.proof("POST", &format!("{base}/attest"), |_| {});
+        let proof = self.proof("POST", &format!("{}/attest", self.public.unwrap_or(base)), |_| {});
         self.attest_at_with(client, base, params, proof).await
     }
 

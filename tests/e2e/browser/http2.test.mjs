@@ -1,4 +1,4 @@
-// Over HTTP/2, which carries no status text: the message of a service error is the standard phrase.
+// Over HTTP/2, which carries no status text: the message of a service error is the standard phrase and the codes.
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 
@@ -9,7 +9,7 @@ import { startWorld } from '../harness/world.mjs'
 // The service's certificate for development is its own: only Chromium can be told by a flag to take it.
 for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
   describe('HTTP/2 in Chromium', () => {
-    test('a service error has the standard phrase as its message, and a whole visit works', async (context) => {
+    test('a service error has the standard phrase and the codes as its message, and a whole visit works', async (context) => {
       const service = await startService({ args: ['--dev-tls'] })
       context.after(service.stop)
       const world = await startWorld(engine, { flags: ['--ignore-certificate-errors'] })
@@ -38,7 +38,11 @@ for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
       }, settings)
       assert.match(token, /^[\w-]+\.[\w-]+\.[\w-]+$/)
       assert.deepEqual(protocols, ['h2'])
-      assert.deepEqual(error, { name: 'ApproovServiceError', message: 'Bad Request', errors: ['aprv-api-not-found'] })
+      assert.deepEqual(error, {
+        name: 'ApproovServiceError',
+        message: 'Bad Request: aprv-api-not-found',
+        errors: ['aprv-api-not-found'],
+      })
     })
   })
 }

@@ -101,33 +101,24 @@ for (const engine of chosenEngines()) {
       assert.match(await refresh(), /^[\w-]+\.[\w-]+\.[\w-]+$/)
     })
 
-    test('a fresh result is submitted once, even when the answer is lost', async () => {
+    test('an answer that is lost costs no challenge: the result is sent once more', async () => {
       await world.freshPage()
       await world.run(async (settings) => {
         const { Approov } = await import('/approov.js')
         const { sessionOptions, passCheck } = await import('/flow.js')
         await Approov.initializeSession(sessionOptions(settings, 'recaptcha'))
         globalThis.result = await passCheck(settings, 'recaptcha')
-        await new Promise((resolve) => setTimeout(resolve, 300)) // the nonce is there
       }, world.settings)
-      const lookups = () => world.service.log.filter((entry) => entry.path.endsWith('/siteverify')).length
-      const begin = lookups()
+      const begin = posts()
       await fault('lose')
-      await assert.rejects(
-        world.run(
-          async (settings) => (await import('/approov.js')).Approov.fetchToken(settings.api, globalThis.result),
-          world.settings,
-        ),
-        (error) => {
-          // Chromium by itself repeats a request whose connection closed: the service knows the proof and refuses it.
-          const { name, errors } = error.original
-          if (name === 'ApproovServiceError') assert.deepEqual(Object.keys(errors), ['aprv-invalid-dpop-token'])
-          else assert.equal(name, 'ApproovFetchError')
-          return true
-        },
+      const token = await world.run(
+        async (settings) => (await import('/approov.js')).Approov.fetchToken(settings.api, globalThis.result),
+        world.settings,
       )
+      assert.match(token, /^[\w-]+\.[\w-]+\.[\w-]+$/)
       await calm()
-      assert.equal(lookups() - begin, 1)
+      // Chromium by itself repeats a request whose connection closed, with the same proof, which is refused.
+      assert.ok(posts() - begin <= 3, `${posts() - begin} requests`)
     })
 
     test('an answer later than the time-out is an ApproovFetchError, and the session goes on', async () => {
