@@ -219,12 +219,16 @@ impl Response {
         let Response { status, status_text, content_type, body, .. } = self;
         let retryable = matches!(status, 429 | 500 | 502..=504);
         let has_phrase = !status_text.is_empty();
-        let message = if has_phrase { status_text } else { reason_phrase(status) };
+        let mut message = if has_phrase { status_text } else { reason_phrase(status) };
         let kind = body.kind(&content_type);
         let error = match error_map(body) {
             Some(errors) if (400..600).contains(&status) => {
-                let codes: Vec<_> = errors.iter().map(|(code, _)| code).collect();
-                let message = if has_phrase { message } else { [&message, ": ", &codes.join(", ")].concat() };
+                if !has_phrase {
+                    for (index, (code, _)) in errors.iter().enumerate() {
+                        message.push_str(if index == 0 { ": " } else { ", " });
+                        message.push_str(code);
+                    }
+                }
                 Error::new(Code::Service, &[&message]).with_service_errors(errors)
             }
             _ => Error::new(
@@ -404,10 +408,16 @@ fn is_token(text: &str) -> bool {
 
 /// Whether a text has the form of a compact JWS or JWE: three or five parts of base64url.
 fn is_compact(token: &str) -> bool {
-    let is_part = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    token.split('.').all(is_part) && matches!(token.split('.').count(), 3 | 5)
+    let (mut parts, mut previous) = (1, b'.');
+    for byte in token.bytes() {
+        match byte {
+            b'.' if previous != b'.' => parts += 1,
+            b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {}
+            _ => return false,
+        }
+        previous = byte;
+    }
+    previous != b'.' && matches!(parts, 3 | 5)
 }
 
 /// The error codes in a body: a flat object of strings, or such an object as the member `errors`.

@@ -21,7 +21,8 @@ export function serve(reply) {
   requests = []
   globalThis.fetch = async (url, init) => {
     const headers = Object.fromEntries(new Headers(init.headers))
-    const request = { url, method: init.method ?? 'GET', body: init.body, headers, signal: init.signal }
+    const { body, signal, redirect } = init
+    const request = { url, method: init.method ?? 'GET', body, headers, signal, redirect }
     requests.push(request)
     if (reply === undefined) return realFetch(url, init)
     return reply(request, requests.length)
@@ -33,8 +34,9 @@ export function grant(request) {
   if (request.method === 'GET') return new Response(null, { status: 204, headers: { 'DPoP-Nonce': 'n1' } })
   const tokens = {}
   for (const api of new URLSearchParams(request.body).getAll('api')) tokens[api] = `token.for.${api}`
-  const body = { tokens, 'token-lifetime': 120, 'refresh-token': 'refresh', 'server-time': Date.now(),
-                 expiries: { session: Date.now() + 7_200_000, 'recap:re': Date.now() + 7_200_000 } }
+  const now = Date.now()
+  const body = { tokens, 'token-lifetime': 120, 'refresh-token': 'refresh', 'server-time': now,
+                 expiries: { session: now + 7_200_000, 'recap:re': now + 7_200_000 } }
   return Response.json(body, { headers: { 'DPoP-Nonce': 'n2' } })
 }
 export const post = respond => (request, count) => request.method === 'GET' ? grant(request) : respond(request, count)
@@ -684,4 +686,6 @@ async fn redirects_are_not_followed_and_are_no_type_error_elsewhere() {
     serve(&post(js("() => Response.redirect('https://elsewhere.example.com/')").unchecked_ref()).into());
     let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
     assert_eq!(text(&failure, "code"), "invalid-response");
+    // workerd throws a TypeError for 'error'.
+    assert_eq!(text(&received().pop(), "redirect"), "manual");
 }

@@ -32,7 +32,7 @@ async fn a_forwarding_header_of_a_stranger_is_counted_and_said_once() {
     let message = line["message"].as_str().unwrap();
     assert!(message.contains("127.0.0.1") && message.contains("trusted_proxies"), "{message}");
     process.wait_for_logs(3, |line| line["path"] == "/healthz");
-    let said = process.logged().iter().filter(|line| line.contains("\"forwarding\"")).count();
+    let said = process.logged().await.iter().filter(|line| line.contains("\"forwarding\"")).count();
     assert_eq!(said, 1);
     let expected = "approov_forwarding_faults_total{reason=\"untrusted\"} 2";
     let metrics = metrics(&process).await;
@@ -222,8 +222,8 @@ async fn the_development_mode_does_not_answer_to_names_of_others() {
     assert_eq!(status(Method::GET, "/attest", &[("dpop", &proof)]).await, 401);
 }
 
-#[test]
-fn the_development_certificate_is_written_where_nobody_could_prepare_a_link() {
+#[tokio::test]
+async fn the_development_certificate_is_written_where_nobody_could_prepare_a_link() {
     let place = Place::new("certificate");
     let victim = place.0.join("victim");
     fs::write(&victim, "mine").unwrap();
@@ -238,7 +238,7 @@ fn the_development_certificate_is_written_where_nobody_could_prepare_a_link() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     process.signal("-TERM");
-    process.wait();
+    process.wait().await;
     assert!(!path.parent().unwrap().exists(), "and it is tidied up");
 }
 

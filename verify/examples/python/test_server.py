@@ -57,7 +57,7 @@ class Server(unittest.TestCase):
     def post(self, token, proof, body):
         request = urllib.request.Request(f"{self.address}/order?x=1", data=body, headers={"Approov-Token": token, "DPoP": proof})
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=120) as response:
                 return response.status, json.load(response), None
         except urllib.error.HTTPError as refusal:
             with refusal:
@@ -84,7 +84,7 @@ class Server(unittest.TestCase):
         """The status of a request whose target is sent as it is, which urllib would not do."""
         host, _, port = self.address.removeprefix("http://").partition(":")
         lines = {"Host": "api.example.com", "Content-Length": "0", "Connection": "close", **headers}
-        with socket.create_connection((host, int(port)), timeout=20) as connection, connection.makefile("rwb") as stream:
+        with socket.create_connection((host, int(port)), timeout=120) as connection, connection.makefile("rwb") as stream:
             head = f"POST {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
             stream.write(f"{head}\r\n".encode())
             stream.flush()
@@ -146,7 +146,7 @@ class Server(unittest.TestCase):
         session = Session()
         request = urllib.request.Request(f"{self.address}/order", data=b"", headers={"Content-Length": str((1 << 20) + 1), "Approov-Token": session.token})
         with self.assertRaises(urllib.error.HTTPError) as raised:
-            urllib.request.urlopen(request, timeout=10)
+            urllib.request.urlopen(request, timeout=120)
         self.assertEqual(raised.exception.code, 413)
         raised.exception.close()
 
