@@ -87,7 +87,7 @@ struct Replicas {
 }
 
 /// Checks per minute. The service's limit is the whole minute's, so it is one that any machine reaches.
-const RATE_LIMIT: u32 = 2;
+const RATE_LIMIT: u32 = 4;
 
 impl Replicas {
     async fn start(name: &str, redis: &str) -> Self {
