@@ -86,12 +86,18 @@ for (const engine of chosenEngines()) {
 
     test("a token is refused with another session's proof", async () => {
       assert.deepEqual(
-        await statuses(async ({ call, prove, settings, firstToken }) => {
+        await statuses(async ({ call, prove, token, settings, firstToken }) => {
           const own = await call({ proof: await prove() })
-          await firstToken(settings, 'recaptcha') // a new session: prove() signs with its key from here on
-          return [own, await call({ proof: await prove() })]
+          // Another copy of the SDK does not know whose token it is.
+          const { Approov: thief } = await import('/approov.js?of-a-thief')
+          const { approovHost, approovSiteKey, keys } = settings
+          await thief.initializeSession({ approovHost, approovSiteKey, ...keys.recaptcha })
+          const stolen = await call({ proof: await thief.getDPoPToken('GET', settings.apiUrl, 'nonce', token) })
+          // The same copy does, once it has a session after that of the token.
+          await firstToken(settings, 'recaptcha')
+          return [own, stolen, (await prove().catch((error) => error)).code]
         }),
-        [200, 401],
+        [200, 401, 'session-expired'],
       )
     })
 
