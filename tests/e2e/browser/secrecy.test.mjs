@@ -119,12 +119,12 @@ for (const engine of chosenEngines()) {
             const { Approov } = await import('/approov.js')
             await Approov.initializeSession(flow.sessionOptions(settings, 'hcaptcha', { keyStorage }))
             const token = await Approov.fetchToken(settings.api, result)
-            await Approov.fetchToken('api.example.com')
+            await Approov.fetchToken('api.example.com', { timeout: flow.PATIENCE })
             secrets.push(await Approov.getDPoPToken('GET', settings.apiUrl, 'n', token), token)
             await Approov.messageSignature(new Uint8Array([1]))
-            // Errors too must not tell.
+            // Errors must not reveal them either.
             const errors = [
-              await flow.rejection(Approov.fetchToken('unknown.example.org')),
+              await flow.rejection(Approov.fetchToken('unknown.example.org', { timeout: flow.PATIENCE })),
               await flow.rejection(
                 Approov.fetchToken(`${secrets[0]}/`, { hcaptchaToken: { response: 'very private', key: 5 } }),
               ),
@@ -171,7 +171,7 @@ for (const engine of chosenEngines()) {
           ...left.entries,
           ...world.site.requests.slice(siteBegin),
           ...world.service.log.slice(serviceBegin).map(({ path }) => path),
-          // The second error names the argument that is no domain, as given; the check result beside it stays untold.
+          // The second error names the argument that is no domain, as given; the check result next to it is not reported.
           left.errors[0],
           left.errors[2],
         ].join('\n')
@@ -184,7 +184,7 @@ for (const engine of chosenEngines()) {
         )
         if (engine === 'chromium') {
           const logged = await world.webdriver.manage().logs().get('browser')
-          // The browser itself notes answers of 400: the unknown API's, without what was sent.
+          // The browser itself notes responses of 400: the unknown API's, without what was sent.
           const text = logged.map((entry) => entry.message).join('\n')
           for (const secret of left.secrets) assert.ok(!text.includes(secret))
         }

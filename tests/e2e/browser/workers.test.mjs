@@ -59,7 +59,7 @@ for (const engine of chosenEngines()) {
           assert.equal(outcome.error, undefined)
           assert.equal(outcome.value.scope, scope)
           assert.equal(outcome.value.status, 200)
-          assert.equal(outcome.value.answer.proof.accepted, true)
+          assert.equal(outcome.value.body.proof.accepted, true)
           assert.ok(outcome.value.expiries.session > Date.now())
         })
       }

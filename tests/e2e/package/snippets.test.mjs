@@ -9,6 +9,7 @@ import { after, before, describe, test } from 'node:test'
 
 import { serveSite, startProtectedApi } from '../../../www-demo/stack.mjs'
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
+import { HANG } from '../harness/wait.mjs'
 import { startWorld } from '../harness/world.mjs'
 
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/
@@ -45,7 +46,7 @@ const MODULES = {
       ]
       return Promise.all(responses.map(verdict))
     },
-    check: (answers) => assert.deepEqual(answers, Array(6).fill([200, true])),
+    check: (verdicts) => assert.deepEqual(verdicts, Array(6).fill([200, true])),
   },
   'fingerprint.js': {
     use: async ({ module }) => {
@@ -57,9 +58,9 @@ const MODULES = {
   },
   'order.js': {
     use: async ({ written }) =>
-      written.map(([status, answer]) => [status, answer.proof.accepted, Boolean(answer.proof.msgs)]),
-    check: (answers) =>
-      assert.deepEqual(answers, [
+      written.map(([status, body]) => [status, body.proof.accepted, Boolean(body.proof.msgs)]),
+    check: (outcome) =>
+      assert.deepEqual(outcome, [
         [200, true, false],
         [200, true, true],
       ]),
@@ -69,7 +70,7 @@ const MODULES = {
       const response = await module.signedCall(apiUrl, 'this text is signed')
       return [response.status, Boolean((await response.json()).proof.msgs)]
     },
-    check: (answer) => assert.deepEqual(answer, [200, true]),
+    check: (outcome) => assert.deepEqual(outcome, [200, true]),
   },
   'account.js': {
     use: async ({ module }) =>
@@ -268,12 +269,12 @@ for (const engine of chosenEngines()) {
       test(`${name} shows what it is for`, async () => {
         await world.webdriver.get(`${site.url}/${name}`)
         const value = () => world.webdriver.executeScript('return document.querySelector("output").value')
-        await world.webdriver.wait(async () => Boolean(await value()), 20_000)
+        await world.webdriver.wait(async () => Boolean(await value()), HANG)
         assert.match(await value(), shown)
       })
     }
 
-    test('a copied file that was changed is not run where its integrity is asked for', async () => {
+    test('a copied file that was changed is not run where its integrity is required', async () => {
       const html = await readFile(join(directory, 'integrity.html'), 'utf8')
       await writeFile(join(directory, 'changed.html'), html.replaceAll('./approov.js', './changed.js'))
       await writeFile(
@@ -281,10 +282,7 @@ for (const engine of chosenEngines()) {
         `${await readFile(join(world.packagePath, 'approov.js'), 'utf8')}\n// changed`,
       )
       await world.webdriver.get(`${site.url}/changed.html`)
-      await world.webdriver.wait(
-        () => world.webdriver.executeScript('return document.readyState === "complete"'),
-        20_000,
-      )
+      await world.webdriver.wait(() => world.webdriver.executeScript('return document.readyState === "complete"'), HANG)
       assert.equal(await world.webdriver.executeScript('return document.querySelector("output").value'), '')
     })
 
