@@ -185,9 +185,9 @@ export class Verifier {
     }
   }
 
-  /** Whether the application gets to see a request with this verdict. */
+  /** Whether the application gets to see a request with this verdict. A body that is too long was not read to its end. */
   admits(verdict) {
-    return verdict.ok || (this.monitor && verdict.status !== 204)
+    return verdict.ok || (this.monitor && verdict.status !== 204 && verdict.status !== 413)
   }
 
   #verdict(verdict) {
