@@ -36,7 +36,7 @@ codes! {
     BodyTooLarge = "rqst-body-too-large", 413;
     /// The body is not a well-formed form.
     BodyParse = "rqst-body-parse", 400;
-    /// Parameters the service does not know, or that appear twice; the value lists them.
+    /// Parameters the service does not know, or that appear twice, or whose text cannot be one; the value lists them.
     IllegalParams = "rqst-illegal-params", 400;
     /// `approov-site-key` is missing.
     NoSiteKey = "aprv-no-site-key", 400;

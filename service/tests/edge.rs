@@ -63,7 +63,7 @@ impl Place {
             client = client.tls_certs_only([reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()]);
         }
         text.push_str(&format!(
-            "[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
+            "session_secret = \"{SESSION_SECRET}\"\n[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
              [[account.api]]\ndomain = \"a.example\"\nallow_web = true\n\
              [[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n"
         ));
@@ -121,7 +121,7 @@ async fn a_proof_is_about_one_of_the_public_urls_whatever_host_is_named() {
 #[test]
 fn a_request_names_exactly_one_host() {
     let place = Place::new("host");
-    let (file, _) = place.file(PUBLIC_LINE, &[]);
+    let (file, _) = place.file(&format!("public_urls = [\"{PUBLIC}\"]\n"), &[]);
     let process = Process::start(&["--config", file.to_str().unwrap()]);
     let status = |head: &str| {
         let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
@@ -240,4 +240,17 @@ async fn the_development_certificate_is_written_where_nobody_could_prepare_a_lin
     process.signal("-TERM");
     process.wait().await;
     assert!(!path.parent().unwrap().exists(), "and it is tidied up");
+}
+
+#[tokio::test]
+async fn what_a_check_service_says_is_in_the_log_and_nowhere_else() {
+    let mut process = Process::start(&["--dev"]);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut browser = Browser::default();
+    browser.ask_nonce_at(&client, &process.url).await.unwrap();
+    let refused = browser.attest_at(&client, &process.url, &with_hcaptcha("sim-error-log")).await.unwrap();
+    assert_eq!((refused.status.as_u16(), refused.body.as_str()), (502, r#"{"hcap-token-check":"unavailable"}"#));
+    let line = process.wait_for_log(|line| line["status"] == 502);
+    assert_eq!(line["detail"], "hCaptcha responded with status 500");
+    assert_eq!(line["checks"], serde_json::json!(["hcaptcha: unavailable"]));
 }

@@ -16,6 +16,8 @@ use axum::response::{IntoResponse as _, Response};
 
 use crate::config::PublicUrl;
 
+use super::faults::FAULT_PATH;
+
 /// The hosts that the development mode answers to.
 pub struct Guard(BTreeSet<String>);
 
@@ -40,7 +42,7 @@ impl Guard {
                  whole URL\n"
             ));
         }
-        let steers = request.uri().path().starts_with("/sim/") && *request.method() != Method::GET;
+        let steers = request.uri().path() == FAULT_PATH && *request.method() != Method::GET;
         let origin = request.headers().get(header::ORIGIN).filter(|_| steers);
         let known = origin.is_none_or(|origin| origin_host(origin).is_some_and(|host| self.knows(&host)));
         (!known).then(|| "pages of other sites have no business here\n".to_owned())

@@ -36,7 +36,7 @@ for (const engine of chosenEngines()) {
     test('a session outlives a restart of the service', async () => {
       const port = await freePort()
       const secret = Buffer.alloc(64, 7).toString('base64')
-      const start = () => startService({ args: ['--listen', `127.0.0.1:${port}`, '--secret', secret] })
+      const start = () => startService({ args: ['--listen', `127.0.0.1:${port}`, '--session-secret', secret] })
       let service = await start()
       try {
         await world.freshPage()
@@ -60,7 +60,9 @@ for (const engine of chosenEngines()) {
     test('a service restarted with another secret ends the session, and the lazy pattern recovers', async () => {
       const port = await freePort()
       const start = (byte) =>
-        startService({ args: ['--listen', `127.0.0.1:${port}`, '--secret', Buffer.alloc(64, byte).toString('base64')] })
+        startService({
+          args: ['--listen', `127.0.0.1:${port}`, '--session-secret', Buffer.alloc(64, byte).toString('base64')],
+        })
       let service = await start(1)
       try {
         const settingsOf = ({ account, url }) => ({
