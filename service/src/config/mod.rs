@@ -7,6 +7,7 @@ mod keyset;
 mod public_urls;
 mod raw;
 mod reader;
+mod revocations;
 mod trusted_proxies;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ pub use allowed_origins::AllowedOrigins;
 pub use certificate::Certificate;
 pub use keyset::KeptKey;
 pub use public_urls::PublicUrl;
+pub use revocations::{MAX_REVOKED, Revocations, Revoked};
 pub use trusted_proxies::TrustedProxies;
 
 /// The command that adds to a file of an earlier version what it lacks.
@@ -110,6 +112,8 @@ pub struct Account {
     pub token_lifetime: Duration,
     /// Lifetime of a session.
     pub refresh_token_lifetime: Duration,
+    /// Sessions that end before their time.
+    pub revocations: Revocations,
     /// Pages that may use it.
     pub allowed_origins: AllowedOrigins,
     /// Whether its public keys are published.
