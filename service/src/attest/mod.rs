@@ -78,7 +78,7 @@ impl<'a> Attest<'a> {
             return Err(unavailable("the request was not understood", None));
         };
         let thumbprint = proof.thumbprint().to_string();
-        let mut plan = Plan::new(self.active, &request, &thumbprint, &self.incoming)?;
+        let mut plan = Plan::new(self.active, &request, proof.thumbprint(), &self.incoming)?;
 
         // Up to here nothing has changed anywhere. From here the proof is used up.
         let used = ProofUse { proof: proof.replay_key(), holder: *proof.thumbprint(), nonce };

@@ -6,6 +6,7 @@ mod keyset;
 mod public_urls;
 mod raw;
 mod reader;
+mod revocations;
 mod trusted_proxies;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ pub use crate::settings::ConfigError;
 pub use certificate::Certificate;
 pub use keyset::KeptKey;
 pub use public_urls::PublicUrl;
+pub use revocations::{MAX_REVOKED, Revocations, Revoked};
 pub use trusted_proxies::TrustedProxies;
 
 /// The command that adds to a file of an earlier version what it lacks.
@@ -109,6 +111,8 @@ pub struct Account {
     pub token_lifetime: Duration,
     /// Lifetime of a session.
     pub refresh_token_lifetime: Duration,
+    /// Sessions that end before their time.
+    pub revocations: Revocations,
     /// Pages that may use it.
     pub allowed_origins: AllowedOrigins,
     /// Whether its public keys are published.

@@ -4,6 +4,9 @@
 
 use serde::Deserialize;
 use toml::Spanned;
+use toml::value::Datetime;
+
+use super::revocations::RawRevoked;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +44,9 @@ pub(super) struct Account {
     pub(super) allowed_origins: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) publish_jwks: bool,
+    pub(super) not_before: Option<Spanned<Datetime>>,
+    #[serde(default)]
+    pub(super) revoked: Vec<Spanned<RawRevoked>>,
     #[serde(default)]
     pub(super) api: Vec<Api>,
 }

@@ -12,8 +12,8 @@ use crate::secrets::SecretKind;
 use crate::settings::{ConfigError, Read, Source, SpannedTable};
 
 use super::{
-    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, KeptKey, Limits, MIGRATE, PublicUrl, StoreAddress, TlsFiles,
-    TrustedProxies, raw,
+    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, KeptKey, Limits, MIGRATE, PublicUrl, Revocations,
+    StoreAddress, TlsFiles, TrustedProxies, raw,
 };
 
 /// Reads the whole file.
@@ -118,6 +118,7 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
         refresh_token_lifetime: lifetime(source, raw.refresh_token_lifetime.as_ref(), 7200)?,
         allowed_origins: allowed_origins(source, &raw.allowed_origins)?,
         publish_jwks: raw.publish_jwks,
+        revocations: Revocations::read(source, raw.not_before.as_ref(), &raw.revoked)?,
         apis: apis(source, &raw.api, &keys, jwe_secret.is_some())?,
         keys,
         jwe_secret,

@@ -16,7 +16,9 @@ use serde_json::json;
 use url::Url;
 
 use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
-use crate::config::{Account, AllowedOrigins, Api, Config, Limits, PublicUrl, StoreAddress, TrustedProxies};
+use crate::config::{
+    Account, AllowedOrigins, Api, Config, Limits, PublicUrl, Revocations, StoreAddress, TrustedProxies,
+};
 use crate::secrets::{KeptSecret, SecretKind};
 
 /// The site key of the development account.
@@ -57,6 +59,7 @@ pub fn config(
         refresh_token_lifetime: Duration::from_secs(7200),
         allowed_origins: AllowedOrigins::default(),
         publish_jwks: false,
+        revocations: Revocations::default(),
         keys: BTreeMap::new(),
         apis: APIS
             .into_iter()

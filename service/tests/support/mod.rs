@@ -424,6 +424,42 @@ impl Process {
     }
 }
 
+/// A process with a configuration file in a directory of its own.
+pub struct Hosted {
+    pub process: Process,
+    directory: std::path::PathBuf,
+}
+
+impl Process {
+    /// Starts with a file, whose text may name the simulators.
+    pub async fn start_with_file(name: &str, text: &dyn Fn(SocketAddr) -> String) -> Hosted {
+        let directory = std::env::temp_dir().join(format!("approov-hosted-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("service.toml");
+        std::fs::write(&file, text(simulators().await)).unwrap();
+        Hosted { process: Self::start(&["--config", file.to_str().unwrap()]), directory }
+    }
+}
+
+impl Hosted {
+    /// Runs a command on its file.
+    pub fn command(&self, line: &str) -> String {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+            .args(line.split_whitespace())
+            .current_dir(&self.directory)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
