@@ -5,6 +5,7 @@ mod form;
 mod grant;
 mod plan;
 mod proof;
+mod readiness;
 mod request;
 mod service;
 
@@ -23,6 +24,7 @@ use crate::telemetry::RequestNotes;
 
 pub use form::Form;
 pub use grant::Granted;
+pub use readiness::{NotReady, Readiness};
 pub use request::AttestRequest;
 pub use service::{AccountKeys, ActiveConfig, Service};
 
@@ -112,6 +114,8 @@ impl<'a> Attest<'a> {
 
     fn store_unavailable(&mut self, error: &StoreError) -> Refusal {
         self.service.metrics.store_error();
+        // The next look in the background may find it well again.
+        self.service.readiness.lacks_store(true);
         self.notes.detail = Some(error.to_string());
         unavailable("the shared store is unavailable", Some(STORE_RETRY))
     }

@@ -5,6 +5,8 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::limits;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
@@ -17,17 +19,15 @@ pub(super) struct Config {
     pub(super) trusted_proxies: usize,
     pub(super) nonce_secret: Option<Spanned<String>>,
     #[serde(default)]
-    pub(super) limits: Limits,
+    pub(super) limits: limits::Raw,
+    #[serde(default)]
+    pub(super) operations: Operations,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Limits {
-    pub(super) body_bytes: Option<usize>,
-    pub(super) connections: Option<usize>,
-    pub(super) request_seconds: Option<Spanned<f64>>,
-    pub(super) check_seconds: Option<Spanned<f64>>,
-    pub(super) replay_entries: Option<usize>,
+pub(super) struct Operations {
+    pub(super) listen: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

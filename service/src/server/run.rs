@@ -6,16 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use approov_listener::limits::{Limits, raise_open_files};
-use approov_listener::service::HttpService;
-use approov_listener::{Listener, shutdown};
+use approov_listener::shutdown::Signals;
 use approov_verify::secret::Secret;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::attest::Service;
 use crate::check::CheckClient;
@@ -23,10 +19,11 @@ use crate::cli::{Arg, Args, UsageError, unknown};
 use crate::config::{Config, DEFAULT_LISTEN, TlsFiles};
 use crate::crypto::random;
 use crate::dev::faults::{self, Fault, Faults};
-use crate::store::{AnyStore, Store as _};
+use crate::store::AnyStore;
 use crate::telemetry::{Log, LogFormat};
 use crate::{dev, http};
 
+use super::serving::{Identity, Sockets, bind, run_until_signal};
 use super::tls;
 
 /// How often the configuration file is looked at.
@@ -135,17 +132,22 @@ async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Lo
     if let Some(listen) = listen {
         config.listen = listen;
     }
-    let (listener, address) = bind(config.listen).await?;
-    let identity = config.tls.as_ref().map(identity_from).transpose()?.map(watch::channel);
+    let sockets = Sockets::bind(config.listen, config.operations, &log).await?;
+    let address = sockets.address()?;
+    let identity = config.tls.as_ref().map(identity_from).transpose()?.map(Identity::new);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     let service = start(config, log, identity.is_some()).await?;
-    announce(json.then(|| serde_json::json!({ "url": url }).to_string()));
+    let operations = sockets.operations_url();
+    let signals = Signals::take().map_err(|error| error.to_string())?;
+    announce(json.then(|| serde_json::json!({ "url": url, "operations": operations }).to_string()));
     service.log.event("listening", &url);
-    let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
-    let watcher = tokio::spawn(watch_file(path.to_owned(), text, Arc::clone(&service), renew));
+    if let Some(operations) = operations {
+        service.log.event("operations", &format!("metrics at {operations}/metrics"));
+    }
+    let watcher = tokio::spawn(watch_file(path.to_owned(), text, Arc::clone(&service), identity.clone()));
     let app = http::App::new(Arc::clone(&service), Router::new());
-    let done = run_until_signal(listener, identity, service, app).await;
+    let done = run_until_signal(sockets, signals, identity, service, app).await;
     watcher.abort();
     done
 }
@@ -156,22 +158,25 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
         None => Secret::from_bytes(random::<64>().map_err(|error| error.to_string())?.to_vec()),
     };
     let with_tls = options.tls;
-    let (listener, address) = bind(listen.unwrap_or(DEFAULT_LISTEN)).await?;
+    // Several may run on one machine.
+    let operations = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let sockets = Sockets::bind(listen.unwrap_or(DEFAULT_LISTEN), Some(operations), &log).await?;
+    let address = sockets.address()?;
     let identity = if with_tls {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
         let (identity, pem) = tls::self_signed(names)?;
         let path = std::env::temp_dir().join(format!("approov-web-service-{}.pem", address.port()));
         tokio::fs::write(&path, pem).await.map_err(|error| format!("{}: {error}", path.display()))?;
         log.event("certificate", &format!("made for development, in {}", path.display()));
-        // The other end of the channel may go: this identity never changes.
-        Some(watch::channel(identity).1)
+        Some(Identity::new(identity))
     } else {
         None
     };
     // The service asks its simulators over plain loopback HTTP, on a listener of their own under TLS.
     let simulators = if with_tls {
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        let (listener, address) = bind(loopback).await?;
+        let listener = bind(loopback).await?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
         tokio::spawn(async move { axum::serve(listener, dev::sim::router::<()>()).await });
         address
     } else if address.ip().is_unspecified() {
@@ -180,14 +185,17 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
         address
     };
     let config = dev::config(address, simulators, &options.apis, secret).map_err(|error| error.to_string())?;
+    let operations = sockets.operations_url();
     let url = format!("{}://{address}", if with_tls { "https" } else { "http" });
-    let (line, text) = (dev::json_line(&url, &config), dev::text(&url, &config));
+    let (line, text) =
+        (dev::json_line(&url, operations.as_deref(), &config), dev::text(&url, operations.as_deref(), &config));
     let service = start(config, log, with_tls).await?;
+    let signals = Signals::take().map_err(|error| error.to_string())?;
     announce(Some(if json { line } else { text }));
     let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
     let app = http::App::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
     let app = Router::new().fallback_service(app).layer(from_fn_with_state(faults, faults::inject));
-    run_until_signal(listener, identity, service, app).await
+    run_until_signal(sockets, signals, identity, service, app).await
 }
 
 async fn load(path: &Path) -> Result<(String, Config), String> {
@@ -197,20 +205,13 @@ async fn load(path: &Path) -> Result<(String, Config), String> {
     Ok((text, config))
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
-    let failed = |error: std::io::Error| format!("cannot listen on {address}: {error}");
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
-}
-
 async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>, String> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).map_err(|error| error.to_string())?;
-    if let Err(error) = store.ready().await {
-        log.event("store", &format!("{error}; requests are refused until it is back"));
-    }
     let lookup = CheckClient::new(config.limits.check).map_err(|error| error.to_string())?;
     let service = Service::new(config, store, lookup, log, over_tls).map_err(|error| error.to_string())?;
+    if let Err(error) = service.refresh_readiness().await {
+        service.log.event("store", &format!("{error}; requests are refused until it is back"));
+    }
     Ok(Arc::new(service))
 }
 
@@ -227,62 +228,8 @@ fn announce(text: Option<String>) {
     }
 }
 
-async fn run_until_signal(
-    socket: TcpListener,
-    identity: Option<watch::Receiver<Arc<ServerConfig>>>,
-    service: Arc<Service>,
-    app: impl HttpService,
-) -> Result<(), String> {
-    let failed = |error: std::io::Error| error.to_string();
-    let stop = shutdown::on_signal(service.log.clone()).map_err(failed)?;
-    tokio::spawn(Arc::clone(&service.pressure).measure());
-    listener(socket, identity, &service).serve(app, stop).await.map_err(failed)
-}
-
-/// A listener within the service's limits, which reports where the service does.
-pub fn listener(
-    socket: TcpListener,
-    identity: Option<watch::Receiver<Arc<ServerConfig>>>,
-    service: &Arc<Service>,
-) -> Listener {
-    let trusting = Arc::clone(service);
-    Listener {
-        socket,
-        identity,
-        limits: limits(service),
-        // Connections of proxies carry many clients.
-        is_trusted: Arc::new(move |_| trusting.active().config.trusted_proxies > 0),
-        pressure: Arc::clone(&service.pressure),
-        log: service.log.clone(),
-        metrics: Arc::clone(&service.metrics.listener),
-    }
-}
-
-/// The configured limits, as far as this process may open as many files.
-fn limits(service: &Service) -> Limits {
-    let configured = service.active().config.limits.connections;
-    let possible = match raise_open_files() {
-        Ok(possible) => possible,
-        Err(error) => {
-            service.log.event("limits", &format!("the number of open files cannot be raised: {error}"));
-            None
-        }
-    };
-    let connections = possible.map_or(configured, |possible| possible.min(configured));
-    if connections < configured {
-        let why = "more would leave this process without open files (RLIMIT_NOFILE); raise its hard limit, or lower";
-        service.log.event("limits", &format!("at most {connections} connections: {why} limits.connections"));
-    }
-    Limits { connections, ..Limits::default() }
-}
-
 /// Puts a changed configuration file in force; on SIGHUP, or within [`CONFIG_POLL_INTERVAL`] of the change.
-async fn watch_file(
-    path: PathBuf,
-    mut text: String,
-    service: Arc<Service>,
-    renew: Option<watch::Sender<Arc<ServerConfig>>>,
-) {
+async fn watch_file(path: PathBuf, mut text: String, service: Arc<Service>, renew: Option<Identity>) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -317,12 +264,7 @@ async fn watch_file(
     }
 }
 
-fn reload(
-    path: &Path,
-    text: &str,
-    service: &Service,
-    renew: Option<&watch::Sender<Arc<ServerConfig>>>,
-) -> Result<(), String> {
+fn reload(path: &Path, text: &str, service: &Service, renew: Option<&Identity>) -> Result<(), String> {
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let mut config = Config::parse(text, &|name| std::env::var(name).ok()).map_err(|error| at(&error))?;
     let active = service.active();
