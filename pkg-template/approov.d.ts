@@ -12,10 +12,14 @@ export const Approov: Readonly<{
    * Called with nothing or with `{}`, it takes the configuration of the session before. It resolves as soon as the key is made; the
    * connection to the service is opened meanwhile.
    *
-   * The first call loads the WebAssembly; a load that failed is tried again by the next call.
+   * The first call loads the WebAssembly; a load that failed is tried again by the next call. If the WebAssembly stops (a bug, no
+   * memory), this function tries once more by itself with a fresh instance.
+   *
+   * Options are own properties of the object: what its prototypes have does not count.
    *
    * @throws {ApproovError} `invalid-argument`, naming each option that is missing or unusable; `unsupported` where there is no
    *   WebAssembly, no `fetch` or no `crypto`, or where no key can be made; `load-failed` if the WebAssembly did not load.
+   * @throws {ApproovSessionError} `session-lost` if the fresh instance stopped, too.
    */
   initializeSession(options?: SessionOptions | EmptyOptions): Promise<void>
 
@@ -26,7 +30,7 @@ export const Approov: Readonly<{
    * from the one before is verified again.
    *
    * @param api Domain of the API, such as `api.example.com`. It must be registered with the account and enabled for the web.
-   * @throws {ApproovSessionError} there is no session, it has ended, or its first call came without a check result.
+   * @throws {ApproovSessionError} there is no session, it has ended or was lost, or its first call came without a check result.
    * @throws {ApproovFetchError} communication with the service failed, timed out or was aborted.
    * @throws {ApproovServiceError} the service reported errors, or has no token for this API.
    * @throws {ApproovError} `invalid-argument`, naming each argument that is missing or unusable.
@@ -164,7 +168,7 @@ export type ErrorCode =
   | 'unsupported'
   /** The WebAssembly did not load; the next call tries again. {@link ApproovError} */
   | 'load-failed'
-  /** The SDK itself failed; the next `initializeSession` starts afresh. {@link ApproovError} */
+  /** The SDK itself failed. {@link ApproovError} */
   | 'internal'
   /** There is no session. {@link ApproovSessionError} */
   | 'not-initialized'
@@ -172,6 +176,8 @@ export type ErrorCode =
   | 'results-required'
   /** The session has ended. {@link ApproovSessionError} */
   | 'session-expired'
+  /** The session was lost, since the WebAssembly stopped; the next `initializeSession` has a fresh instance. {@link ApproovSessionError} */
+  | 'session-lost'
   /** The service was not reached. {@link ApproovFetchError} */
   | 'network'
   /** No response came in time. {@link ApproovFetchError} */
@@ -199,9 +205,9 @@ export class ApproovError extends Error {
   readonly cause?: unknown
 }
 
-/** There is no session, or it has ended: call `initializeSession`, pass the check again, and fetch a token with its result. */
+/** There is no session, or it has ended, or was lost: call `initializeSession`, pass the check again, and fetch a token with its result. */
 export class ApproovSessionError extends ApproovError {
-  readonly code: 'not-initialized' | 'results-required' | 'session-expired'
+  readonly code: 'not-initialized' | 'results-required' | 'session-expired' | 'session-lost'
   /** The codes of the service, if it ended the session. */
   readonly errors?: Record<string, string>
 }

@@ -1,16 +1,24 @@
 // The package's face: loads the WebAssembly on first use, and turns its failures into errors.
 // Importing this module has no side effect.
+import { builtIns, compile, compileStreaming, fetch, isA, makeInstance, missing } from './built-ins.js'
 import makeGlue from './glue.js'
 import source from './wasm-source.js'
 
 /** Base of all errors of the SDK. */
 export class ApproovError extends Error {
-  /** @param {string} message @param {any} [details] `cause` and `errors` only where there are some */
-  constructor(message, { code = 'internal', retryable = false, cause, errors } = {}) {
+  /** @param {string} message @param {any} [properties] `cause` and `errors` only where there are some */
+  constructor(message, properties) {
+    // What the page adds to Object.prototype is none of these.
+    const {
+      code = 'internal',
+      retryable = false,
+      cause,
+      errors,
+    } = /** @type {any} */ ({ __proto__: null, ...properties })
     super(message, cause === undefined ? undefined : { cause })
-    this.code = code
-    this.retryable = retryable
-    if (errors !== undefined) this.errors = errors
+    builtIns.set(this, 'code', code)
+    builtIns.set(this, 'retryable', retryable)
+    if (errors !== undefined) builtIns.set(this, 'errors', errors)
   }
 }
 
@@ -23,7 +31,7 @@ export class ApproovFetchError extends ApproovError {}
 /** The Approov service reported errors; `errors` maps their codes to details. */
 export class ApproovServiceError extends ApproovError {}
 
-const classes = { ApproovError, ApproovSessionError, ApproovFetchError, ApproovServiceError }
+const classes = { __proto__: null, ApproovError, ApproovSessionError, ApproovFetchError, ApproovServiceError }
 for (const [name, value] of Object.entries(classes)) {
   // Said outright, because minifiers rename classes.
   Object.defineProperty(value, 'name', { value: name })
@@ -33,8 +41,16 @@ for (const [name, value] of Object.entries(classes)) {
 /** The one object of the SDK. */
 export const Approov = Object.freeze({
   async initializeSession(options) {
-    if (!instance) await load(options)
-    await instance.call('initializeSession', [options, configuration])
+    for (let isFirst = true; ; isFirst = false) {
+      let used
+      try {
+        used = instance ?? (await load(options))
+        return await used.call('initializeSession', [options, configuration])
+      } catch (error) {
+        // Once more with a fresh instance, if this one was lost, or could not be made of a module that was loaded.
+        if (!isFirst || !(used ? used.isLost() : module)) throw error
+      }
+    }
   },
   fetchToken(api, options) {
     return call('fetchToken', [api, options])
@@ -59,7 +75,7 @@ let module
 /** What the last instance trapped with. */
 let lastTrap
 /** The options of the last session, noted by the WebAssembly: a fresh instance does not know them. */
-const configuration = {}
+const configuration = { __proto__: null }
 
 /** Not `async`: every promise in between costs a proof up to three turns of the microtask queue. */
 function call(name, args, finish) {
@@ -68,14 +84,19 @@ function call(name, args, finish) {
 
 async function callWhenLoaded(name, args, finish) {
   await loading
-  if (!instance) {
-    const lost = lastTrap && ': the last one was lost to an internal failure'
-    throw new ApproovSessionError(`there is no session${lost ?? ''}; call Approov.initializeSession first`, {
-      code: 'not-initialized',
-      cause: lastTrap,
-    })
-  }
-  return instance.call(name, args, finish)
+  if (instance) return instance.call(name, args, finish)
+  if (lastTrap) throw lost()
+  throw new ApproovSessionError('there is no Approov session: call initializeSession first', {
+    code: 'not-initialized',
+  })
+}
+
+/** What becomes of calls whose instance was lost: the same as of any whose session has ended, so that apps begin another. */
+function lost() {
+  return new ApproovSessionError(
+    'the Approov session was lost to an internal failure: call initializeSession() and fetch a token with fresh check results',
+    { code: 'session-lost', cause: lastTrap },
+  )
 }
 
 /** Makes an instance once; after a failure, the next call tries again. */
@@ -87,15 +108,15 @@ function load(options) {
 }
 
 async function start(options) {
-  const missing = ['WebAssembly', 'fetch', 'crypto'].filter((name) => !globalThis[name])
   if (missing.length) {
     throw new ApproovError(`the Approov SDK needs ${missing.join(' and ')}, missing here`, { code: 'unsupported' })
   }
   try {
-    module ??= await compile(await (options?.wasm ?? source()))
-    instance = await instantiate()
+    module ??= await compiled(ownProperty(options, 'wasm'))
+    return (instance = await begin())
   } catch (cause) {
     if (cause instanceof ApproovError) throw cause
+    if (module && cause === lastTrap) throw lost()
     throw new ApproovError(`the WebAssembly of the Approov SDK could not be loaded: ${cause?.message ?? cause}`, {
       code: 'load-failed',
       retryable: true,
@@ -104,44 +125,43 @@ async function start(options) {
   }
 }
 
-async function compile(wasm) {
+async function compiled(given) {
+  let wasm = await (given ?? source())
   if (typeof wasm === 'string' || isA(wasm, 'URL')) wasm = await fetch(wasm)
   if (isA(wasm, 'Response')) {
     const type = wasm.headers.get('content-type') ?? ''
     if (!wasm.ok) throw new Error(`${wasm.url}: status ${wasm.status}`)
     if (/^text\/html/i.test(type)) throw new Error(`${wasm.url} is a page, not WebAssembly`)
     // Compiling while it streams works with this type only, which many servers do not send.
-    if (WebAssembly.compileStreaming && /^application\/wasm$/i.test(type)) return WebAssembly.compileStreaming(wasm)
+    if (compileStreaming && /^application\/wasm$/i.test(type)) return compileStreaming(wasm)
     wasm = await wasm.arrayBuffer()
   }
   if (isA(wasm, 'WebAssembly.Module')) return wasm
-  if (ArrayBuffer.isView(wasm) || isA(wasm, 'ArrayBuffer')) return WebAssembly.compile(wasm)
+  if (ArrayBuffer.isView(wasm) || isA(wasm, 'ArrayBuffer')) return compile(wasm)
   throw new ApproovError('"wasm" must be a URL, a Response, bytes or a WebAssembly.Module', {
     code: 'invalid-argument',
   })
 }
 
-/** Whether a value is of a built-in class, of whichever realm. */
-function isA(value, name) {
-  return Object.prototype.toString.call(value) === `[object ${name}]`
-}
+const ownProperty = (object, name) => (object != null && Object.hasOwn(object, name) ? object[name] : undefined)
 
 /**
  * A fresh instance. One that throws has trapped (a bug, no memory, no stack): what it was doing can never go on, so its calls
  * are rejected, its memory is wiped, and the next session gets another instance.
  */
-async function instantiate() {
+async function begin() {
   const glue = makeGlue()
-  const { exports } = await WebAssembly.instantiate(module, glue.imports())
+  const { exports, wipe } = await makeInstance(module, glue.imports())
   const pending = new Set()
-  let dead = false
-  const guarded = {}
-  for (const [name, value] of Object.entries(exports)) {
+  let isLost = false
+  const guarded = { __proto__: null }
+  for (const name in exports) {
+    const value = exports[name]
     guarded[name] =
       typeof value !== 'function'
         ? value
         : (...args) => {
-            if (dead) return
+            if (isLost) return
             try {
               return value(...args)
             } catch (failure) {
@@ -152,22 +172,22 @@ async function instantiate() {
   }
 
   function poison(failure) {
-    dead = true
+    isLost = true
     lastTrap = failure
     if (instance === made) instance = undefined
     for (const reject of pending) reject(failure)
     // Not before the calls on the stack, of which some may be inside the instance, have ended.
-    const memory = /** @type {any} */ (Object.values(exports).find((value) => isA(value, 'WebAssembly.Memory')))
-    queueMicrotask(() => new Uint8Array(memory.buffer).fill(0))
+    queueMicrotask(wipe)
   }
 
   const made = {
+    isLost: () => isLost,
     /** Never throws, but rejects. `finish` makes the promise of the call's value from what the WebAssembly returned. */
     call(name, args, finish) {
       return new Promise((resolve, reject) => {
         const fail = (failure) => {
           pending.delete(fail)
-          reject(toError(failure))
+          reject(toError(failure, isLost))
         }
         const settle = (value) => {
           pending.delete(fail)
@@ -175,7 +195,7 @@ async function instantiate() {
         }
         const received = finish ? (value) => finish(value).then(settle, fail) : settle
         try {
-          if (dead) throw lastTrap
+          if (isLost) throw lastTrap
           const returned = glue[name](...args)
           if (!(returned instanceof Promise)) return received(returned)
           pending.add(fail)
@@ -207,10 +227,11 @@ function base64url(signature) {
   )
 }
 
-function toError(failure) {
+function toError(failure, isLost) {
   const ErrorClass = classes[failure?.class]
   // A response that makes no sense has no cause but what is wrong with it.
   if (ErrorClass === ApproovFetchError) failure.errors ??= new Error(failure.message)
   if (ErrorClass) return new ErrorClass(failure.message, failure)
+  if (isLost) return lost()
   return new ApproovError(`the Approov SDK failed: ${failure?.message ?? failure}`, { cause: failure })
 }

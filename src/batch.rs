@@ -159,6 +159,17 @@ impl Tokens {
         latest
     }
 
+    /// Calls `visit` with each token.
+    pub fn for_each(&self, mut visit: impl FnMut(&Secret)) {
+        match self {
+            Tokens::PerApi(tokens) => tokens.iter().for_each(|(_, token)| visit(token)),
+            Tokens::Bare(token) => visit(token),
+            Tokens::OneByOne(outcomes) => {
+                outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).for_each(visit)
+            }
+        }
+    }
+
     /// The token of an API.
     ///
     /// # Errors

@@ -8,6 +8,9 @@ use crate::json::{integer_literal, string_literal};
 use crate::jws::{self, PublicKey, base64url};
 use crate::secret::Secret;
 
+/// The type of a proof, in its header (RFC 9449, section 4.2).
+const PROOF_TYPE: &[u8] = b"dpop+jwt";
+
 /// The header of all proofs by one key, encoded once.
 #[derive(Clone, Debug)]
 pub struct ProofHeader(String);
@@ -133,6 +136,44 @@ impl Claims {
     }
 }
 
+/// Whether a text is the encoded header of a proof, for whichever verifier: what is not base64 is skipped, JSON's escapes are
+/// resolved, and neither case nor the place of the type counts. A signature of what begins like this, up to the first dot, would
+/// make a proof of whatever follows it (RFC 8725, section 3.11).
+#[must_use]
+pub fn is_proof_header(encoded: &[u8]) -> bool {
+    let mut header = Vec::new();
+    let (mut bits, mut length) = (0_u32, 0);
+    for byte in encoded {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'-' | b'+' => 62,
+            b'_' | b'/' => 63,
+            _ => continue,
+        };
+        bits = bits << 6 | u32::from(value);
+        length += 6;
+        if length >= 8 {
+            length -= 8;
+            header.push((bits >> length) as u8);
+        }
+    }
+    let mut unescaped = Vec::new();
+    let mut rest = header.into_iter();
+    while let Some(mut byte) = rest.next() {
+        if byte == b'\\' {
+            byte = rest.next().unwrap_or(byte);
+            if byte == b'u' {
+                let digits = rest.by_ref().take(4).map(|digit| char::from(digit).to_digit(16).unwrap_or(0));
+                byte = digits.fold(0, |code, digit| code << 4 | digit).try_into().unwrap_or(0);
+            }
+        }
+        unescaped.push(byte.to_ascii_lowercase());
+    }
+    unescaped.windows(PROOF_TYPE.len()).any(|part| part == PROOF_TYPE)
+}
+
 #[inline(never)]
 fn text(name: &str, given: Text) -> Result<String, Error> {
     given.map_err(|kind| Error::invalid_argument(&["\"", name, "\" must be a non-empty string, got ", kind]))
@@ -149,9 +190,15 @@ pub fn token_hash(token: &str) -> String {
 pub struct TokenHashCache(Option<(Secret, String)>);
 
 impl TokenHashCache {
+    /// Whether a token is the latest one.
+    #[must_use]
+    pub fn is_of(&self, token: &Secret) -> bool {
+        self.0.as_ref().is_some_and(|(last, _)| last == token)
+    }
+
     /// The `ath` of a token.
     pub fn of(&mut self, token: &Secret) -> &str {
-        if self.0.as_ref().is_none_or(|(last, _)| last != token) {
+        if !self.is_of(token) {
             self.0 = None;
         }
         &self.0.get_or_insert_with(|| (token.clone(), token_hash(token.expose()))).1
@@ -378,5 +425,42 @@ mod tests {
         }
         assert!(cache.of("ftp://a".to_owned(), |_| None).is_err());
         assert!(cache.of("ftp://a".to_owned(), |_| None).is_err(), "a failure is not cached");
+    }
+
+    #[test]
+    fn the_header_of_a_proof_is_recognised_however_it_is_encoded() {
+        let encoded = |text: &str| base64url(text.as_bytes());
+        let own = header().0;
+        assert!(is_proof_header(own.as_bytes()));
+        for header in [
+            r#"{"typ":"dpop+jwt","alg":"ES256"}"#,
+            r#"{"alg":"ES256","typ":"DPoP+JWT"}"#,
+            r#" { "typ" : "application/dpop+jwt" } "#,
+            r#"{"typ":"dpop\u002bjwt"}"#,
+            r#"{"typ":"\u0064\u0070\u006f\u0070\u002B\u006a\u0077\u0074"}"#,
+            r#"{"typ":"dp\u006Fp+jwt","typ":"JWT"}"#,
+            r#"{"typ":"JWT","typ":"dpop+jwt"}"#,
+            r#"{"x":"}{","typ":"dpop+jwt"}"#,
+            "\u{feff}{\"typ\":\"dpop+jwt\"}",
+        ] {
+            let text = encoded(header);
+            assert!(is_proof_header(text.as_bytes()), "{header}");
+            let lenient = [" ", &text.replace('-', "+").replace('_', "/"), "=\r\n"].concat();
+            assert!(is_proof_header(lenient.as_bytes()), "{header}");
+            let (left, right) = text.split_at(5);
+            assert!(is_proof_header([left, "\n~", right].concat().as_bytes()), "{header}");
+        }
+        for header in [
+            r#"{"typ":"JWT","alg":"ES256"}"#,
+            r#"{"alg":"ES256"}"#,
+            r#"{"typ":"dpop jwt"}"#,
+            r#"{"typ":"\\u0064pop+jwt"}"#,
+            r#"{"typ":"\u0164pop+jwt"}"#,
+            "",
+        ] {
+            assert!(!is_proof_header(encoded(header).as_bytes()), "{header}");
+        }
+        assert!(!is_proof_header(b"dpop+jwt"), "as it is, it is no header");
+        assert!(!is_proof_header(&[0xff; 100]));
     }
 }

@@ -28,8 +28,9 @@ use futures_util::future::{Either, select};
 
 use crate::batch::{BatchId, Tokens};
 use crate::config::{Config, KeyStorage, SessionArguments};
-use crate::dpop::{Claims, HtuCache, Method, ProofArguments, ProofHeader, TokenHashCache};
+use crate::dpop::{Claims, HtuCache, Method, ProofArguments, ProofHeader, TokenHashCache, token_hash};
 use crate::error::{Code, Error};
+use crate::issued::IssuedTokens;
 use crate::json::{integer_literal, string_literal};
 use crate::jws::{self, PublicKey};
 use crate::secret::Secret;
@@ -143,11 +144,15 @@ pub struct Sdk<H: Host> {
     /// The latest call of `initializeSession` that is under way; it waits for the ones before it.
     starting: RefCell<Option<SharedStart<H>>>,
     start_count: Cell<u64>,
+    issued: Rc<RefCell<IssuedTokens>>,
 }
 
 /// A session with its key. Requests in flight belong to theirs, so they cannot change a newer one.
 pub struct ActiveSession<H: Host> {
     host: H,
+    /// Which of the sessions so far this is.
+    number: u64,
+    issued: Rc<RefCell<IssuedTokens>>,
     /// The session's key.
     pub key: H::Key,
     header: ProofHeader,
@@ -170,7 +175,13 @@ struct PresignedProof {
 impl<H: Host> Sdk<H> {
     /// An SDK without a session.
     pub fn new(host: H) -> Self {
-        Sdk { host, active: RefCell::new(None), starting: RefCell::new(None), start_count: Cell::new(0) }
+        Sdk {
+            host,
+            active: RefCell::new(None),
+            starting: RefCell::new(None),
+            start_count: Cell::new(0),
+            issued: Rc::default(),
+        }
     }
 
     /// Begins a session with a fresh key, in place of the one before, and requests a nonce from the service without waiting for it.
@@ -261,14 +272,16 @@ impl<H: Host> Sdk<H> {
 
     async fn start(&self, options: &SessionArguments, last: &SessionArguments) -> Outcome<H, ()> {
         let parse = |options, previous| Config::parse(options, previous, |url| self.host.href(url));
-        let previous = match &*self.active.borrow() {
-            Some(active) => Some(active.session.borrow().config().clone()),
-            None => parse(last, None).ok(),
+        let (previous, number) = match &*self.active.borrow() {
+            Some(active) => (Some(active.session.borrow().config().clone()), active.number.wrapping_add(1)),
+            None => (parse(last, None).ok(), 0),
         };
         let config = parse(options, previous.as_ref())?;
         let (key, public_key) = self.host.generate_key(config.key_storage).await?;
         let active = Rc::new(ActiveSession {
             host: self.host.clone(),
+            number,
+            issued: Rc::clone(&self.issued),
             key,
             header: ProofHeader::new(&public_key),
             token_hash: RefCell::default(),
@@ -289,9 +302,16 @@ impl<H: Host> ActiveSession<H> {
     /// What the proof of `getDPoPToken` signs.
     ///
     /// # Errors
-    /// `invalid-argument`, naming the argument that is unusable; what the host's random numbers report.
+    /// `invalid-argument`, naming the argument that is unusable; `session-expired` for a token of a session before this one; what
+    /// the host's random numbers report.
     pub fn proof_input(&self, arguments: ProofArguments) -> Outcome<H, String> {
         let claims = Claims::parse(arguments, &mut self.htu.borrow_mut(), |uri| self.host.href(uri))?;
+        if let Some(token) = &claims.token
+            && !self.token_hash.borrow().is_of(token)
+            && self.issued.borrow().is_of_another(&token_hash(token.expose()), self.number)
+        {
+            return Err(token_of_another_session().into());
+        }
         self.signing_input(&claims)
     }
 
@@ -431,7 +451,12 @@ impl<H: Host> ActiveSession<H> {
                 };
                 let completed = active.session.borrow_mut().complete(id, outcome, trip);
                 match completed {
-                    Ok(Some(tokens)) => return Ok(Rc::new(Settled { tokens, cause })),
+                    Ok(Some(tokens)) => {
+                        tokens.for_each(|token| {
+                            active.issued.borrow_mut().note(token_hash(token.expose()), active.number)
+                        });
+                        return Ok(Rc::new(Settled { tokens, cause }));
+                    }
                     Ok(None) => {}
                     Err(error) => return Err(Failure { error, cause }),
                 }
@@ -465,6 +490,15 @@ impl<H: Host> ActiveSession<H> {
             }
         }
     }
+}
+
+fn token_of_another_session() -> Error {
+    Error::new(
+        Code::SessionExpired,
+        &[
+            "\"token\" is of an Approov session before this one: call fetchToken() again, and make the proof for its token",
+        ],
+    )
 }
 
 /// Removes a batch from the lists when its future has ended, or is dropped because nobody waits for it.

@@ -14,6 +14,7 @@ pub mod driver;
 // What a session does: the state machine, its requests in flight, its tokens.
 pub mod batch;
 pub mod cache;
+pub mod issued;
 pub mod session;
 
 // What travels.

@@ -6,7 +6,7 @@
 use approov_web_sdk::browser::exports::{
     fetch_token, get_dpop_token, get_expiries, initialize_session, message_signature,
 };
-use js_sys::{Array, ArrayBuffer, Function, JSON, Object, Promise, Reflect, Uint8Array, eval};
+use js_sys::{Array, ArrayBuffer, Function, JSON, Object, Promise, Reflect, Uint8Array};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
@@ -56,6 +56,11 @@ export async function verified(jwk, signature, message) {
   return crypto.subtle.verify(algorithm, key, signature, message)
 }
 export const source = text => (0, eval)(`(${text})`)
+
+// The package's built-ins, but for `fetch`: tests replace that as they go.
+export function install(builtIns) {
+  globalThis.builtIns ??= { ...builtIns, fetch: (url, init) => globalThis.fetch(url, init) }
+}
 "#)]
 extern "C" {
     fn serve(reply: &JsValue);
@@ -65,6 +70,13 @@ extern "C" {
     fn decoded(proof: &JsValue) -> Promise;
     fn verified(jwk: &JsValue, signature: &JsValue, message: &JsValue) -> Promise;
     fn source(text: &str) -> JsValue;
+    fn install(built_ins: &JsValue);
+}
+
+#[wasm_bindgen(module = "/pkg-template/built-ins.js")]
+extern "C" {
+    #[wasm_bindgen(thread_local_v2, js_name = builtIns)]
+    static BUILT_INS: JsValue;
 }
 
 async fn settled(returned: impl AsRef<JsValue>) -> Result<JsValue, JsValue> {
@@ -111,6 +123,7 @@ async fn begin(key_storage: &str) {
 
 /// Begins a session.
 async fn start(options: &JsValue) -> Result<JsValue, JsValue> {
+    BUILT_INS.with(install);
     settled(initialize_session(options, &Object::new().into())).await
 }
 
@@ -447,6 +460,7 @@ async fn the_options_of_the_last_session_are_noted_for_another_instance() {
     let old = noted(&memory);
     failure(initialize_session(&js("{ approovHost: 5 }"), &memory)).await;
     assert_eq!(noted(&memory), old, "a call that failed changes nothing");
+    BUILT_INS.with(install);
     ok(initialize_session(&options("wasm"), &memory)).await;
     let new =
         r#"{"approovHost":"service.example.com","approovSiteKey":"site","recaptchaSiteKey":"re","keyStorage":"wasm"}"#;
@@ -524,19 +538,78 @@ async fn apis_of_one_turn_travel_together() {
 
 #[wasm_bindgen_test]
 async fn without_webcrypto_the_key_is_kept_in_webassembly() {
-    // What an insecure page looks like: crypto.subtle is undefined.
-    let hide =
-        "Object.defineProperty(Object.getPrototypeOf(crypto), 'subtle', { get: () => undefined, configurable: true })";
-    let keep =
-        js("globalThis.approovSubtle = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(crypto), 'subtle')");
-    eval(hide).unwrap();
+    // What built-ins.js is on an insecure page, where crypto.subtle is undefined.
     serve(&js("request => globalThis.approovGrant(request)"));
+    BUILT_INS.with(install);
+    let keep = js("globalThis.builtIns.generateKey");
+    let lacking = js("() => { throw new TypeError('undefined is not a function') }");
+    let built_ins = get(&js_sys::global(), "builtIns");
+    Reflect::set(&built_ins, &"generateKey".into(), &lacking).unwrap();
     let begun = start(&options("auto")).await;
     let refused = start(&options("webcrypto")).await;
     let made = settled(get_dpop_token(&"GET".into(), &"https://a".into(), &js("0"), &js("0"), &js("0"))).await;
-    eval("Object.defineProperty(Object.getPrototypeOf(crypto), 'subtle', globalThis.approovSubtle)").unwrap();
-    drop(keep);
+    Reflect::set(&built_ins, &"generateKey".into(), &keep).unwrap();
     assert!(begun.is_ok());
     assert_eq!(text(&refused.expect_err("no WebCrypto"), "code"), "unsupported");
     assert!(get(&ok(decoded(&made.unwrap())).await, "valid").is_truthy());
+}
+
+#[wasm_bindgen_test]
+async fn a_key_that_can_be_exported_is_refused() {
+    begin("auto").await;
+    let built_ins = get(&js_sys::global(), "builtIns");
+    let keep = get(&built_ins, "generateKey");
+    let exportable = "() => crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign'])";
+    Reflect::set(&built_ins, &"generateKey".into(), &js(exportable)).unwrap();
+    let refused = start(&options("webcrypto")).await.expect_err("a rejection");
+    Reflect::set(&built_ins, &"generateKey".into(), &keep).unwrap();
+    assert_eq!(text(&refused, "code"), "unsupported");
+    assert!(text(&refused, "message").contains("can be exported"), "{}", describe(&refused));
+}
+
+#[wasm_bindgen_test]
+async fn properties_of_a_prototype_are_no_options() {
+    begin("auto").await;
+    let inherited = js("Object.create({ approovHost: 'other.example.com', keyStorage: 'disk' }, {})");
+    ok(initialize_session(&inherited, &Object::new().into())).await;
+    let options = "Object.create({ payload: 'p', timeout: -1, signal: 5, hcaptchaToken: 'h' }, { recaptchaToken: { value: 'r' } })";
+    ok(fetch_token(&"api".into(), &js(options))).await;
+    let attest = received().pop();
+    assert_eq!(text(&attest, "body"), "api=api&approov-site-key=site&recaptcha-site-key=re&recaptcha-token=r");
+    let result = js("Object.create({ key: 5 }, { response: { value: 'h' } })");
+    let options = Object::new();
+    Reflect::set(&options, &"hcaptchaToken".into(), &result).unwrap();
+    let refused = failure(fetch_token(&"api".into(), &options)).await;
+    assert!(!text(&refused, "message").contains("key\""), "{}", describe(&refused));
+}
+
+#[wasm_bindgen_test]
+async fn what_a_proof_signs_is_not_signed_as_a_message() {
+    for key_storage in ["webcrypto", "wasm"] {
+        begin(key_storage).await;
+        let [method, uri, nothing] = ["'GET'", "'https://a'", "0"].map(js);
+        let parts: Array = ok(get_dpop_token(&method, &uri, &nothing, &nothing, &nothing)).await.unchecked_into();
+        let input = parts.get(0).as_string().unwrap();
+        let (header, claims) = input.split_once('.').unwrap();
+        let spaced: String = header.chars().flat_map(|character| [' ', character]).collect();
+        for message in
+            [input.clone(), format!("{header}."), format!("{header}=.{claims}"), format!("{spaced}.{claims}")]
+        {
+            let bytes = Uint8Array::from(message.as_bytes());
+            let buffer = bytes.buffer();
+            let view = js_sys::DataView::new(&buffer, 0, bytes.length() as usize);
+            let given: [JsValue; 4] = [bytes.clone().into(), buffer.into(), view.into(), Array::from(&bytes).into()];
+            for given in &given {
+                let refused = failure(message_signature(given)).await;
+                assert_eq!(text(&refused, "code"), "invalid-argument", "{message}");
+                assert!(text(&refused, "message").contains("getDPoPToken"), "{}", describe(&refused));
+            }
+        }
+        for message in
+            [header.to_owned(), claims.to_owned(), format!("x{input}"), format!(".{input}"), "a.b".to_owned()]
+        {
+            let signed = settled(message_signature(&Uint8Array::from(message.as_bytes()))).await;
+            assert!(signed.is_ok(), "{message}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ const USAGE: &str = "\
 approov-web-service serve --dev [--listen 127.0.0.1:8087] [--api DOMAIN]... [--secret BASE64] [--dev-tls]
     [--latency MS] [--fault drop|lose|delay:MS|5xx[:STATUS]|clock:SECONDS]
 approov-web-service serve --config FILE [--listen ADDRESS]
+    --operations ADDRESS  where /metrics and /openapi.json are
     --json      print one line of JSON when listening
     --log-json  log lines as JSON
     --quiet     no log line per request

@@ -108,7 +108,7 @@ fn account(lifetime: u32) -> String {
 
 #[tokio::test]
 async fn a_changed_file_is_in_force_soon_and_a_broken_one_is_refused() {
-    let file = File::new("reload", &format!("[operations]\nlisten = \"127.0.0.1:0\"\n{}", account(60)));
+    let file = File::new("reload", &account(60));
     let mut process = Process::start(&["--config", file.path()]);
     let (client, url) = (client(), process.url.clone());
     // The API is known or not: enough to see which file is in force.
@@ -352,7 +352,8 @@ async fn request_ids_do_not_count() {
         let response = client.get(format!("{}/healthz", process.url)).send().await.unwrap();
         ids.push(response.headers()["x-request-id"].to_str().unwrap().to_owned());
     }
-    let alike = ids.iter().zip(ids.iter().skip(1)).filter(|(one, next)| one.as_bytes()[..4] == next.as_bytes()[..4]).count();
+    let alike =
+        ids.iter().zip(ids.iter().skip(1)).filter(|(one, next)| one.as_bytes()[..4] == next.as_bytes()[..4]).count();
     assert_eq!(alike, 0, "{ids:?}");
 }
 

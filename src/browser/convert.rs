@@ -1,4 +1,6 @@
 //! Between JavaScript values and the SDK's own types. All decoding of arguments is here.
+//!
+//! Of objects with options, own properties count alone: what a page or its libraries add to `Object.prototype` is not an option.
 
 use js_sys::{Array, ArrayBuffer, JSON, Object, Reflect, Uint8Array};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -6,10 +8,11 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::DomException;
 
 use super::Failure;
+use super::built_ins::{record, set, to_vec};
 use super::signal::Abort;
 use crate::argument::{Argument, Text};
 use crate::config::{OPTIONS, SessionArguments};
-use crate::dpop::ProofArguments;
+use crate::dpop::{ProofArguments, is_proof_header};
 use crate::error::{Class, Code, Error};
 use crate::json::{Json, Parsed, integer_literal};
 use crate::time::UnixMillis;
@@ -34,48 +37,28 @@ extern "C" {
 
     #[wasm_bindgen(constructor, catch, js_class = "Uint8Array")]
     fn of_part(buffer: &JsValue, offset: &JsValue, length: &JsValue) -> Result<View, JsValue>;
-
-    /// The options of `fetchToken`, one import each: a name that is passed costs a string each time. A getter may throw.
-    type TokenOptions;
-
-    #[wasm_bindgen(method, getter, catch)]
-    fn payload(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
-
-    #[wasm_bindgen(method, getter, catch, js_name = fingerprintIDResult)]
-    fn fingerprint_id_result(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
-
-    #[wasm_bindgen(method, getter, catch, js_name = hcaptchaToken)]
-    fn hcaptcha_token(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
-
-    #[wasm_bindgen(method, getter, catch, js_name = recaptchaToken)]
-    fn recaptcha_token(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
-
-    #[wasm_bindgen(method, getter, catch)]
-    fn timeout(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
-
-    #[wasm_bindgen(method, getter, catch)]
-    fn signal(this: &TokenOptions) -> Result<Option<JsValue>, JsValue>;
 }
 
 /// The options of `initializeSession`, and the values of those in [`OPTIONS`] as they came.
-pub(super) fn session_arguments(value: &JsValue) -> Result<(SessionArguments, Vec<JsValue>), Failure> {
+pub(super) fn session_arguments(value: &JsValue) -> Result<(SessionArguments, [JsValue; OPTIONS.len()]), Failure> {
     let mut arguments = SessionArguments::default();
-    let mut values = Vec::new();
-    let Some(object) = optional_object("options", value)? else { return Ok((arguments, values)) };
-    let names = Reflect::own_keys(object)
-        .map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"options\" could not be read"]), cause))?;
-    for name in names {
-        if let Some(name) = name.as_string()
-            && !member(object, &name)?.is_undefined()
-        {
-            arguments.given_names.push(name);
+    let mut values = [JsValue::UNDEFINED; OPTIONS.len()];
+    let mut given_names = Vec::new();
+    if let Some(object) = optional_object("options", value)? {
+        for (name, key) in own_names("options", object)? {
+            let value = property(&name, object, &key)?;
+            if value.is_undefined() {
+                continue;
+            }
+            let places = OPTIONS.into_iter().zip(arguments.slots()).zip(&mut values);
+            if let Some(((_, slot), place)) = places.into_iter().find(|((known, _), _)| *known == name) {
+                *slot = argument(&name, &value, &[])?;
+                *place = value;
+            }
+            given_names.push(name);
         }
     }
-    for (name, slot) in OPTIONS.into_iter().zip(arguments.slots()) {
-        let value = member(object, name)?;
-        *slot = argument(name, &value, &[])?;
-        values.push(value);
-    }
+    arguments.given_names = given_names;
     Ok((arguments, values))
 }
 
@@ -93,26 +76,28 @@ pub(super) fn remember(memory: &JsValue, values: &[JsValue], all: bool) {
 /// # Errors
 /// Those of [`Abort::listen`], too.
 pub(super) fn token_arguments(api: &JsValue, options: &JsValue) -> Result<(TokenArguments, Option<Abort>), Failure> {
-    let api = argument("api", api, &[])?;
-    let Some(object) = optional_object("options", options)? else {
-        return Ok((TokenArguments { api, ..TokenArguments::default() }, None));
-    };
-    let options: &TokenOptions = object.unchecked_ref();
-    let option = |name, value: Result<Option<JsValue>, JsValue>, members| match or_unreadable(name, value)? {
-        Some(value) => argument(name, &value, members),
-        None => Ok(Argument::Absent),
-    };
-    let signal = or_unreadable("signal", options.signal())?.unwrap_or(JsValue::UNDEFINED);
-    let abort = Abort::listen(&signal)?;
-    let arguments = TokenArguments {
-        api,
-        payload: option("payload", options.payload(), &[])?,
-        fingerprint_id_result: option("fingerprintIDResult", options.fingerprint_id_result(), &FINGERPRINT_MEMBERS)?,
-        hcaptcha_token: option("hcaptchaToken", options.hcaptcha_token(), &HCAPTCHA_MEMBERS)?,
-        recaptcha_token: option("recaptchaToken", options.recaptcha_token(), &[])?,
-        timeout: option("timeout", options.timeout(), &[])?,
-        unusable_signal: if abort.is_some() { Argument::Absent } else { argument("signal", &signal, &[])? },
-    };
+    let mut arguments = TokenArguments { api: argument("api", api, &[])?, ..TokenArguments::default() };
+    let mut abort = None;
+    let Some(object) = optional_object("options", options)? else { return Ok((arguments, abort)) };
+    for (name, key) in own_names("options", object)? {
+        let (slot, members): (_, &[_]) = match name.as_str() {
+            "payload" => (&mut arguments.payload, &[]),
+            "fingerprintIDResult" => (&mut arguments.fingerprint_id_result, &FINGERPRINT_MEMBERS),
+            "hcaptchaToken" => (&mut arguments.hcaptcha_token, &HCAPTCHA_MEMBERS),
+            "recaptchaToken" => (&mut arguments.recaptcha_token, &[]),
+            "timeout" => (&mut arguments.timeout, &[]),
+            "signal" => (&mut arguments.unusable_signal, &[]),
+            _ => continue,
+        };
+        let value = property(&name, object, &key)?;
+        if name == "signal" {
+            abort = Abort::listen(&value)?;
+            if abort.is_some() {
+                continue;
+            }
+        }
+        *slot = argument(&name, &value, members)?;
+    }
     Ok((arguments, abort))
 }
 
@@ -134,17 +119,26 @@ pub(super) fn proof_arguments(
 }
 
 /// A copy of the message of `messageSignature`.
+///
+/// # Errors
+/// `invalid-argument` for what is not bytes, and for what a proof signs: a page that signs what others write must not make proofs of
+/// it.
 pub(super) fn message(value: &JsValue) -> Result<Uint8Array, Failure> {
-    if let Some(bytes) = buffer_copy("message", value)? {
-        return Ok(bytes);
+    let message = match buffer_copy("message", value)? {
+        Some(bytes) => bytes,
+        None if is_array(value) => bytes_of_array(value.unchecked_ref())?,
+        None => {
+            let got = argument("message", value, &[])?.kind();
+            let expected = "an ArrayBuffer, a view such as Uint8Array, or an array of bytes";
+            let hint = if value.is_string() { " (encode text with new TextEncoder().encode(text))" } else { "" };
+            return Err(Error::invalid_argument(&["\"message\" must be ", expected, ", got ", got, hint]).into());
+        }
+    };
+    let header_length = u32::try_from(message.index_of(b'.', 0)).unwrap_or(0);
+    if is_proof_header(&to_vec(&message.subarray(0, header_length))) {
+        return Err(Error::invalid_argument(&["\"message\" would be a DPoP proof: getDPoPToken makes proofs"]).into());
     }
-    if is_array(value) {
-        return bytes_of_array(value.unchecked_ref());
-    }
-    let got = argument("message", value, &[])?.kind();
-    let expected = "an ArrayBuffer, a view such as Uint8Array, or an array of bytes";
-    let hint = if value.is_string() { " (encode text with new TextEncoder().encode(text))" } else { "" };
-    Err(Error::invalid_argument(&["\"message\" must be ", expected, ", got ", got, hint]).into())
+    Ok(message)
 }
 
 /// What `getExpiries` resolves to.
@@ -190,21 +184,15 @@ pub(super) fn failure(failure: Failure) -> JsValue {
     .into()
 }
 
-/// A plain object with these members, without those that are `undefined`.
+/// An object without a prototype, with these members, without those that are `undefined`.
 pub(super) fn object(members: &[(&str, &JsValue)]) -> Object {
-    let object = Object::new();
+    let object = record();
     for (name, value) in members {
         if !value.is_undefined() {
             set(&object, name, value);
         }
     }
     object
-}
-
-#[inline(never)]
-fn set(object: &JsValue, name: &str, value: &JsValue) {
-    // Setting a property of a plain object of our own cannot fail.
-    let _ = Reflect::set(object, &name.into(), value);
 }
 
 impl Parsed for JsValue {
@@ -253,13 +241,25 @@ fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Obje
     Err(Error::invalid_argument(&["\"", name, "\" must be an object, got ", got]).into())
 }
 
-fn member(object: &JsValue, name: &str) -> Result<JsValue, Failure> {
-    or_unreadable(name, Reflect::get(object, &name.into()))
+/// The names of an object's own properties, and each as a key to read it with.
+fn own_names(what: &str, object: &JsValue) -> Result<Vec<(String, JsValue)>, Failure> {
+    let keys = Reflect::own_keys(object).map_err(|cause| unreadable(what, cause))?;
+    let mut names = Vec::new();
+    for key in keys {
+        if let Some(name) = key.as_string() {
+            names.push((name, key));
+        }
+    }
+    Ok(names)
 }
 
-/// The value of a member, unless reading it threw.
-fn or_unreadable<T>(name: &str, value: Result<T, JsValue>) -> Result<T, Failure> {
-    value.map_err(|cause| Failure::caused_by(Error::invalid_argument(&["\"", name, "\" could not be read"]), cause))
+/// The value of a property, unless reading it throws.
+fn property(name: &str, object: &JsValue, key: &JsValue) -> Result<JsValue, Failure> {
+    Reflect::get(object, key).map_err(|cause| unreadable(name, cause))
+}
+
+fn unreadable(name: &str, cause: JsValue) -> Failure {
+    Failure::caused_by(Error::invalid_argument(&["\"", name, "\" could not be read"]), cause)
 }
 
 /// Decodes one argument; of an object, the requested members.
@@ -274,7 +274,7 @@ fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Arg
         return Ok(Argument::Number(number));
     }
     if let Some(bytes) = buffer_copy(name, value)? {
-        return Ok(Argument::Bytes(bytes.to_vec()));
+        return Ok(Argument::Bytes(to_vec(&bytes)));
     }
     Ok(match value {
         _ if value.as_bool().is_some() => Argument::Other("a boolean"),
@@ -286,8 +286,10 @@ fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Arg
         _ if members.is_empty() => Argument::Other("an object"),
         _ => {
             let mut read = Vec::new();
-            for &name in members {
-                read.push((name, argument(name, &member(value, name)?, &[])?));
+            for (given, key) in own_names(name, value)? {
+                if let Some(&name) = members.iter().find(|name| **name == given) {
+                    read.push((name, argument(name, &property(name, value, &key)?, &[])?));
+                }
             }
             Argument::Object(read)
         }
@@ -307,27 +309,35 @@ fn json_text(name: &str, value: &JsValue) -> Result<Text, Failure> {
 
 /// A copy of a buffer, or of what a view shows of one; `None` for what is neither.
 fn buffer_copy(name: &str, value: &JsValue) -> Result<Option<Uint8Array>, Failure> {
-    if !value.is_object() {
-        return Ok(None);
-    }
-    let view = if ArrayBuffer::is_view(value) {
-        let buffer = member(value, "buffer")?;
-        View::of_buffer(&buffer).and_then(|_| {
-            View::of_part(&buffer, &member_or_undefined(value, "byteOffset"), &member_or_undefined(value, "byteLength"))
-        })
-    } else if matches!(tag(value).as_str(), "[object ArrayBuffer]" | "[object SharedArrayBuffer]") {
-        View::of_buffer(value)
-    } else {
-        return Ok(None);
-    };
-    match view {
+    match view(value) {
         // `slice` copies into a new buffer, which is never shared.
-        Ok(view) => Ok(Some(view.slice(0, view.length()))),
+        Ok(view) => Ok(view.map(|view| view.slice(0, view.length()))),
         Err(cause) => {
             let error = Error::invalid_argument(&["\"", name, "\" is a buffer that can no longer be read (detached)"]);
             Err(Failure::caused_by(error, cause))
         }
     }
+}
+
+/// The bytes of a buffer, or what a view shows of one, of whichever realm; `None` for what is neither.
+///
+/// # Errors
+/// What reading a detached buffer throws.
+pub(super) fn view(value: &JsValue) -> Result<Option<Uint8Array>, JsValue> {
+    if !value.is_object() {
+        return Ok(None);
+    }
+    let view = if ArrayBuffer::is_view(value) {
+        let member = |name: &str| Reflect::get(value, &name.into());
+        let buffer = member("buffer")?;
+        View::of_buffer(&buffer)?;
+        View::of_part(&buffer, &member("byteOffset")?, &member("byteLength")?)?
+    } else if matches!(tag(value).as_str(), "[object ArrayBuffer]" | "[object SharedArrayBuffer]") {
+        View::of_buffer(value)?
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(view.into()))
 }
 
 fn is_array(value: &JsValue) -> bool {
@@ -336,10 +346,6 @@ fn is_array(value: &JsValue) -> bool {
 
 fn tag(value: &JsValue) -> String {
     object_tag(value).unwrap_or_default()
-}
-
-fn member_or_undefined(value: &JsValue, name: &str) -> JsValue {
-    Reflect::get(value, &name.into()).unwrap_or(JsValue::UNDEFINED)
 }
 
 fn bytes_of_array(array: &Array) -> Result<Uint8Array, Failure> {

@@ -1,13 +1,10 @@
 //! Session keys: a non-extractable WebCrypto key, or one in WebAssembly memory.
 
-use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
-use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
-use web_sys::{CryptoKey, CryptoKeyPair, SubtleCrypto};
+use js_sys::{Promise, Reflect, Uint8Array};
+use wasm_bindgen::JsValue;
 
 use super::Failure;
-use super::convert::object;
-use super::global::global;
+use super::built_ins::{self, settled, to_vec};
 use crate::config::KeyStorage;
 use crate::error::{Code, Error};
 use crate::jws::PublicKey;
@@ -16,11 +13,7 @@ use crate::key::SessionKey;
 
 /// A session's private key.
 pub(super) enum Key {
-    WebCrypto {
-        subtle: SubtleCrypto,
-        private_key: CryptoKey,
-        algorithm: Object,
-    },
+    WebCrypto(JsValue),
     #[cfg(feature = "wasm-key")]
     Wasm(SessionKey),
 }
@@ -41,20 +34,15 @@ pub(super) async fn generate(storage: KeyStorage) -> Result<(Key, PublicKey), Fa
     }
 }
 
-/// Draws random bytes into a JavaScript buffer, so that no view of WebAssembly memory is passed to the page's `crypto`.
+/// Draws random bytes.
 ///
 /// # Errors
 /// `unsupported` where there is no `crypto.getRandomValues`.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let unsupported = || Error::new(Code::Unsupported, &["this browser has no crypto.getRandomValues"]);
-    let length = u32::try_from(N).map_err(|_| Error::new(Code::Internal, &["too many random bytes"]))?;
-    let buffer = Uint8Array::new_with_length(length);
-    let crypto = global().crypto().ok_or_else(unsupported)?;
-    crypto
-        .get_random_values_with_array_buffer_view(&buffer)
-        .map_err(|cause| Failure::caused_by(unsupported(), cause))?;
     let mut bytes = [0; N];
-    buffer.copy_to(&mut bytes);
+    built_ins::get_random_values(&mut bytes).map_err(|cause| {
+        Failure::caused_by(Error::new(Code::Unsupported, &["this browser has no crypto.getRandomValues"]), cause)
+    })?;
     Ok(bytes)
 }
 
@@ -64,15 +52,12 @@ impl Key {
     /// # Errors
     /// `internal` with what WebCrypto threw as the cause.
     pub(super) fn sign(&self, message: &Uint8Array) -> Result<Promise, Failure> {
-        let signature: JsValue = match self {
-            Key::WebCrypto { subtle, private_key, algorithm } => subtle
-                .sign_with_object_and_buffer_source(algorithm, private_key, message)
-                .map_err(could_not_sign)?
-                .into(),
+        let signature = match self {
+            Key::WebCrypto(private_key) => built_ins::sign(private_key, message).map_err(could_not_sign)?,
             #[cfg(feature = "wasm-key")]
             Key::Wasm(key) => {
                 let failed = || Error::new(Code::Internal, &["the session key could not sign"]);
-                Uint8Array::from(key.sign(&message.to_vec()).ok_or_else(failed)?.as_slice()).buffer().into()
+                Uint8Array::from(key.sign(&to_vec(message)).ok_or_else(failed)?.as_slice()).buffer().into()
             }
         };
         // WebCrypto may be a wrapper by the page: what it returns is not assumed to be a promise.
@@ -86,26 +71,25 @@ pub(super) fn could_not_sign(cause: JsValue) -> Failure {
 }
 
 async fn generate_in_webcrypto() -> Result<(Key, PublicKey), Failure> {
-    let unsupported = || {
-        Error::new(
-            Code::Unsupported,
-            &["this page has no WebCrypto (crypto.subtle): it needs https, or the option keyStorage: 'wasm'"],
-        )
-    };
-    let subtle = global().crypto().and_then(|crypto| subtle(&crypto)).ok_or_else(unsupported)?;
+    let unsupported = |what| Error::new(Code::Unsupported, &[what]);
+    let no_webcrypto =
+        || unsupported("this page has no WebCrypto (crypto.subtle): it needs https, or the option keyStorage: 'wasm'");
     let generate = async {
-        let parameters = object(&[("name", &"ECDSA".into()), ("namedCurve", &"P-256".into())]);
-        let usages = Array::of1(&"sign".into());
-        let pair = JsFuture::from(subtle.generate_key_with_object(&parameters, false, &usages)?).await?;
-        let pair: CryptoKeyPair = pair.unchecked_into();
-        let public_key = JsFuture::from(subtle.export_key("raw", &pair.get_public_key())?).await?;
-        let algorithm = object(&[("name", &"ECDSA".into()), ("hash", &"SHA-256".into())]);
-        Ok((pair.get_private_key(), Uint8Array::new(&public_key).to_vec(), algorithm))
+        let pair = settled(&built_ins::generate_key()?).await?;
+        let private_key = Reflect::get(&pair, &"privateKey".into())?;
+        let public_key = settled(&built_ins::export_key(&Reflect::get(&pair, &"publicKey".into())?)?).await?;
+        let is_extractable = built_ins::is_extractable(&private_key)?;
+        Ok((private_key, to_vec(&Uint8Array::new(&public_key)), is_extractable))
     };
-    let (private_key, public_key, algorithm) =
-        generate.await.map_err(|cause| Failure::caused_by(unsupported(), cause))?;
-    let public_key = PublicKey::from_uncompressed_point(&public_key).ok_or_else(unsupported)?;
-    Ok((Key::WebCrypto { subtle, private_key, algorithm }, public_key))
+    let (private_key, public_key, is_extractable) =
+        generate.await.map_err(|cause| Failure::caused_by(no_webcrypto(), cause))?;
+    if is_extractable {
+        return Err(
+            unsupported("this page's WebCrypto makes keys that can be exported: a script has replaced it").into()
+        );
+    }
+    let public_key = PublicKey::from_uncompressed_point(&public_key).ok_or_else(no_webcrypto)?;
+    Ok((Key::WebCrypto(private_key), public_key))
 }
 
 #[cfg(feature = "wasm-key")]
@@ -123,10 +107,4 @@ fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
 #[cfg(not(feature = "wasm-key"))]
 fn generate_in_wasm() -> Result<(Key, PublicKey), Failure> {
     Err(Error::new(Code::Unsupported, &["this build of the SDK has no keyStorage: 'wasm'"]).into())
-}
-
-/// `crypto.subtle`, which is undefined on pages that are not secure, despite its type.
-fn subtle(crypto: &web_sys::Crypto) -> Option<SubtleCrypto> {
-    let subtle = Reflect::get(crypto, &"subtle".into()).ok()?;
-    subtle.is_object().then(|| subtle.unchecked_into())
 }

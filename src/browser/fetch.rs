@@ -1,13 +1,12 @@
 //! Requests to the service through the browser's `fetch`.
 
-use js_sys::{Date, Function, JSON, Object, Promise, Reflect, TypeError, Uint8Array};
+use js_sys::{Date, JSON, Object, Reflect, TypeError};
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, Headers};
 
 use super::Failure;
-use super::convert::object;
-use super::global::global;
+use super::built_ins::{self, settled, to_vec};
+use super::convert::{object, view};
 use crate::driver::Request;
 use crate::error::{Code, Error};
 use crate::json::Json;
@@ -31,7 +30,7 @@ pub(super) async fn send(request: &Request) -> Result<Response, Failure> {
 async fn exchange(request: &Request) -> Result<Response, JsValue> {
     let aborting = AbortOnDrop(AbortController::new()?);
     let init = request_init(request, &aborting.0);
-    let response = awaited(&global().fetch(&request.url, &init)?).await?;
+    let response = settled(&built_ins::fetch(&request.url, &init)?).await?;
     // `fetch` may be a wrapper by the page, so nothing is assumed of what it returns.
     let status = get(&response, "status")?.as_f64().ok_or_else(|| TypeError::new("fetch did not give a Response"))?;
     let headers: Headers = get(&response, "headers")?.unchecked_into();
@@ -76,34 +75,48 @@ fn request_init(request: &Request, aborting: &AbortController) -> Object {
 async fn read_limited(response: &JsValue) -> Result<Option<Vec<u8>>, JsValue> {
     let mut bytes = Vec::new();
     let stream = get(response, "body")?;
-    if stream.is_null() || stream.is_undefined() {
-        return Ok(Some(bytes));
+    if !stream.is_object() {
+        append(&mut bytes, &read_whole(response).await?)?;
+        return Ok((bytes.len() <= MAX_BODY_BYTES).then_some(bytes));
     }
-    let reader = call(&stream, "getReader")?;
+    let reader = built_ins::call(&stream, "getReader")?;
     loop {
-        let chunk = awaited(&call(&reader, "read")?).await?;
+        let chunk = settled(&built_ins::call(&reader, "read")?).await?;
         if get(&chunk, "done")?.is_truthy() {
             return Ok(Some(bytes));
         }
-        let chunk: Uint8Array = get(&chunk, "value")?.dyn_into()?;
-        if bytes.len().saturating_add(chunk.length() as usize) > MAX_BODY_BYTES {
+        append(&mut bytes, &get(&chunk, "value")?)?;
+        if bytes.len() > MAX_BODY_BYTES {
             // The request is aborted as soon as this returns.
             return Ok(None);
         }
-        bytes.extend(chunk.to_vec());
     }
+}
+
+/// The body of a response that has no stream: it is empty, or its class does not know streams.
+async fn read_whole(response: &JsValue) -> Result<JsValue, JsValue> {
+    for method in ["arrayBuffer", "text"] {
+        if get(response, method)?.is_function() {
+            return settled(&built_ins::call(response, method)?).await;
+        }
+    }
+    Ok(JsValue::UNDEFINED)
+}
+
+/// Appends what a body is made of: bytes of any realm, or text. An error never carries it.
+fn append(bytes: &mut Vec<u8>, part: &JsValue) -> Result<(), JsValue> {
+    if let Some(text) = part.as_string() {
+        bytes.extend_from_slice(text.as_bytes());
+    } else if let Some(part) = view(part)? {
+        bytes.extend_from_slice(&to_vec(&part));
+    } else if !part.is_undefined() {
+        return Err(TypeError::new("fetch gave a body that is not of bytes").into());
+    }
+    Ok(())
 }
 
 fn get(object: &JsValue, name: &str) -> Result<JsValue, JsValue> {
     Reflect::get(object, &name.into())
-}
-
-fn call(object: &JsValue, method: &str) -> Result<JsValue, JsValue> {
-    get(object, method)?.dyn_into::<Function>()?.call0(object)
-}
-
-async fn awaited(value: &JsValue) -> Result<JsValue, JsValue> {
-    JsFuture::from(Promise::resolve(value)).await
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates

@@ -6,9 +6,9 @@ use std::future::Future;
 use gloo_timers::future::TimeoutFuture;
 use js_sys::{Date, Promise, Uint8Array};
 use wasm_bindgen::JsValue;
-use wasm_bindgen_futures::JsFuture;
 use web_sys::{Performance, Url};
 
+use super::built_ins::{settled, to_vec};
 use super::crypto::{self, Key};
 use super::global::global;
 use super::{Failure, fetch};
@@ -73,8 +73,9 @@ impl Host for Browser {
     }
 
     async fn sign(&self, key: &Key, message: &[u8]) -> Result<Vec<u8>, Failure> {
-        let signature = JsFuture::from(key.sign(&Uint8Array::from(message))?).await.map_err(crypto::could_not_sign)?;
-        Ok(Uint8Array::new(&signature).to_vec())
+        let signature = key.sign(&Uint8Array::from(message))?;
+        let signature = settled(&signature).await.map_err(crypto::could_not_sign)?;
+        Ok(to_vec(&Uint8Array::new(&signature)))
     }
 
     async fn send(&self, request: Request) -> Result<Response, Failure> {
@@ -88,7 +89,7 @@ impl Host for Browser {
 
     async fn yield_microtask(&self) {
         // A promise that is already resolved continues after what is queued now; it cannot be rejected.
-        let _ = JsFuture::from(Promise::resolve(&JsValue::UNDEFINED)).await;
+        let _ = settled(&Promise::resolve(&JsValue::UNDEFINED)).await;
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

@@ -4,6 +4,7 @@
 
 use rlsf::SmallGlobalTlsf;
 
+mod built_ins;
 mod convert;
 mod crypto;
 pub mod exports;

@@ -2,10 +2,10 @@
 
 use js_sys::{Function, Promise, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
 use web_sys::AbortSignal;
 
 use super::Failure;
+use super::built_ins::settled;
 use crate::error::{Code, Error};
 
 /// Listens to a signal for as long as this lives.
@@ -42,7 +42,7 @@ impl Abort {
     /// Waits until the signal is aborted.
     pub(super) async fn wait(self) -> Failure {
         // Resolves to the event, and is never rejected.
-        let _ = JsFuture::from(self.aborted.clone()).await;
+        let _ = settled(&self.aborted).await;
         aborted(&self.signal)
     }
 }

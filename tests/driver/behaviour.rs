@@ -297,6 +297,33 @@ fn a_new_session_gets_nothing_from_requests_of_the_old_one() {
 }
 
 #[test]
+fn a_proof_for_a_token_of_a_session_before_is_refused() {
+    let mut world = World::started();
+    let proof_for = |world: &mut World, token: &str| {
+        let arguments = ProofArguments { token: Some(Ok(token.into())), ..proof_of("https://a/") };
+        let sdk = Rc::clone(&world.sdk);
+        world.run(async move { sdk.active().await.and_then(|session| session.proof_input(arguments)) })
+    };
+    world.pass(100);
+    let first = world.fetch(with_result("a", "r1")).unwrap();
+    assert!(proof_for(&mut world, &first).is_ok());
+    world.host.serve(|request| (1_000, Ok(good(request))));
+    let mut late = world.start_fetch(api("b"));
+    world.pass(500);
+    world.initialize().unwrap();
+    world.pass(2_000);
+    let late = late.try_recv().unwrap().unwrap().unwrap();
+    for old in [&first, &late] {
+        assert_eq!(code(proof_for(&mut world, old)), Code::SessionExpired, "{old}");
+    }
+    let second = world.fetch(with_result("a", "r2")).unwrap();
+    for token in [&second, "of somebody else", &second] {
+        assert!(proof_for(&mut world, token).is_ok(), "{token}");
+    }
+    assert_eq!(code(proof_for(&mut world, &first)), Code::SessionExpired);
+}
+
+#[test]
 fn initialising_again_without_options_keeps_the_configuration() {
     let mut world = World::started();
     let sdk = Rc::clone(&world.sdk);

@@ -284,7 +284,7 @@ where
 
 impl Settings {
     /// The URL as the client sees it; empty, which no proof fits, when the request was meant for no known one, or its
-    /// target is not one that a browser sends.
+    /// target is one that [`PublicUrl::request_url`] refuses.
     fn url(&self, parts: &Parts) -> String {
         let uri = requested_uri(parts);
         let known = match self.public_urls.as_slice() {

@@ -27,8 +27,9 @@ impl PublicUrl {
     /// Never join the two as text: with `m/` for a target, `https://api.example.co` becomes another server's URL.
     ///
     /// # Errors
-    /// [`InvalidUri`] for a target that is not a path with one slash at its beginning, that is not printable ASCII, or
-    /// that [`HttpUri::of_request`] refuses. No browser sends such a target, and no proof is for it.
+    /// [`InvalidUri`] for a target that does not begin with one slash (what begins with two is the reference to another
+    /// server, to whoever resolves it as RFC 3986 section 5.2 says), that is not printable ASCII, or that
+    /// [`HttpUri::of_request`] refuses. No proof is for such a target.
     pub fn request_url(&self, target: &str) -> Result<String, InvalidUri> {
         let printable = target.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'#');
         if !printable || !target.starts_with('/') || target.starts_with("//") {
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_no_browser_sends_is_refused() {
+    fn a_target_that_can_be_read_in_two_ways_is_refused() {
         for target in [
             "",
             "*",

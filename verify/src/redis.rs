@@ -40,7 +40,7 @@ const LOAD_STEP_MILLIS: i64 = 10_000;
 
 /// A store that all servers behind one URL share. It needs Redis 5 or later, or another server of its protocol.
 ///
-/// It holds a bounded number of keys (a million unless told otherwise; one takes 60 to 150 bytes of Redis), with the
+/// It holds a bounded number of keys (a million by default; one takes 50 to 150 bytes of Redis), with the
 /// same quota for each holder as a [`MemoryReplayStore`](crate::replay::MemoryReplayStore); its documentation has the
 /// numbers. How much all servers hold is exchanged once a second, so the bound can be exceeded by what they add in one.
 /// All keys of a holder are in one slot of a cluster (hash tag `{thumbprint}`).
@@ -194,7 +194,7 @@ fn unavailable(cause: RedisError) -> StoreError {
     StoreError::Unavailable(cause.to_string())
 }
 
-/// A connection that is made anew when it breaks, and when its server has become a replica, which takes no writes: after
+/// A connection that is replaced when it breaks, and when its server has become a replica, which takes no writes: after
 /// a failover the same address leads to another server.
 #[derive(Clone)]
 pub struct Reconnecting {

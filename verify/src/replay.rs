@@ -126,7 +126,7 @@ pub(crate) fn quota(capacity: usize, held: usize) -> usize {
 /// - To *keep* the store so full that a client with 10 recent requests is refused takes 100,000 sessions, each of
 ///   which is then allowed no more than 10 requests in 90 seconds itself; for a client with 100 recent requests,
 ///   9,500 sessions.
-/// - To *bring* it there once, for at most 90 seconds, takes 2,300 sessions that send a million good requests in that
+/// - To *bring* it there, for less than 90 seconds at a time, takes 2,300 sessions that send a million good requests in that
 ///   time, one session after the other while the quota falls. (With the same quota of 1,000 at every level, 500 would
 ///   do, and for as long as they like.)
 /// - Only when it is entirely full does it return [`StoreError::Full`] to everybody. To bring it there takes
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_keys_leave_nothing_behind() {
+    fn expired_keys_leave_nothing() {
         let store = MemoryReplayStore::with_capacity(64);
         for second in 0..1000_u32 {
             let now = at(second.into());

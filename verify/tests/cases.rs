@@ -224,7 +224,7 @@ async fn keys_from_pem_verify_what_the_same_keys_from_a_jwk_set_verify() {
 }
 
 #[tokio::test]
-async fn a_good_request_tells_what_the_token_and_the_proof_say() {
+async fn a_good_request_yields_the_claims_of_token_and_proof() {
     let file = file();
     let case = file.cases.iter().find(|case| case.name == "a web token with its proof").unwrap();
     let verifier = case.config.verifier(&file, &KeySet::default());
@@ -267,7 +267,7 @@ async fn secrets_can_be_changed_while_old_tokens_are_about() {
 }
 
 #[tokio::test]
-async fn the_results_of_each_check_service_are_told() {
+async fn the_results_of_each_check_service_are_read() {
     let file = file();
     let case = file.cases.iter().find(|case| case.name == "results of all check services").unwrap();
     let verified =
@@ -300,4 +300,17 @@ async fn the_clock_leeway_bounds_how_far_a_token_may_be_outside_its_time() {
         let verdict = case.request.check(&builder.build().unwrap(), UnixTime::from_secs(file.now)).await;
         assert_eq!(verdict.err().map(|error| error.code()), expected, "{name}, {leeway} s");
     }
+}
+
+#[tokio::test]
+async fn a_proof_stays_used_when_a_clock_is_set_back() {
+    let file = file();
+    let verifier = Verifier::builder().secret_base64(&file.secret).build().unwrap();
+    let case = |name: &str| &file.cases.iter().find(|case| case.name == name).unwrap().request;
+    let (proof, other) = (case("a web token with its proof"), case("as far ahead as is allowed"));
+    let at = |seconds| UnixTime::from_secs(file.now + seconds);
+    assert!(proof.check(&verifier, at(0)).await.is_ok());
+    // This server forgets what has expired; then its clock, or that of another one with the same store, is behind.
+    assert!(other.check(&verifier, at(75)).await.is_ok());
+    assert_eq!(proof.check(&verifier, at(60)).await, Err(Error::Replayed));
 }

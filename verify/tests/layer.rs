@@ -112,7 +112,7 @@ async fn a_request_without_token_is_challenged_without_an_error() {
 }
 
 #[tokio::test]
-async fn a_bad_token_and_a_bad_proof_are_told_apart() {
+async fn a_bad_token_and_a_bad_proof_are_distinguished() {
     let app = app(layer(builder()));
     let mut client = Client::new();
     let proof = client.proof("https://api.example.com/other", json!({}));
@@ -230,7 +230,7 @@ async fn of_several_public_urls_the_host_header_chooses() {
 }
 
 #[tokio::test]
-async fn a_target_that_no_browser_sends_is_refused_whatever_the_proof_says() {
+async fn a_target_that_can_be_read_in_two_ways_is_refused_whatever_the_proof_says() {
     let any_path = any(|| async { "reached" });
     let app = Router::new().route("/{*path}", any_path).layer(layer(builder()));
     let client = Client::new();
@@ -443,7 +443,7 @@ async fn a_full_replay_store_closes_the_door_and_says_nothing_of_itself() {
 }
 
 #[tokio::test]
-async fn the_layer_is_ready_when_the_service_behind_it_is() {
+async fn the_layer_is_ready_when_its_inner_service_is() {
     #[derive(Clone)]
     struct Busy;
     impl tower::Service<Request<Body>> for Busy {

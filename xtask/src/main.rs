@@ -1,4 +1,16 @@
 //! `cargo xtask`: the project's tasks. Run it without arguments for the list.
+//!
+//! Dependencies between the rooms point one way, from the top of this list to its end:
+//!
+//! | room | concept |
+//! |---|---|
+//! | `test` | every test runner, and the checks of the sources |
+//! | `bench` | measurements next to peers, budgets, README's section |
+//! | `demo` | the servers of the demo, which the tests use, too |
+//! | `package` | from the crate to `dist/` and the npm tarball |
+//! | `tools` | what has to be installed, at which version |
+//! | `project` | paths and versions |
+//! | `process` | running programs |
 
 mod bench;
 mod demo;

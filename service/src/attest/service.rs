@@ -16,7 +16,7 @@ use crate::config::{Account, Api, Config};
 use crate::crypto::{CryptoError, random};
 use crate::session::{NonceKey, NonceStamp, RefreshKey};
 use crate::store::AnyStore;
-use crate::telemetry::{Log, Metrics};
+use crate::telemetry::{Log, Metrics, Said};
 use crate::token::Signer;
 
 /// Everything that a request needs.
@@ -50,6 +50,8 @@ pub struct ActiveConfig {
     nonce: NonceKey,
     /// The nonce key before the last reload: nonces that browsers hold stay good.
     previous_nonce: Option<NonceKey>,
+    /// What the log says once while it is in force.
+    pub said: Said,
 }
 
 /// Keys of one account.
@@ -129,7 +131,7 @@ impl ActiveConfig {
             (None, Some(account)) => NonceKey::derive(&account.secret)?,
             (None, None) => NonceKey::derive(&Secret::from_bytes(random::<32>()?.to_vec()))?,
         };
-        Ok(Self { config, keys, nonce, previous_nonce })
+        Ok(Self { config, keys, nonce, previous_nonce, said: Said::default() })
     }
 
     /// The keys of an account of this configuration.

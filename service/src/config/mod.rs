@@ -5,6 +5,7 @@ mod allowed_origins;
 mod limits;
 mod raw;
 mod reader;
+mod trusted_proxies;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::token::SigningKey;
 pub use crate::settings::ConfigError;
 pub use allowed_origins::AllowedOrigins;
 pub use limits::Limits;
+pub use trusted_proxies::TrustedProxies;
 
 /// Where the service listens when the configuration does not say.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
@@ -41,8 +43,8 @@ pub struct Config {
     pub store: StoreAddress,
     /// The service's URL as browsers see it, when a proxy in front changes it.
     pub public_url: Option<Url>,
-    /// How many proxies in front append to `X-Forwarded-For`. 0: the peer address is the client's.
-    pub trusted_proxies: usize,
+    /// The proxies in front, which say where requests come from.
+    pub trusted_proxies: TrustedProxies,
     /// Bounds on what clients may use.
     pub limits: Limits,
     /// The accounts, by site key.
@@ -110,6 +112,11 @@ impl Config {
     /// The first thing that is wrong, with its line and column.
     pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         reader::config(&Source { text, env })
+    }
+
+    /// The files that it refers to: a change of one is a change of the configuration.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()])
     }
 }
 

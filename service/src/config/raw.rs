@@ -15,8 +15,6 @@ pub(super) struct Config {
     pub(super) tls_key: Option<Spanned<String>>,
     pub(super) store: Option<Spanned<String>>,
     pub(super) public_url: Option<Spanned<String>>,
-    #[serde(default)]
-    pub(super) trusted_proxies: usize,
     pub(super) nonce_secret: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) limits: limits::Raw,

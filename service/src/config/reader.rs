@@ -12,12 +12,13 @@ use crate::crypto::KeyAlg;
 use crate::settings::{ConfigError, Read, Source, SpannedTable};
 use crate::token::SigningKey;
 
-use super::{Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, StoreAddress, TlsFiles, raw};
+use super::{Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, StoreAddress, TlsFiles, TrustedProxies, raw};
 
 /// Reads the whole file.
 pub(super) fn config(source: &Source<'_>) -> Read<Config> {
     let mut table = source.table()?;
     let account_tables = source.take_tables(&mut table, "account")?;
+    let trusted_proxies = table.get_mut().remove("trusted_proxies");
     let raw: raw::Config = source.deserialize(table)?;
     let config = Config {
         listen: raw.listen.as_ref().map(|text| listen(source, text)).transpose()?.unwrap_or(DEFAULT_LISTEN),
@@ -25,7 +26,7 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
         tls: tls(source, raw.tls_cert, raw.tls_key)?,
         store: store(source, raw.store.as_ref())?,
         public_url: raw.public_url.as_ref().map(|text| source.http_url(text)).transpose()?,
-        trusted_proxies: raw.trusted_proxies,
+        trusted_proxies: TrustedProxies::read(source, trusted_proxies)?,
         nonce_secret: raw.nonce_secret.as_ref().map(|text| source.secret_bytes(text, 32)).transpose()?,
         accounts: accounts(source, account_tables)?,
         limits: raw.limits.read(source)?,

@@ -15,7 +15,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
-use crate::config::{Account, AllowedOrigins, Api, Config, Limits, StoreAddress};
+use crate::config::{Account, AllowedOrigins, Api, Config, Limits, StoreAddress, TrustedProxies};
 
 /// The site key of the development account.
 pub const SITE_KEY: &str = "dev-approov-site-key";
@@ -57,7 +57,7 @@ pub fn config(
         tls: None,
         store: StoreAddress::Memory,
         public_url: None,
-        trusted_proxies: 0,
+        trusted_proxies: TrustedProxies::default(),
         // Who stops a development server does not want to wait.
         limits: Limits { drain: Duration::ZERO, ..Limits::default() },
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),

@@ -1,12 +1,13 @@
 //! The HTTP face: routes, limits, request ids, and one log line per request.
 
 mod attest;
+mod client_ip;
 mod cors;
 mod operations;
 mod respond;
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -90,7 +91,7 @@ async fn respond(app: &App, request: Request) -> Response {
         service,
         active: &active,
         now: service.now(),
-        ip: client_ip(&active, &request),
+        ip: client_ip(service, &active, &request),
         origin: origin.as_ref().and_then(|origin| origin.to_str().ok()),
     };
     let response = pin!(async {
@@ -137,23 +138,15 @@ fn out_of_time(context: &RequestContext<'_>) -> Response {
     response
 }
 
-/// The browser's address: the peer, or what the trusted proxies in front say.
-fn client_ip<B>(active: &ActiveConfig, request: &axum::http::Request<B>) -> IpAddr {
+/// Where a request comes from. A forwarding header that does not count is counted, and said once.
+fn client_ip(service: &Service, active: &ActiveConfig, request: &Request) -> IpAddr {
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-    let proxies = active.config.trusted_proxies;
-    if proxies == 0 {
-        return peer.to_canonical();
+    let (ip, fault) = client_ip::client_ip(&active.config.trusted_proxies, peer, request.headers());
+    if let Some(fault) = fault {
+        service.metrics.forwarding_fault(fault.name());
+        if active.said.first(fault.name()) {
+            service.log.event("forwarding", &fault.explain(peer));
+        }
     }
-    let forwarded: Vec<&str> = request
-        .headers()
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    let ip = forwarded.len().checked_sub(proxies).and_then(|at| forwarded.get(at));
-    // Some proxies write the port, too.
-    let parse = |text: &&str| text.parse().ok().or_else(|| text.parse().ok().map(|peer: SocketAddr| peer.ip()));
-    ip.and_then(parse).unwrap_or(peer).to_canonical()
+    ip
 }

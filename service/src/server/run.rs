@@ -10,13 +10,11 @@ use approov_listener::shutdown::Signals;
 use approov_verify::secret::Secret;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use rustls::ServerConfig;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::attest::Service;
 use crate::check::CheckClient;
 use crate::cli::{Arg, Args, UsageError, unknown};
-use crate::config::{Config, DEFAULT_LISTEN, TlsFiles};
+use crate::config::{Config, DEFAULT_LISTEN};
 use crate::crypto::random;
 use crate::dev::faults::{self, Fault, Faults};
 use crate::store::AnyStore;
@@ -24,10 +22,8 @@ use crate::telemetry::{Log, LogFormat};
 use crate::{dev, http};
 
 use super::serving::{Identity, Sockets, bind, run_until_signal};
-use super::tls;
+use super::{reload, tls};
 
-/// How often the configuration file is looked at.
-const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for the last log lines to be written.
 const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -35,9 +31,16 @@ const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Options {
     mode: Mode,
-    listen: Option<SocketAddr>,
+    listen: Listen,
     json: bool,
     log: LogFormat,
+}
+
+/// The addresses that the command line gives.
+#[derive(Debug, Default)]
+struct Listen {
+    public: Option<SocketAddr>,
+    operations: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -61,7 +64,7 @@ impl Options {
     /// # Errors
     /// Says which argument is wrong.
     pub fn parse(mut args: Args) -> Result<Self, UsageError> {
-        let (mut dev, mut config, mut listen, mut json) = (false, None, None, false);
+        let (mut dev, mut config, mut listen, mut json) = (false, None, Listen::default(), false);
         let (mut dev_options, mut dev_only) = (DevOptions::default(), None);
         let mut log = LogFormat::Text;
         while let Some(arg) = args.next_arg() {
@@ -71,7 +74,10 @@ impl Options {
             match flag.as_str() {
                 "dev" => dev = true,
                 "config" => config = Some(PathBuf::from(args.value(flag)?)),
-                "listen" => listen = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8087")?),
+                "listen" => listen.public = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8087")?),
+                "operations" => {
+                    listen.operations = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8088")?)
+                }
                 "api" => dev_options.apis.push(args.value(flag)?),
                 "secret" => dev_options.secret = Some(read_secret(&args.value(flag)?)?),
                 "dev-tls" => dev_options.tls = true,
@@ -127,40 +133,42 @@ pub async fn run(options: Options) -> Result<(), String> {
     done
 }
 
-async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Log) -> Result<(), String> {
-    let (text, mut config) = load(path).await?;
-    if let Some(listen) = listen {
-        config.listen = listen;
+async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result<(), String> {
+    let (mut config, file) = reload::load(path).await?;
+    if let Some(public) = listen.public {
+        config.listen = public;
     }
-    let sockets = Sockets::bind(config.listen, config.operations, &log).await?;
+    let operations = listen.operations.or(config.operations);
+    let sockets = Sockets::bind(config.listen, operations, &log).await?;
     let address = sockets.address()?;
-    let identity = config.tls.as_ref().map(identity_from).transpose()?.map(Identity::new);
+    let identity = config.tls.as_ref().map(reload::identity_from).transpose()?.map(Identity::new);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     let service = start(config, log, identity.is_some()).await?;
     let operations = sockets.operations_url();
+    let hangup = reload::hangup()?;
     let signals = Signals::take().map_err(|error| error.to_string())?;
     announce(json.then(|| serde_json::json!({ "url": url, "operations": operations }).to_string()));
     service.log.event("listening", &url);
     if let Some(operations) = operations {
         service.log.event("operations", &format!("metrics at {operations}/metrics"));
     }
-    let watcher = tokio::spawn(watch_file(path.to_owned(), text, Arc::clone(&service), identity.clone()));
+    let watcher = tokio::spawn(reload::follow_changes(file, hangup, Arc::clone(&service), identity.clone()));
     let app = http::App::new(Arc::clone(&service), Router::new());
     let done = run_until_signal(sockets, signals, identity, service, app).await;
     watcher.abort();
     done
 }
 
-async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, log: Log) -> Result<(), String> {
+async fn run_dev(listen: Listen, options: DevOptions, json: bool, log: Log) -> Result<(), String> {
     let secret = match options.secret {
         Some(secret) => secret,
         None => Secret::from_bytes(random::<64>().map_err(|error| error.to_string())?.to_vec()),
     };
     let with_tls = options.tls;
     // Several may run on one machine.
-    let operations = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    let sockets = Sockets::bind(listen.unwrap_or(DEFAULT_LISTEN), Some(operations), &log).await?;
+    let operations = listen.operations.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+    let sockets = Sockets::bind(listen.public.unwrap_or(DEFAULT_LISTEN), Some(operations), &log).await?;
     let address = sockets.address()?;
     let identity = if with_tls {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
@@ -198,13 +206,6 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     run_until_signal(sockets, signals, identity, service, app).await
 }
 
-async fn load(path: &Path) -> Result<(String, Config), String> {
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| format!("{}: {error}", path.display()))?;
-    let config = Config::parse(&text, &|name| std::env::var(name).ok())
-        .map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok((text, config))
-}
-
 async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>, String> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).map_err(|error| error.to_string())?;
     let lookup = CheckClient::new(config.limits.check).map_err(|error| error.to_string())?;
@@ -215,10 +216,6 @@ async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>,
     Ok(Arc::new(service))
 }
 
-fn identity_from(files: &TlsFiles) -> Result<Arc<ServerConfig>, String> {
-    approov_listener::tls::from_files(&files.cert, &files.key)
-}
-
 /// The one thing on standard output: where the service is.
 fn announce(text: Option<String>) {
     if let Some(text) = text {
@@ -226,58 +223,4 @@ fn announce(text: Option<String>) {
         // Nobody listening to standard output is no reason not to serve.
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());
     }
-}
-
-/// Puts a changed configuration file in force; on SIGHUP, or within [`CONFIG_POLL_INTERVAL`] of the change.
-async fn watch_file(path: PathBuf, mut text: String, service: Arc<Service>, renew: Option<Identity>) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => {
-            return service.log.event("reload", &format!("changes are not watched: {error}"));
-        }
-    };
-    let mut ticks = tokio::time::interval(CONFIG_POLL_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        let forced = tokio::select! {
-            _ = ticks.tick() => false,
-            _ = hangup.recv() => true,
-        };
-        // A file that is missing for a moment, while an editor replaces it, is not a change.
-        let Ok(now) = tokio::fs::read_to_string(&path).await else {
-            continue;
-        };
-        if now == text && !forced {
-            continue;
-        }
-        text = now;
-        match reload(&path, &text, &service, renew.as_ref()) {
-            Ok(()) => {
-                service.metrics.reload("ok");
-                service.log.event("reloaded", &path.display().to_string());
-            }
-            Err(error) => {
-                service.metrics.reload("refused");
-                service.log.event("reload", &format!("{error}; the configuration before it stays in force"));
-            }
-        }
-    }
-}
-
-fn reload(path: &Path, text: &str, service: &Service, renew: Option<&Identity>) -> Result<(), String> {
-    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let mut config = Config::parse(text, &|name| std::env::var(name).ok()).map_err(|error| at(&error))?;
-    let active = service.active();
-    let before = &active.config;
-    if config.store != before.store || config.tls.is_some() != before.tls.is_some() {
-        return Err(at(&"store and the presence of TLS change with a restart only"));
-    }
-    // The command line may have chosen the address, and a listener does not move.
-    config.listen = before.listen;
-    let identity = config.tls.as_ref().map(identity_from).transpose()?;
-    service.reload(config).map_err(|error| at(&error))?;
-    if let (Some(identity), Some(renew)) = (identity, renew) {
-        renew.send_replace(identity);
-    }
-    Ok(())
 }

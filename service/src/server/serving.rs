@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use approov_listener::Listener;
 use approov_listener::limits::{Limits, raise_open_files};
 use approov_listener::service::HttpService;
 use approov_listener::shutdown::{Phase, Signals};
-use approov_listener::{Listener, tls};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -86,9 +86,6 @@ pub(super) async fn run_until_signal(
     let phases = signals.follow(drain, service.log.clone());
     tokio::spawn(Arc::clone(&service.pressure).measure());
     tokio::spawn(follow_readiness(Arc::clone(&service), phases.clone()));
-    if let Some(identity) = identity.clone() {
-        tokio::spawn(follow_certificate(Arc::clone(&service), identity));
-    }
     if let Some(socket) = sockets.operations {
         tokio::spawn(serve_operators(socket, Arc::clone(&service), phases.clone()));
     }
@@ -127,7 +124,7 @@ pub fn listener(
         identity,
         limits: limits(service),
         // Connections of proxies carry many clients.
-        is_trusted: Arc::new(move |_| trusting.active().config.trusted_proxies > 0),
+        is_trusted: Arc::new(move |peer| trusting.active().config.trusted_proxies.may_be(peer)),
         pressure: Arc::clone(&service.pressure),
         log: service.log.clone(),
         metrics: Arc::clone(&service.metrics.listener),
@@ -167,23 +164,4 @@ async fn follow_readiness(service: Arc<Service>, mut phases: watch::Receiver<Pha
             return service.readiness.drain();
         }
     }
-}
-
-/// Puts a renewed certificate in force.
-async fn follow_certificate(service: Arc<Service>, identity: Identity) {
-    let files = || {
-        let files = service.active().config.tls.clone()?;
-        Some(tls::Files { cert: files.cert, key: files.key })
-    };
-    let report = |renewed: Result<(), String>| match renewed {
-        Ok(()) => {
-            service.metrics.reload("certificate");
-            service.log.event("certificate", "a renewed one is in force");
-        }
-        Err(error) => {
-            service.metrics.reload("certificate-refused");
-            service.log.event("certificate", &format!("{error}; the one before it stays in force"));
-        }
-    };
-    tls::follow(files, identity, report).await;
 }

@@ -32,6 +32,7 @@ struct Counts {
     check_time: BTreeMap<&'static str, Histogram>,
     reloads: BTreeMap<&'static str, u64>,
     store_errors: u64,
+    forwarding_faults: BTreeMap<&'static str, u64>,
     sessions: Sessions,
 }
 
@@ -110,6 +111,11 @@ impl Metrics {
         self.with(|counts| *counts.reloads.entry(result).or_default() += 1);
     }
 
+    /// A forwarding header did not count.
+    pub fn forwarding_fault(&self, reason: &'static str) {
+        self.with(|counts| *counts.forwarding_faults.entry(reason).or_default() += 1);
+    }
+
     /// A session got a token; `id` is any number that belongs to it.
     pub fn session(&self, id: u64, now: UnixTime) {
         self.with(|counts| {
@@ -160,6 +166,15 @@ impl Counts {
         }
         family(&mut out, "approov_store_errors_total", "counter", "Times the store was unavailable.");
         sample(&mut out, "approov_store_errors_total", "", self.store_errors);
+        family(
+            &mut out,
+            "approov_forwarding_faults_total",
+            "counter",
+            "Forwarding headers that did not count, by reason.",
+        );
+        for (reason, count) in &self.forwarding_faults {
+            sample(&mut out, "approov_forwarding_faults_total", &format!("reason=\"{reason}\""), count);
+        }
         family(
             &mut out,
             "approov_active_sessions",

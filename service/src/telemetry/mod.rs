@@ -3,7 +3,9 @@
 
 mod metrics;
 mod notes;
+mod said;
 
 pub use approov_listener::log::{Log, LogFormat, RequestLine, millis};
 pub use metrics::Metrics;
 pub use notes::RequestNotes;
+pub use said::Said;

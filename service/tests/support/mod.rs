@@ -289,7 +289,7 @@ impl Process {
         use std::io::{BufRead as _, BufReader};
         use std::process::{Command, Stdio};
         let mut child = Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
-            .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -316,10 +316,16 @@ impl Process {
 
     /// Waits for a log line that `matches`; all lines so far count.
     pub fn wait_for_log(&mut self, matches: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_logs(1, matches).remove(0)
+    }
+
+    /// Waits for so many log lines that match.
+    pub fn wait_for_logs(&mut self, count: usize, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         loop {
-            let found = self.seen.iter().filter_map(|line| serde_json::from_str(line).ok()).find(&matches);
-            if let Some(found) = found {
+            let lines = self.seen.iter().filter_map(|line| serde_json::from_str(line).ok());
+            let found: Vec<Value> = lines.filter(&matches).take(count).collect();
+            if found.len() == count {
                 return found;
             }
             let left = deadline.saturating_duration_since(std::time::Instant::now());

@@ -13,13 +13,13 @@ import { startStub, stubOptions, useStub } from '../harness/stub.mjs'
 for (const engine of chosenEngines()) {
   describe(`a page open for long in ${ENGINES[engine].title}`, () => {
     const suite = useStub(engine, async (options) => {
-      const { instantiate } = WebAssembly
-      WebAssembly.instantiate = async (...args) => {
-        const result = await instantiate.apply(WebAssembly, args)
-        const { exports } = result.instance ?? result
-        globalThis.memory = Object.values(exports).find((value) => value instanceof WebAssembly.Memory)
-        return result
-      }
+      WebAssembly.Instance = new Proxy(WebAssembly.Instance, {
+        construct(...args) {
+          const instance = Reflect.construct(...args)
+          globalThis.memory = Object.values(instance.exports).find((value) => value instanceof WebAssembly.Memory)
+          return instance
+        },
+      })
       Object.assign(globalThis, await import('/approov.js'))
       await Approov.initializeSession(options)
       await Approov.fetchToken('api', { recaptchaToken: 'r' })

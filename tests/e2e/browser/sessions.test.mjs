@@ -226,22 +226,26 @@ for (const engine of chosenEngines()) {
 
     test('what WebCrypto throws, or rejects with, is the cause of an ApproovError, and the next call signs', async () => {
       const { failures, proof } = await world.run(async () => {
-        await Approov.initializeSession(options)
         const { sign } = SubtleCrypto.prototype
+        let broken
+        SubtleCrypto.prototype.sign = function (...args) {
+          return broken ? broken() : sign.apply(this, args)
+        }
+        const { Approov, ApproovError } = await import('/approov.js?evaluated-after-that')
+        await Approov.initializeSession(options)
         const failures = []
-        for (const broken of [
+        for (broken of [
           () => {
             throw new TypeError('thrown')
           },
           () => Promise.reject(new TypeError('rejected')),
         ]) {
-          SubtleCrypto.prototype.sign = broken
           for (const call of [() => Approov.getDPoPToken('GET', 'https://a/'), () => Approov.messageSignature([1])]) {
             const error = await rejection(call())
             failures.push([error instanceof ApproovError, error.name, error.code, error.retryable, error.cause.message])
           }
         }
-        SubtleCrypto.prototype.sign = sign
+        broken = undefined
         return { failures, proof: await Approov.getDPoPToken('GET', 'https://a/') }
       })
       const failure = (cause) => [true, 'ApproovError', 'internal', false, cause]

@@ -144,7 +144,7 @@ describe('the npm package', () => {
       const script = `
         const before = new Set(Reflect.ownKeys(globalThis))
         globalThis.fetch = () => { throw new Error('import fetched something') }
-        WebAssembly.compile = WebAssembly.instantiate = WebAssembly.Module = () => { throw new Error('import compiled something') }
+        WebAssembly.compile = WebAssembly.instantiate = WebAssembly.Instance = WebAssembly.Module = () => { throw new Error('import compiled something') }
         const sdk = await import(${JSON.stringify(pathToFileURL(join(unpacked.path, file)).href)})
         const added = Reflect.ownKeys(globalThis).filter((key) => !before.has(key))
         console.log(JSON.stringify({ exported: Object.keys(sdk).sort(), added, active: process.getActiveResourcesInfo().filter((kind) => !/Pipe|TTY|FSReq|CloseReq/.test(kind)) }))`

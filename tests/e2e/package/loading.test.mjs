@@ -227,24 +227,34 @@ for (const engine of chosenEngines()) {
     })
 
     describe('after a WebAssembly trap', () => {
-      // The page's WebAssembly.instantiate hands out instances in which every function can be made to trap, really: each ends in
-      // the `unreachable` of a tiny module when `trapNow` says so.
+      // The page's WebAssembly.Instance makes instances in which every function can be made to trap, really: each ends in the
+      // `unreachable` of a tiny module when `trapNow` says so.
       const withTraps = async () => {
         const bytes = new Uint8Array([
           0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 7, 8, 1, 4, 116, 114, 97, 112, 0, 0, 10, 5, 1, 3,
           0, 0, 11,
         ])
-        const instantiate = WebAssembly.instantiate
-        const { trap } = (await instantiate(bytes)).instance.exports
+        const { trap } = (await WebAssembly.instantiate(bytes)).instance.exports
+        const { Instance } = WebAssembly
         globalThis.instances = []
-        WebAssembly.instantiate = async (...args) => {
-          const { exports } = await instantiate(...args)
-          const entries = Object.entries(exports).map(([name, value]) => [
-            name,
-            typeof value === 'function' ? (...args) => (globalThis.trapNow?.() ? trap() : value(...args)) : value,
-          ])
-          globalThis.instances.push(exports)
-          return { exports: Object.fromEntries(entries) }
+        WebAssembly.Instance = class {
+          constructor(...args) {
+            const { exports } = new Instance(...args)
+            globalThis.instances.push(exports)
+            const trapping =
+              (value) =>
+              (...args) =>
+                globalThis.trapNow?.() ? trap() : value(...args)
+            this.own = Object.fromEntries(
+              Object.entries(exports).map(([name, value]) => [
+                name,
+                typeof value === 'function' ? trapping(value) : value,
+              ]),
+            )
+          }
+          get exports() {
+            return this.own
+          }
         }
         globalThis.addEventListener('error', (event) => event.preventDefault())
       }
@@ -267,7 +277,7 @@ for (const engine of chosenEngines()) {
           const outcome = await world.run(
             async (visit, withTraps, trapNow) => {
               await window.eval(`(${withTraps})()`)
-              const { Approov, ApproovError, ApproovSessionError } = await import('/approov.js')
+              const { Approov, ApproovSessionError } = await import('/approov.js')
               const { rejection } = await import('/flow.js')
               await Approov.initializeSession(visit.session)
               globalThis.trapNow = window.eval(`(${trapNow})()`)
@@ -285,7 +295,7 @@ for (const engine of chosenEngines()) {
               const token = await Approov.fetchToken(visit.api, visit.result)
               return {
                 errors: errors.map((error) => [
-                  error instanceof ApproovError,
+                  error instanceof ApproovSessionError,
                   error.code,
                   error.cause?.constructor.name ?? error.message,
                 ]),
@@ -303,14 +313,86 @@ for (const engine of chosenEngines()) {
             String(withTraps),
             String(trapNow),
           )
-          assert.deepEqual(outcome.errors[0], [true, 'internal', 'RuntimeError'])
-          assert.equal(outcome.errors[1][0], true)
-          assert.deepEqual(outcome.after, [true, 'not-initialized', true])
+          assert.deepEqual(outcome.errors, [
+            [true, 'session-lost', 'RuntimeError'],
+            [true, 'session-lost', 'RuntimeError'],
+          ])
+          assert.deepEqual(outcome.after, [true, 'session-lost', true])
           assert.equal(outcome.wiped, true)
           assert.equal(outcome.instances, 2)
           assert.match(outcome.token, TOKEN)
         })
       }
+
+      for (const [where, calls] of [
+        ['while an instance is made', 0],
+        ['in initializeSession', 1],
+      ]) {
+        for (const times of [1, 2]) {
+          test(`${where}, ${times === 1 ? 'a fresh one takes over' : 'twice, it is a lost session'}`, async () => {
+            await world.freshPage()
+            const outcome = await world.run(
+              async (visit, withTraps, calls, times) => {
+                await window.eval(`(${withTraps})()`)
+                const { Approov, ApproovSessionError } = await import('/approov.js')
+                const made = {}
+                globalThis.trapNow = () => {
+                  const number = globalThis.instances.length
+                  made[number] = (made[number] ?? 0) + 1
+                  return number <= times && made[number] > calls
+                }
+                const error = await Approov.initializeSession(visit.session).catch((error) => error)
+                globalThis.trapNow = undefined
+                const { length } = globalThis.instances
+                if (error) await Approov.initializeSession(visit.session)
+                return {
+                  error: error && [error instanceof ApproovSessionError, error.code, error.cause?.constructor.name],
+                  instances: length,
+                  token: await Approov.fetchToken(visit.api, visit.result),
+                }
+              },
+              visit,
+              String(withTraps),
+              calls,
+              times,
+            )
+            assert.deepEqual(outcome.error ?? null, times === 1 ? null : [true, 'session-lost', 'RuntimeError'])
+            assert.equal(outcome.instances, 2)
+            assert.match(outcome.token, TOKEN)
+          })
+        }
+      }
+
+      test('the lazy pattern gets a token after a trap at any moment', async () => {
+        await world.freshPage()
+        const tokens = await world.run(
+          async (visit, withTraps) => {
+            await window.eval(`(${withTraps})()`)
+            const { Approov, ApproovSessionError } = await import('/approov.js')
+            const lazily = async () => {
+              try {
+                return await Approov.fetchToken(visit.api)
+              } catch (error) {
+                if (!(error instanceof ApproovSessionError)) throw error
+                await Approov.initializeSession(visit.session)
+                return Approov.fetchToken(visit.api, visit.result)
+              }
+            }
+            const tokens = []
+            // Each visit traps once, a few calls into the WebAssembly later than the one before.
+            for (let calls = 0; calls < 60; calls += 3) {
+              let left = calls
+              globalThis.trapNow = () => left-- === 0
+              tokens.push(await lazily().catch(() => lazily()))
+            }
+            return tokens
+          },
+          visit,
+          String(withTraps),
+        )
+        assert.equal(tokens.length, 20)
+        for (const token of tokens) assert.match(token, TOKEN)
+      })
 
       test('the module is not loaded again', async () => {
         await world.freshPage()

@@ -92,8 +92,7 @@ export function createVerifier({
 
     const { payload, jwk, thumbprint } = await readProof(proof)
     demand(payload.htm === method, 'the proof is for another method')
-    const [proven, requested] = [readUrl(payload.htu), readUrl(url, { ofRequest: true })]
-    demand(proven !== null && proven === requested, 'the proof is for another URL')
+    demand(isSameUrl(payload.htu, url), 'the proof is for another URL')
     checkTime(payload, now)
     checkNonce(payload.nonce)
     demand(payload.ath === hash(token).toString('base64url'), 'the proof is for another token')
@@ -214,9 +213,9 @@ export function createVerifier({
 /**
  * Where clients find this server, such as 'https://api.example.com', with a path when a proxy in front takes it off.
  *
- * The result makes the URL of a request from its target (`request.url` in Node): null for a target that no browser
- * sends, such as one that is not a path or has dot segments. Never join the two as text: with a target `m/` the text
- * 'https://api.example.co' becomes another server's URL.
+ * The result makes the URL of a request from its target (`request.url` in Node): null for a target that can be read in
+ * two ways, since it does not begin with one slash or has dot segments. Never join the two as text: with a target `m/` the
+ * text 'https://api.example.co' becomes another server's URL.
  *
  * @param {string} text from configuration, never from a request
  * @returns {(target: string) => string | null}
@@ -323,7 +322,13 @@ const is256Bits = (value) => isText(value) && value.length === 43 && isBase64url
 const isDate = (value) => typeof value === 'number' && value >= 0
 const millis = (seconds) => Math.trunc(seconds * 1000)
 
-/** What `htu` and the request's URL have to have in common, in their normal form (RFC 3986 sections 6.2.2 and 6.2.3). */
+/** Whether a proof's `htu` is the URL of a request, queries aside (RFC 9449 section 4.3, check 9). */
+export function isSameUrl(htu, url) {
+  const requested = readUrl(url, { ofRequest: true })
+  return requested !== null && readUrl(htu) === requested
+}
+
+/** Origin and path of a URL in their normal form (RFC 3986 sections 6.2.2 and 6.2.3); null when there is none. */
 function readUrl(text, { ofRequest = false } = {}) {
   const url = splitUrl(text)
   if (url === null) return null

@@ -106,8 +106,7 @@ class Verifier:
 
         proof, key = self._read_proof(proof)
         _demand(proof["htm"] == method, "the proof is for another method")
-        requested = _normal_url(url, of_request=True)
-        _demand(requested is not None and _normal_url(proof["htu"]) == requested, "the proof is for another URL")
+        _demand(is_same_url(proof["htu"], url), "the proof is for another URL")
         self._check_time(proof, now)
         self._check_nonce(proof.get("nonce"))
         _demand(proof.get("ath") == _base64url(_sha256(token.encode())), "the proof is for another token")
@@ -244,8 +243,8 @@ class PublicUrl:
         self._path = path.rstrip("/")
 
     def of_request(self, target):
-        """The URL of a request from its target, as it was received; None for a target that no browser sends, such as one
-        that is not a path or has dot segments. Never join the two as text: with a target "m/" the text
+        """The URL of a request from its target, as it was received; None for a target that can be read in two ways:
+        one that does not begin with one slash, or has dot segments. Never join the two as text: with a target "m/" the text
         "https://api.example.co" becomes another server's URL."""
         if not re.fullmatch(r"/(?!/)[!-~]*", target) or "#" in target:
             return None
@@ -398,9 +397,15 @@ _AUTHORITY = re.compile(r"(?:([A-Za-z0-9._~!$&'()*+,;=-]+)|\[([0-9A-Fa-f:.]+)\])
 _SEGMENT = re.compile(r"(?:[!-$&-\[\]-~]|%[0-9A-Fa-f]{2})*")
 
 
+def is_same_url(htu, url):
+    """Whether a proof's htu is the URL of a request, queries aside (RFC 9449 section 4.3, check 9)."""
+    requested = _normal_url(url, of_request=True)
+    return requested is not None and _normal_url(htu) == requested
+
+
 def _normal_url(text, of_request=False):
-    """What htu and the request's URL have to have in common, in their normal form (RFC 3986 sections 6.2.2 and 6.2.3):
-    scheme, host, port and path. None when there is no such URL."""
+    """Scheme, host, port and path of a URL in their normal form (RFC 3986 sections 6.2.2 and 6.2.3); None when there is
+    none."""
     url = _URL.match(text or "")
     authority = url and _AUTHORITY.fullmatch(url[2])
     if not authority:

@@ -201,7 +201,7 @@ impl<S> VerifierBuilder<S> {
         self
     }
 
-    /// What is done about a proof's `nonce`. Default: [`NoncePolicy::UniqueWhenPresent`].
+    /// What is done about a proof's `nonce`. Default: [`NoncePolicy::UniqueWhenDemanded`].
     #[must_use]
     pub const fn nonce(mut self, policy: NoncePolicy) -> Self {
         self.rules.nonce = policy;

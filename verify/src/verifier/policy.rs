@@ -56,7 +56,8 @@ pub enum NoncePolicy {
     /// is not remembered: a replay repeats the proof's `jti` too, which is.
     #[default]
     UniqueWhenDemanded,
-    /// Each proof must have one that the same key has not used before.
+    /// Each proof must have one that the same key has not used before. (One that this server gave out, by
+    /// [`ServerNoncePolicy`], may be used again.)
     UniqueRequired,
     /// It may be used again, as long as a `nonce_check` accepts it.
     Ignored,

@@ -115,8 +115,16 @@ function add(
         : /^(token|binding|key_binding)_/.test(error)
           ? 'invalid_token'
           : 'invalid_dpop_proof')
-  const asked = received ?? { url }
-  cases.push({ name, runs, config, earlier, request: { method, ...asked, headers, body, binding }, error, challenge })
+  const addressed = received ?? { url }
+  cases.push({
+    name,
+    runs,
+    config,
+    earlier,
+    request: { method, ...addressed, headers, body, binding },
+    error,
+    challenge,
+  })
 }
 const tokenCase = (name, error, text, more = {}) => add(name, error, { tokens: [text], proofs: [], ...more })
 const proofCase = (name, error, text, more = {}) => add(name, error, { proofs: [text], ...more })
@@ -377,12 +385,12 @@ tokenCase('ip that is a number', 'token_claim', unbound({ ip: 1 }), { runs: RUST
 
 // ---- channel, binding ----
 
-tokenCase('a mobile token where web is asked for', 'token_channel', MOBILE, { config: { channel: 'web' } })
+tokenCase('a mobile token where web is required', 'token_channel', MOBILE, { config: { channel: 'web' } })
 tokenCase('a token of no channel where web is required', 'token_channel', unbound({ embed: undefined }), {
   config: { channel: 'web' },
 })
-add('a web token where web is asked for', null, { config: { channel: 'web' } })
-add('a web token where mobile is asked for', 'token_channel', { config: { channel: 'mobile' } })
+add('a web token where web is required', null, { config: { channel: 'web' } })
+add('a web token where mobile is required', 'token_channel', { config: { channel: 'mobile' } })
 const pay = (data) => sha256(data).toString('base64')
 const BOUND = unbound({ pay: pay('Bearer user') })
 tokenCase('bound to the data of the request', null, BOUND, { binding: 'Bearer user' })

@@ -79,6 +79,12 @@ fn texts<const N: usize>(row: &Value) -> Result<[String; N]> {
     let texts: Vec<String> = row.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     texts.try_into().map_err(|_| anyhow!("a row of names that does not have {N} texts"))
 }
+/// What the glue sees in place of the page's globals of these names, and the functions that the crate imports (`built-ins.js`).
+const BUILT_INS: &str = "builtIns, DataView, FinalizationRegistry, JSON, Reflect, TextDecoder, TextEncoder, Uint8Array";
+
+/// How the glue calls one of its own functions: by a method that the page can replace.
+const APPLY: &str = "return f.apply(this, args);";
+
 /// The functions that the facade calls, by their names in JavaScript.
 const EXPORTS: &[&str] = &["initializeSession", "fetchToken", "getDPoPToken", "messageSignature", "getExpiries"];
 
@@ -103,12 +109,15 @@ pub(super) fn factory(glue: &str) -> Result<String> {
         // Not indented: a line may be part of a text.
         writeln!(inside, "{line}")?;
     }
+    ensure!(inside.matches(APPLY).count() == 1, "the generated glue does not call its functions as expected");
+    let inside = inside.replace(APPLY, "return Reflect.apply(f, this, args);");
     for name in EXPORTS {
         ensure!(inside.contains(&format!("function {name}(")), "the generated glue has no function {name}");
     }
     let exports = EXPORTS.join(", ");
     Ok(format!(
-        "/** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}\
+        "import {{ {BUILT_INS} }} from './built-ins.js'\n\n\
+         /** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}\
          return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n}}\n"
     ))
 }
@@ -162,6 +171,7 @@ export function fetchToken(api, options) {}
 export function getDPoPToken(method) {}
 export function messageSignature(message) {}
 export function getExpiries() {}
+function handleError(f, args) { return f.apply(this, args); }
 function __wbg_get_imports() {}
 let wasm;
 function __wbg_finalize_init(instance, module) {}

@@ -207,7 +207,9 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     let directory = work.join(bundle.file.trim_end_matches(".js"));
     let sources = directory.join("src");
     recreate(&sources)?;
-    copy(&project.root.join("pkg-template/approov.js"), &sources.join("approov.js"))?;
+    for file in ["approov.js", "built-ins.js"] {
+        copy(&project.root.join("pkg-template").join(file), &sources.join(file))?;
+    }
     fs::write(sources.join("glue.js"), glue::factory(&fs::read_to_string(&glue.javascript)?)?)?;
     match bundle.wasm {
         Wasm::Embedded => {

@@ -396,6 +396,25 @@ mod tests {
         assert_eq!(Selection::parse(&["unit", "--", "package"]).unwrap(), one(Part::Unit, "package"));
     }
 
+    #[test]
+    fn tests_are_listed_with_their_suites_and_without_being_run() {
+        let directory = env::temp_dir().join(format!("approov-xtask-list-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("a.test.mjs");
+        let source = "import { before, describe, test } from 'node:test'
+const never = () => { throw new Error('this was run') }
+for (const engine of ['one', 'two']) describe(`in ${engine}`, () => { before(never); test('a', { skip: false }, never); test('b') })
+test('alone', never)
+";
+        fs::write(&file, source).unwrap();
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/e2e/harness/list-tests.mjs");
+        let listed = output(Command::new("node").arg(script).arg(&file));
+        fs::remove_dir_all(&directory).unwrap();
+        let file = file.display();
+        let names = ["in one\ta", "in one\tb", "in two\ta", "in two\tb", "alone"];
+        assert_eq!(listed.unwrap(), names.map(|name| format!("{file}\t{name}\n")).concat());
+    }
+
     /// What is counted for a runner that prints this and ends with this status, when all tests or those of a name were to run.
     fn counted(printed: &str, status: u8, name: Option<&str>) -> Tally {
         let project =
