@@ -178,7 +178,7 @@ impl Service {
         std::fs::write(
             &config,
             format!(
-                "[limits]\nreplay_entries = {REMEMBERED}\n\
+                "session_secret = \"{secret}\"\n[limits]\nreplay_entries = {REMEMBERED}\n\
                  [[account]]\nsite_key = \"{SITE_KEY}\"\nsecret = \"{secret}\"\n\
                  [[account.api]]\ndomain = \"localhost\"\nallow_web = true\n\
                  [[account.hcaptcha.site]]\nsite_key = \"{HCAPTCHA_SITE_KEY}\"\nsecret = \"0x{zeros}\"\n\

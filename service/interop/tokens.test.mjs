@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import * as jose from 'jose'
-import { configure, start } from './service.mjs'
+import { configure, session, start } from './service.mjs'
 
 const KIND = {
   'hs.example': { alg: 'HS256' },
@@ -55,26 +55,6 @@ after(async () => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-/** A session whose key and proofs are jose's. */
-async function session() {
-  const { publicKey, privateKey } = await jose.generateKeyPair('ES256', { extractable: true })
-  const { kty, crv, x, y } = await jose.exportJWK(publicKey)
-  const jwk = { kty, crv, x, y }
-  const url = `${service.url}/attest`
-  let nonce
-  const call = async (method, params) => {
-    const proof = await new jose.SignJWT({ htm: method, htu: url, jti: randomUUID(), ...(nonce && { nonce }) })
-      .setProtectedHeader({ typ: 'dpop+jwt', alg: 'ES256', jwk })
-      .setIssuedAt()
-      .sign(privateKey)
-    const response = await fetch(url, { method, headers: { DPoP: proof }, body: params && new URLSearchParams(params) })
-    nonce = response.headers.get('DPoP-Nonce')
-    return response
-  }
-  assert.equal((await call('GET')).status, 204)
-  return { thumbprint: await jose.calculateJwkThumbprint(jwk), attest: (params) => call('POST', params) }
-}
-
 /** What a backend reads from a token, or the error that refuses it. */
 async function read(token, kind) {
   if (kind.encrypted) {
@@ -93,7 +73,7 @@ async function read(token, kind) {
 
 for (const outcome of ['pass', 'fail']) {
   test(`jose reads tokens of a check that is to ${outcome}`, async () => {
-    const { attest, thumbprint } = await session()
+    const { attest, thumbprint } = await session(service.url)
     const response = await attest([
       ['approov-site-key', 'interop'],
       ['hcaptcha-site-key', simulators.hcaptcha_site_key],

@@ -15,7 +15,8 @@
 //! | [`session`] | sessions in refresh tokens, and nonces |
 //! | [`check`] | the check services: one file each, with all its names, its request and how its response is judged |
 //! | [`telemetry`] | the log and the counters |
-//! | [`settings`] | a configuration file being read: positions, secrets, values within bounds |
+//! | [`secrets`] | lists of secrets with times, and where they are kept |
+//! | [`settings`] | a configuration file being read: positions, values within bounds |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
 //! | [`crypto`] | randomness, derived keys, key pairs |
 //! | [`time`] | points in time as text |
@@ -33,6 +34,7 @@ pub mod crypto;
 pub mod dev;
 pub mod error;
 pub mod http;
+pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod settings;

@@ -159,7 +159,7 @@ site = [{ site_key = \"h\", secret = \"s\" }]
     }
     assert!(after.contains("allow_web = true # not yet"), "{after}");
     place.ok("web -hcaptcha -add h2 -secret s2");
-    let config = Config::parse(&place.text(), &|_| None).unwrap();
+    let config = Config::parse(&place.text()).unwrap();
     let sites = config.accounts["k"].sites(approov_web_service::check::Provider::Hcaptcha).unwrap();
     assert_eq!(sites.keys().collect::<Vec<_>>(), ["h", "h2"], "{}", place.text());
 }
@@ -301,6 +301,6 @@ fn a_broken_file_is_refused_with_line_and_column() {
         Err(Failure::Refused(_)) => {}
         other => panic!("{other:?}"),
     }
-    let error = Config::parse(&place.text(), &|_| None).unwrap_err();
+    let error = Config::parse(&place.text()).unwrap_err();
     assert_eq!(error.position, Some((3, 12)));
 }

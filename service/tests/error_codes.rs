@@ -65,6 +65,7 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
         )
     };
     let text = [
+        format!("session_secret = \"{SESSION_SECRET}\"\n"),
         account("full", ""),
         sites(false, 0),
         account("strict", ""),
@@ -80,7 +81,7 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
         "[[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n".to_owned(),
     ]
     .concat();
-    Config::parse(&text, &|_| None).unwrap()
+    Config::parse(&text).unwrap()
 }
 
 /// Sends a form with a sound proof and gives the response's status and map.

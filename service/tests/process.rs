@@ -100,7 +100,7 @@ async fn the_announcement_and_the_log_hold_what_tests_need_and_nothing_secret() 
 
 fn account(lifetime: u32) -> String {
     format!(
-        "[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\ntoken_lifetime = {lifetime}\n\
+        "session_secret = \"{SESSION_SECRET}\"\n[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\ntoken_lifetime = {lifetime}\n\
          [[account.api]]\ndomain = \"a.example\"\nallow_web = true\n\
          [[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n"
     )
@@ -125,7 +125,7 @@ async fn a_changed_file_is_in_force_soon_and_a_broken_one_is_refused() {
     fs::write(&file.0, account(60).replace("60", "0")).unwrap();
     let line = process.wait_for_log(|line| line["event"] == "reload");
     let message = line["message"].as_str().unwrap();
-    assert!(message.contains("line 4, column 18") && message.contains("stays in force"), "{message}");
+    assert!(message.contains("line 5, column 18") && message.contains("stays in force"), "{message}");
     assert_eq!(codes().await, ["aprv-invalid-refresh-token"]);
     process.signal("-HUP");
     let operations = process.operations.clone();
@@ -185,7 +185,7 @@ async fn the_end_lets_running_requests_finish() {
 #[tokio::test]
 async fn the_service_says_that_it_is_not_ready_before_it_stops() {
     // Long enough for a slow machine; the second signal cuts it short.
-    let file = File::new("drain", &format!("[limits]\ndrain_seconds = 600\n{}", account(60)));
+    let file = File::new("drain", &format!("{}[limits]\ndrain_seconds = 600\n", account(60)));
     let mut process = Process::start(&["--config", file.path()]);
     let (client, url) = (client(), process.url.clone());
     wait_for_readiness(&client, &url, 200).await;
@@ -203,7 +203,7 @@ async fn the_service_says_that_it_is_not_ready_before_it_stops() {
 
 #[tokio::test]
 async fn an_interrupt_does_not_drain() {
-    let file = File::new("interrupt", &format!("[limits]\ndrain_seconds = 600\n{}", account(60)));
+    let file = File::new("interrupt", &format!("{}[limits]\ndrain_seconds = 600\n", account(60)));
     let mut process = Process::start(&["--config", file.path()]);
     process.signal("-INT");
     assert_eq!(process.wait(), Some(0));
@@ -310,7 +310,7 @@ fn clients_that_misbehave_are_cut_off() {
 #[test]
 fn the_configured_time_outs_are_in_force() {
     let limits = "[limits]\nhead_seconds = 0.2\nbody_seconds = 0.2\n";
-    let file = File::new("time-outs", &format!("{limits}{}", account(60)));
+    let file = File::new("time-outs", &format!("{}{limits}", account(60)));
     let process = Process::start(&["--config", file.path()]);
     assert_eq!(raw(&process.url, "GET /attest HTTP/1.1\r\nhost:").1, "", "a head that never ends");
     let slow_body = "POST /attest HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nconnection: close\r\n\r\nab";

@@ -96,7 +96,7 @@ impl Replicas {
         let sims = simulators().await;
         let config = std::env::temp_dir().join(format!("approov-replicas-{}-{name}.toml", std::process::id()));
         let text = format!(
-            "store = \"{redis}\"\npublic_url = \"{PUBLIC}\"\n\
+            "store = \"{redis}\"\nsession_secret = \"{SESSION_SECRET}\"\npublic_url = \"{PUBLIC}\"\n\
              [[account]]\nsite_key = \"{}\"\nsecret = \"{SECRET}\"\n\
              [[account.api]]\ndomain = \"api.example.com\"\nallow_web = true\n\
              [[account.hcaptcha.site]]\nsite_key = \"{}\"\nsecret = \"{}\"\nrate_limit = 20\n\
@@ -177,6 +177,24 @@ async fn any_replica_serves_any_request_and_a_replay_nowhere() {
             assert_eq!((response.status.as_u16(), response.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
         }
     }
+}
+
+#[tokio::test]
+async fn a_failed_check_at_one_replica_ends_what_older_refresh_tokens_give_at_the_other() {
+    let Some(redis) = Redis::new("failed") else { return };
+    let replicas = Replicas::start("failed", &redis.url()).await;
+    let mut caller = Caller::new();
+    caller.nonce(&replicas.one).await;
+    assert!(is_trusted(&caller.attest(&replicas.one, &with_hcaptcha("sim-pass-failed")).await.token()));
+    let older = caller.browser.refresh_token.clone();
+    assert!(is_trusted(&caller.refresh(&replicas.two).await.token()));
+    assert!(!is_trusted(&caller.attest(&replicas.one, &with_hcaptcha("sim-fail-failed")).await.token()));
+    for replica in [&replicas.one, &replicas.two] {
+        caller.browser.refresh_token = older.clone();
+        assert!(!is_trusted(&caller.refresh(replica).await.token()));
+    }
+    assert!(is_trusted(&caller.attest(&replicas.two, &with_hcaptcha("sim-pass-again")).await.token()));
+    assert!(is_trusted(&caller.refresh(&replicas.one).await.token()));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use toml::Spanned;
 use url::Url;
 
 use crate::error::Code;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite;
@@ -103,6 +104,10 @@ impl CheckSite for Site {
         })
     }
 
+    fn secret(&self) -> Option<&SecretList> {
+        Some(&self.vendor.secret)
+    }
+
     fn describe(&self) -> Vec<String> {
         vec![
             format!("Region: {}", region(&self.vendor.url)),
@@ -119,7 +124,7 @@ impl CheckSite for Site {
         };
         let get = |segments: &[&str]| {
             let url = with_segments(&self.vendor.url, segments)?;
-            Ok(request.client.get(url).header("Auth-API-Key", self.vendor.secret_text()))
+            Ok(request.client.get(url).header("Auth-API-Key", request.secret))
         };
         let send = |request_builder| request.client.send(DEFINITION.display_name, request_builder);
         let visitor =
@@ -272,6 +277,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::secrets::{KeptSecret, SecretKind};
 
     const NOW: UnixTime = UnixTime::from_millis(1_620_127_951_000);
 
@@ -283,7 +289,7 @@ mod tests {
     ) -> Result<Result<(), FailedRule>, CheckError> {
         let site = Site {
             vendor: Vendor {
-                secret: Secret::from_bytes(b"shh".to_vec()),
+                secret: KeptSecret::here(SecretKind::Text, Secret::from_bytes(b"shh".to_vec())).into(),
                 url: Url::parse("https://check.example/").unwrap(),
             },
             max_elapsed_time: Duration::from_secs(2),

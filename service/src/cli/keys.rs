@@ -1,10 +1,12 @@
 //! `account`, `secret` and `keyset`: accounts and their keys.
 
+use approov_verify::time::UnixTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use toml_edit::{Table, value};
 
 use crate::crypto::{KeyAlg, KeyPair, random};
+use crate::secrets::ProcessEnvironment;
 use crate::token::private_pem;
 
 use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, document, unknown};
@@ -41,6 +43,7 @@ fn add_account(common: &CommonFlags, site_key: Option<String>, console: &mut Con
     };
     let secret = STANDARD.encode(random::<64>().map_err(|error| error.to_string())?);
     edit.add_account(&site_key, &secret)?;
+    edit.add_session_secret()?;
     edit.save()?;
     console.say(&format!("added account with site key {site_key}"))
 }
@@ -61,14 +64,15 @@ pub(super) fn secret(mut args: Args, console: &mut Console<'_>) -> CliResult {
     }
     let (_, format) = action.required("secret", "-get base64 or -get base64url")?;
     let account = common.read_account()?;
-    let secret = match (&account.jwe_secret, jwe) {
-        (_, false) => account.secret.as_bytes(),
-        (Some(secret), true) => secret.as_bytes(),
+    let secrets = match (&account.jwe_secret, jwe) {
+        (_, false) => &account.secret,
+        (Some(secrets), true) => secrets,
         (None, true) => return Err(Failure::Refused("the account has no JWE secret".to_owned())),
     };
+    let secret = secrets.making(UnixTime::now()).resolve(&ProcessEnvironment).map_err(|error| error.to_string())?;
     match format.as_str() {
-        "base64" => console.say(&STANDARD.encode(secret)),
-        "base64url" => console.say(&URL_SAFE_NO_PAD.encode(secret)),
+        "base64" => console.say(&STANDARD.encode(secret.as_bytes())),
+        "base64url" => console.say(&URL_SAFE_NO_PAD.encode(secret.as_bytes())),
         other => Err(Failure::Usage(format!("-get must be base64 or base64url, got \"{other}\""))),
     }
 }
@@ -92,13 +96,14 @@ pub(super) fn keyset(mut args: Args, console: &mut Console<'_>) -> CliResult {
     match flag.as_str() {
         "list" => {
             for (kid, key) in &common.read_account()?.keys {
-                console.say(&format!("{kid} alg:{}", key.alg().name()))?;
+                console.say(&format!("{kid} alg:{}", key.alg.name()))?;
             }
             Ok(())
         }
         "getPublic" => {
             let account = common.read_account()?;
             let key = account.keys.get(&operand).ok_or_else(|| format!("there is no key {operand}"))?;
+            let key = key.resolve(&ProcessEnvironment).map_err(|error| error.to_string())?;
             console.say(key.public_pem().map_err(|error| error.to_string())?.trim_end())
         }
         "remove" => remove_key(&common, &operand, console),

@@ -3,6 +3,7 @@
 
 mod api;
 mod args;
+mod config;
 mod document;
 mod edit_lock;
 mod keys;
@@ -17,7 +18,7 @@ use toml_edit::Item;
 
 use crate::config::{Account, Config};
 
-pub use args::{Arg, Args, UsageError, unknown};
+pub use args::{Arg, Args, UsageError, secret_operand, unknown};
 
 use document::{Document, Edit};
 
@@ -26,12 +27,13 @@ const DEFAULT_FILE: &str = "service.toml";
 
 /// What the commands take.
 pub const USAGE: &str = "\
+approov-web-service config  -migrate
 approov-web-service account -add [SITE_KEY] | -list
 approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -list | -remove DOMAIN
 approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS
                             -allowOrigin ORIGIN | -disallowOrigin ORIGIN
 approov-web-service web     -fingerprint|-hcaptcha|-recaptcha  -list | -setRequired | -setOptional | -remove KEY
-    -add KEY -secret SECRET|-secretEnv VARIABLE [-embedResult]
+    -add KEY -secretFile FILE|-secretEnv VARIABLE|-secret SECRET|- [-embedResult]
         [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE] [-verifyURL URL]
         -fingerprint:           [-region RoW|EU|AP] [-maxElapsedTime SECONDS] [-maxBotProbability 0..1]
         -hcaptcha, -recaptcha:  [-domain DOMAIN]... [-minScore 0..1] [-includeIP]
@@ -96,6 +98,7 @@ impl Console<'_> {
 /// Runs a command of the configuration; `None` when there is no such command.
 pub fn run(command: &str, args: Args, console: &mut Console<'_>) -> Option<CliResult> {
     let run = match command {
+        "config" => config::config,
         "account" => keys::account,
         "api" => api::api,
         "web" => web::web,

@@ -120,7 +120,7 @@ mod tests {
     use crate::config::Config;
 
     fn limits(text: &str) -> Limits {
-        Config::parse(&format!("[limits]\n{text}"), &|_| None).unwrap_or_else(|error| panic!("{error}")).limits
+        Config::parse(&format!("[limits]\n{text}")).unwrap_or_else(|error| panic!("{error}")).limits
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(limits("connection_seconds = 60").listener.timeouts.age, Some(Duration::from_secs(60)));
         assert_eq!(limits("drain_seconds = 0").drain, Duration::ZERO);
         for never in ["head_seconds", "body_seconds", "write_seconds", "idle_seconds", "request_seconds"] {
-            let error = Config::parse(&format!("[limits]\n{never} = 0"), &|_| None).unwrap_err();
+            let error = Config::parse(&format!("[limits]\n{never} = 0")).unwrap_err();
             assert!(error.message.contains("above 0"), "{error}");
         }
     }

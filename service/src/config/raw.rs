@@ -15,6 +15,7 @@ pub(super) struct Config {
     pub(super) tls_key: Option<Spanned<String>>,
     pub(super) store: Option<Spanned<String>>,
     pub(super) public_url: Option<Spanned<String>>,
+    /// Until version 0.1; told apart from an unknown name to say what took its place.
     pub(super) nonce_secret: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) limits: limits::Raw,
@@ -32,16 +33,10 @@ pub(super) struct Operations {
 #[serde(deny_unknown_fields)]
 pub(super) struct Account {
     pub(super) site_key: Spanned<String>,
-    pub(super) secret: Option<Spanned<String>>,
-    pub(super) secret_env: Option<Spanned<String>>,
-    pub(super) jwe_secret: Option<Spanned<String>>,
-    pub(super) jwe_secret_env: Option<Spanned<String>>,
     pub(super) token_lifetime: Option<Spanned<u32>>,
     pub(super) refresh_token_lifetime: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) allowed_origins: Vec<Spanned<String>>,
-    #[serde(default)]
-    pub(super) key: Vec<Key>,
     #[serde(default)]
     pub(super) api: Vec<Api>,
 }
@@ -51,7 +46,6 @@ pub(super) struct Account {
 pub(super) struct Key {
     pub(super) kid: Spanned<String>,
     pub(super) alg: Spanned<String>,
-    pub(super) private_key: Spanned<String>,
 }
 
 #[derive(Deserialize)]

@@ -16,6 +16,7 @@ use url::Url;
 
 use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
 use crate::config::{Account, AllowedOrigins, Api, Config, Limits, StoreAddress, TrustedProxies};
+use crate::secrets::{KeptSecret, SecretKind};
 
 /// The site key of the development account.
 pub const SITE_KEY: &str = "dev-approov-site-key";
@@ -23,6 +24,15 @@ pub const SITE_KEY: &str = "dev-approov-site-key";
 pub const APIS: [&str; 4] = ["localhost", "127.0.0.1", "api.example.com", "shapes.approov.io"];
 /// A captcha score below this fails; a bot probability above it too.
 const THRESHOLD: f64 = 0.5;
+
+/// The secrets of the development mode.
+#[derive(Clone, Debug)]
+pub struct DevSecrets {
+    /// Signs tokens; backends are told.
+    pub account: Secret,
+    /// The service's own.
+    pub session: Secret,
+}
 
 /// The development configuration.
 ///
@@ -32,12 +42,12 @@ pub fn config(
     listen: SocketAddr,
     simulators: SocketAddr,
     apis: &[String],
-    secret: Secret,
+    secrets: &DevSecrets,
 ) -> Result<Config, url::ParseError> {
     let checks = checks(simulators)?;
     let account = Account {
         site_key: SITE_KEY.to_owned(),
-        secret,
+        secret: KeptSecret::here(SecretKind::Key, secrets.account.clone()).into(),
         jwe_secret: None,
         token_lifetime: Duration::from_secs(120),
         refresh_token_lifetime: Duration::from_secs(7200),
@@ -61,7 +71,7 @@ pub fn config(
         // Who stops a development server does not want to wait.
         limits: Limits { drain: Duration::ZERO, ..Limits::default() },
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
-        nonce_secret: None,
+        session_secret: Some(KeptSecret::here(SecretKind::Key, secrets.session.clone()).into()),
     })
 }
 
@@ -69,7 +79,7 @@ pub fn config(
 fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::ParseError> {
     let vendor = |secret: &str, path: &str| {
         Ok::<_, url::ParseError>(Vendor {
-            secret: Secret::from_bytes(secret.as_bytes().to_vec()),
+            secret: KeptSecret::here(SecretKind::Text, Secret::from_bytes(secret.as_bytes().to_vec())).into(),
             url: Url::parse(&format!("http://{simulators}{path}"))?,
         })
     };
@@ -94,13 +104,13 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
 }
 
 /// What a developer needs to know, one line of JSON.
-pub fn json_line(url: &str, operations: Option<&str>, config: &Config) -> String {
+pub fn json_line(url: &str, operations: Option<&str>, config: &Config, secret: &Secret) -> String {
     let account = config.accounts.get(SITE_KEY);
     json!({
         "url": url,
         "operations": operations,
         "site_key": SITE_KEY,
-        "secret": account.map(|account| STANDARD.encode(account.secret.as_bytes())),
+        "secret": STANDARD.encode(secret.as_bytes()),
         "apis": account.map(|account| account.apis.keys().collect::<Vec<_>>()),
         "hcaptcha_site_key": sim::HCAPTCHA_SITE_KEY,
         "recaptcha_site_key": sim::RECAPTCHA_SITE_KEY,
@@ -110,7 +120,7 @@ pub fn json_line(url: &str, operations: Option<&str>, config: &Config) -> String
 }
 
 /// The same for people.
-pub fn text(url: &str, operations: Option<&str>, config: &Config) -> String {
+pub fn text(url: &str, operations: Option<&str>, config: &Config, secret: &Secret) -> String {
     let Some(account) = config.accounts.get(SITE_KEY) else {
         return String::new();
     };
@@ -142,6 +152,6 @@ pub fn text(url: &str, operations: Option<&str>, config: &Config) -> String {
         recaptcha = sim::RECAPTCHA_SITE_KEY,
         fingerprint = sim::FINGERPRINT_PUBLIC_API_KEY,
         apis = apis.join(", "),
-        secret = STANDARD.encode(account.secret.as_bytes()),
+        secret = STANDARD.encode(secret.as_bytes()),
     )
 }

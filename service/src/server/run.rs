@@ -13,10 +13,12 @@ use axum::middleware::from_fn_with_state;
 
 use crate::attest::Service;
 use crate::check::CheckClient;
-use crate::cli::{Arg, Args, UsageError, unknown};
+use crate::cli::{Arg, Args, UsageError, secret_operand, unknown};
 use crate::config::{Config, DEFAULT_LISTEN};
 use crate::crypto::random;
+use crate::dev::DevSecrets;
 use crate::dev::faults::{self, Fault, Faults};
+use crate::secrets::{KeptSecret, Place, ProcessEnvironment, SecretKind};
 use crate::store::AnyStore;
 use crate::telemetry::{Log, LogFormat};
 use crate::{dev, http};
@@ -53,6 +55,7 @@ enum Mode {
 struct DevOptions {
     apis: Vec<String>,
     secret: Option<Secret>,
+    session_secret: Option<Secret>,
     tls: bool,
     latency: Duration,
     fault: Option<Fault>,
@@ -79,7 +82,10 @@ impl Options {
                     listen.operations = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8088")?)
                 }
                 "api" => dev_options.apis.push(args.value(flag)?),
-                "secret" => dev_options.secret = Some(read_secret(&args.value(flag)?)?),
+                "secret" | "secret-file" => dev_options.secret = Some(read_secret(flag, args.value(flag)?)?),
+                "session-secret" | "session-secret-file" => {
+                    dev_options.session_secret = Some(read_secret(flag, args.value(flag)?)?);
+                }
                 "dev-tls" => dev_options.tls = true,
                 "latency" => {
                     dev_options.latency = Duration::from_millis(args.parsed(flag, "a number of milliseconds")?)
@@ -94,7 +100,7 @@ impl Options {
                 "quiet" => log = LogFormat::Quiet,
                 _ => return Err(unknown("serve", &arg)),
             }
-            if matches!(flag.as_str(), "api" | "secret" | "dev-tls" | "latency" | "fault") {
+            if !matches!(flag.as_str(), "dev" | "config" | "listen" | "operations" | "json" | "log-json" | "quiet") {
                 dev_only = Some(flag.clone());
             }
         }
@@ -112,11 +118,15 @@ impl Options {
     }
 }
 
-fn read_secret(text: &str) -> Result<Secret, UsageError> {
-    Secret::from_base64(text)
-        .ok()
-        .filter(|secret| secret.as_bytes().len() >= 32)
-        .ok_or_else(|| UsageError("--secret must be at least 32 bytes in base64".to_owned()))
+/// The secret that an option gives: itself, `-` for standard input, or a file.
+fn read_secret(flag: &str, operand: String) -> Result<Secret, UsageError> {
+    let secret = if flag.ends_with("-file") {
+        KeptSecret::elsewhere(SecretKind::Key, Place::File(operand.into())).resolve(&ProcessEnvironment)
+    } else {
+        let text = secret_operand(flag, operand, &mut std::io::stdin().lock())?;
+        return SecretKind::Key.read(&text).map_err(|expected| UsageError(format!("--{flag} {expected}")));
+    };
+    secret.map_err(|error| UsageError(format!("--{flag}: {}", error.message)))
 }
 
 /// Runs the service until a signal ends it.
@@ -144,7 +154,8 @@ async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result
     let identity = config.tls.as_ref().map(reload::identity_from).transpose()?.map(Identity::new);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
-    let service = start(config, log, identity.is_some()).await?;
+    let service =
+        start(config, log, identity.is_some()).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let operations = sockets.operations_url();
     let hangup = reload::hangup()?;
     let signals = Signals::take().map_err(|error| error.to_string())?;
@@ -161,9 +172,10 @@ async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result
 }
 
 async fn run_dev(listen: Listen, options: DevOptions, json: bool, log: Log) -> Result<(), String> {
-    let secret = match options.secret {
-        Some(secret) => secret,
-        None => Secret::from_bytes(random::<64>().map_err(|error| error.to_string())?.to_vec()),
+    let drawn = || random::<64>().map(|bytes| Secret::from_bytes(bytes.to_vec())).map_err(|error| error.to_string());
+    let secrets = DevSecrets {
+        account: options.secret.map_or_else(drawn, Ok)?,
+        session: options.session_secret.map_or_else(drawn, Ok)?,
     };
     let with_tls = options.tls;
     // Several may run on one machine.
@@ -192,11 +204,14 @@ async fn run_dev(listen: Listen, options: DevOptions, json: bool, log: Log) -> R
     } else {
         address
     };
-    let config = dev::config(address, simulators, &options.apis, secret).map_err(|error| error.to_string())?;
+    let config = dev::config(address, simulators, &options.apis, &secrets).map_err(|error| error.to_string())?;
     let operations = sockets.operations_url();
     let url = format!("{}://{address}", if with_tls { "https" } else { "http" });
-    let (line, text) =
-        (dev::json_line(&url, operations.as_deref(), &config), dev::text(&url, operations.as_deref(), &config));
+    let operations = operations.as_deref();
+    let (line, text) = (
+        dev::json_line(&url, operations, &config, &secrets.account),
+        dev::text(&url, operations, &config, &secrets.account),
+    );
     let service = start(config, log, with_tls).await?;
     let signals = Signals::take().map_err(|error| error.to_string())?;
     announce(Some(if json { line } else { text }));

@@ -12,7 +12,7 @@ use approov_verify::secret::Secret;
 use approov_web_service::attest::Service;
 use approov_web_service::check::CheckClient;
 use approov_web_service::config::Config;
-use approov_web_service::dev::{self, sim};
+use approov_web_service::dev::{self, DevSecrets, sim};
 use approov_web_service::http::App;
 use approov_web_service::store::{AnyStore, Store as _};
 use approov_web_service::telemetry::{Log, LogFormat};
@@ -33,6 +33,9 @@ pub const URL: &str = "http://web.example:8087/attest";
 pub const ORIGIN: &str = "https://app.example";
 pub const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+/// The service's own.
+pub const SESSION_SECRET: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
+
 pub fn secret() -> Secret {
     Secret::from_base64(SECRET).unwrap()
 }
@@ -48,7 +51,8 @@ pub async fn simulators() -> SocketAddr {
 /// The development configuration, changed as a test needs it.
 pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
     let listen = "127.0.0.1:8087".parse().unwrap();
-    let mut config = dev::config(listen, simulators().await, &[], secret()).unwrap();
+    let secrets = DevSecrets { account: secret(), session: Secret::from_base64(SESSION_SECRET).unwrap() };
+    let mut config = dev::config(listen, simulators().await, &[], &secrets).unwrap();
     change(&mut config);
     config
 }
@@ -286,15 +290,32 @@ pub struct Process {
 impl Process {
     /// Starts the binary and waits for its first line.
     pub fn start(args: &[&str]) -> Self {
-        use std::io::{BufRead as _, BufReader};
+        Self::launch(args, &[], "")
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::launch(args, env, "")
+    }
+
+    /// The same, with this text as its standard input.
+    pub fn start_with_input(args: &[&str], input: &str) -> Self {
+        Self::launch(args, &[], input)
+    }
+
+    fn launch(args: &[&str], env: &[(&str, &str)], input: &str) -> Self {
+        use std::io::{BufRead as _, BufReader, Write as _};
         use std::process::{Command, Stdio};
         let mut child = Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
             .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
             .args(args)
+            .envs(env.iter().copied())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let (sender, log) = std::sync::mpsc::channel();
         let errors = child.stderr.take().unwrap();
         std::thread::spawn(move || {

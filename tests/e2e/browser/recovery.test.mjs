@@ -74,7 +74,7 @@ for (const engine of chosenEngines()) {
     test('a session outlives a restart of the service', async () => {
       const port = await freePort()
       const secret = Buffer.alloc(64, 7).toString('base64')
-      const start = () => startService({ args: ['--listen', `127.0.0.1:${port}`, '--secret', secret] })
+      const start = () => startService({ args: ['--listen', `127.0.0.1:${port}`, '--session-secret', secret] })
       let service = await start()
       try {
         await world.freshPage()

@@ -461,7 +461,9 @@ for (const engine of chosenEngines()) {
     test('a service restarted with another secret ends the session, and the lazy pattern recovers', async () => {
       const port = await freePort()
       const start = (byte) =>
-        startService({ args: ['--listen', `127.0.0.1:${port}`, '--secret', Buffer.alloc(64, byte).toString('base64')] })
+        startService({
+          args: ['--listen', `127.0.0.1:${port}`, '--session-secret', Buffer.alloc(64, byte).toString('base64')],
+        })
       let service = await start(1)
       try {
         const settingsOf = ({ account, url }) => ({
