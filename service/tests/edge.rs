@@ -18,7 +18,7 @@ use support::*;
 
 async fn metrics(process: &Process) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    client.get(format!("{}/metrics", process.url)).send().await.unwrap().text().await.unwrap()
+    client.get(format!("{}/metrics", process.operations)).send().await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test]

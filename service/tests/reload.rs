@@ -59,7 +59,7 @@ fn is_event(name: &'static str) -> impl Fn(&Value) -> bool {
 
 async fn counted(process: &Process, result: &str) -> Option<u64> {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let text = client.get(format!("{}/metrics", process.url)).send().await.unwrap().text().await.unwrap();
+    let text = client.get(format!("{}/metrics", process.operations)).send().await.unwrap().text().await.unwrap();
     let name = format!("approov_config_reloads_total{{result=\"{result}\"}} ");
     text.lines().find_map(|line| line.strip_prefix(&name)).map(|count| count.parse().unwrap())
 }

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod keyset;
+mod limits;
 mod public_urls;
 mod raw;
 mod reader;
@@ -22,6 +23,7 @@ pub use crate::allowed_origins::AllowedOrigins;
 pub use crate::settings::ConfigError;
 pub use certificate::Certificate;
 pub use keyset::KeptKey;
+pub use limits::Limits;
 pub use public_urls::PublicUrl;
 pub use revocations::{MAX_REVOKED, Revocations, Revoked};
 pub use trusted_proxies::TrustedProxies;
@@ -32,11 +34,16 @@ pub const MIGRATE: &str = "`approov-web-service config -migrate`";
 /// Where the service listens when the configuration does not say.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
 
+/// Where the operations listener is when the configuration does not say.
+pub const DEFAULT_OPERATIONS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8088);
+
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Address of the listener for `/metrics` and `/openapi.json`; `None`: [`DEFAULT_OPERATIONS`], if it is free.
+    pub operations: Option<SocketAddr>,
     /// Certificate chain and key, PEM files. `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Where replays and rates are remembered.
@@ -69,33 +76,6 @@ pub enum StoreAddress {
     Memory,
     /// In a Redis server, shared by replicas.
     Redis(String),
-}
-
-/// Bounds on what a client may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest request body, bytes.
-    pub body_bytes: usize,
-    /// Most connections open at once.
-    pub connections: usize,
-    /// Longest time from a request's first byte to its response.
-    pub request: Duration,
-    /// Longest wait for one response of a check service.
-    pub check: Duration,
-    /// Most proofs remembered by the memory store.
-    pub replay_entries: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body_bytes: 64 * 1024,
-            connections: 10_000,
-            request: Duration::from_secs(30),
-            check: Duration::from_secs(8),
-            replay_entries: 4_000_000,
-        }
-    }
 }
 
 /// One customer of the service.
