@@ -17,6 +17,7 @@
 //! | [`telemetry`] | the log and the counters |
 //! | [`allowed_origins`] | which pages may use an account |
 //! | [`settings`] | a configuration file being read: positions, secrets, values within bounds |
+//! | [`loopback`] | hosts that are this machine itself |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
 //! | [`crypto`] | randomness, derived keys, key pairs |
 //! | [`time`] | points in time as text |
@@ -35,6 +36,7 @@ pub mod crypto;
 pub mod dev;
 pub mod error;
 pub mod http;
+pub mod loopback;
 pub mod server;
 pub mod session;
 pub mod settings;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::settings::Read;
 
 use super::client::CheckRequest;
@@ -15,6 +16,9 @@ pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
 
     /// Lines of `web -list` about a site.
     fn describe(&self) -> Vec<String>;
+
+    /// What its author may not have meant, or can never work for pages of `origins`.
+    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String>;
 
     /// Has a result checked.
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError>;

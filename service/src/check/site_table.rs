@@ -79,7 +79,7 @@ impl<'a> SiteTable<'a> {
             _ => return self.source.error(&self.key, format!("\"{}\" needs secret or secret_env", self.key.get_ref())),
         };
         let url = match &raw.verify_url {
-            Some(text) => self.source.http_url(text)?,
+            Some(text) => self.source.server_url(text)?,
             None => {
                 Url::parse(default_url).map_err(|error| ConfigError { position: None, message: error.to_string() })?
             }

@@ -3,6 +3,7 @@
 
 mod api;
 mod args;
+mod config;
 mod document;
 mod edit_lock;
 mod keys;
@@ -26,6 +27,7 @@ const DEFAULT_FILE: &str = "service.toml";
 
 /// What the commands take.
 pub const USAGE: &str = "\
+approov-web-service config  -check
 approov-web-service account -add [SITE_KEY] | -list
 approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -list | -remove DOMAIN
 approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS
@@ -96,6 +98,7 @@ impl Console<'_> {
 /// Runs a command of the configuration; `None` when there is no such command.
 pub fn run(command: &str, args: Args, console: &mut Console<'_>) -> Option<CliResult> {
     let run = match command {
+        "config" => config::config,
         "account" => keys::account,
         "api" => api::api,
         "web" => web::web,

@@ -144,7 +144,7 @@ pub async fn run(options: Options) -> Result<(), String> {
 }
 
 async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Log) -> Result<(), String> {
-    let (mut config, file) = reload::load(path).await?;
+    let (mut config, mut file) = reload::load(path).await?;
     if let Some(listen) = listen {
         config.listen = listen;
     }
@@ -153,6 +153,7 @@ async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Lo
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     config.public_urls = reload::public_urls(&config, address)?;
+    file.warn(&config, &log);
     let service = start(config, log).await?;
     let (hangup, stop) = (reload::hangup()?, stop_signal(&service.log)?);
     announce(json.then(|| serde_json::json!({ "url": url }).to_string()));
