@@ -16,7 +16,8 @@
 //! | [`check`] | the check services: one file each, with all its names, its request and how its response is judged |
 //! | [`telemetry`] | the log and the counters |
 //! | [`allowed_origins`] | which pages may use an account |
-//! | [`settings`] | a configuration file being read: positions, secrets, values within bounds |
+//! | [`secrets`] | lists of secrets with times, and where they are kept |
+//! | [`settings`] | a configuration file being read: positions, values within bounds |
 //! | [`loopback`] | hosts that are this machine itself |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
 //! | [`crypto`] | randomness, derived keys, key pairs |
@@ -37,6 +38,7 @@ pub mod dev;
 pub mod error;
 pub mod http;
 pub mod loopback;
+pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod settings;

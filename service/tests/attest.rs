@@ -12,6 +12,7 @@ use approov_verify::time::UnixTime;
 use approov_web_service::check::{Provider, SiteKind};
 use approov_web_service::config::{AllowedOrigins, TrustedProxies};
 use approov_web_service::dev::{self, sim};
+use approov_web_service::secrets::{KeptSecret, SecretKind};
 use approov_web_service::store::seconds_to_next_minute;
 use axum::body::Body;
 use axum::http::Request;
@@ -226,6 +227,37 @@ async fn a_different_result_is_checked_and_replaces_the_one_before() {
     let (_, claims) = decode(&response.token());
     assert_eq!(claims["embed"].as_object().unwrap().len(), 2);
     assert_eq!(response.json()["expiries"].as_object().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_failed_check_ends_what_older_refresh_tokens_give_without_a_word() {
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let good = browser.attest(&service, &with_hcaptcha("sim-pass-old")).await;
+    assert!(is_trusted(&good.token()));
+    let older = browser.refresh_token.clone();
+    // Whether the client brings its refresh token along or hides that it has one.
+    for (n, hidden) in [(1, false), (2, true)] {
+        browser.refresh_token = older.clone().filter(|_| !hidden);
+        assert!(!is_trusted(&browser.attest(&service, &with_hcaptcha(&format!("sim-fail-{n}"))).await.token()));
+        let newest = browser.refresh_token.clone();
+        browser.refresh_token = older.clone();
+        for _ in 0..3 {
+            let answer = browser.attest(&service, &REFRESH).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            assert_eq!(names(&answer.json()), names(&good.json()));
+            assert!(!is_trusted(&answer.token()), "an older refresh token still opens doors");
+        }
+        // A result of another check service does not bring the old one back.
+        browser.refresh_token = older.clone();
+        let mixed = browser.attest(&service, &with_recaptcha(&format!("sim-pass-mix{n}"))).await;
+        assert!(!is_trusted(&mixed.token()));
+        browser.refresh_token = newest;
+        assert!(!is_trusted(&browser.attest(&service, &REFRESH).await.token()));
+    }
+    // Fresh results that pass make it good again.
+    assert!(is_trusted(&browser.attest(&service, &with_hcaptcha("sim-pass-new")).await.token()));
+    assert!(is_trusted(&browser.attest(&service, &REFRESH).await.token()));
 }
 
 #[tokio::test]
@@ -533,7 +565,7 @@ async fn the_proxy_in_front_is_believed_only_as_configured() {
 async fn whole_results_travel_in_encrypted_tokens_only() {
     let config = dev_config(|config| {
         let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
-        account.jwe_secret = Some(secret());
+        account.jwe_secret = Some(KeptSecret::here(SecretKind::Key32, secret()).into());
         account.apis.get_mut("localhost").unwrap().jwe = true;
         for site in account.checks.values_mut().flat_map(|check| check.sites.values_mut()) {
             site.embed_result = true;

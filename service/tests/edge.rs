@@ -63,7 +63,7 @@ impl Place {
             client = client.tls_certs_only([reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()]);
         }
         text.push_str(&format!(
-            "[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
+            "session_secret = \"{SESSION_SECRET}\"\n[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
              [[account.api]]\ndomain = \"a.example\"\nallow_web = true\n\
              [[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n"
         ));
@@ -121,7 +121,7 @@ async fn a_proof_is_about_one_of_the_public_urls_whatever_host_is_named() {
 #[test]
 fn a_request_names_exactly_one_host() {
     let place = Place::new("host");
-    let (file, _) = place.file(PUBLIC_LINE, &[]);
+    let (file, _) = place.file(&format!("public_urls = [\"{PUBLIC}\"]\n"), &[]);
     let process = Process::start(&["--config", file.to_str().unwrap()]);
     let status = |head: &str| {
         let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();

@@ -66,7 +66,7 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
         )
     };
     let text = [
-        format!("public_urls = [\"http://{HOST}\"]\n"),
+        format!("public_urls = [\"http://{HOST}\"]\nsession_secret = \"{SESSION_SECRET}\"\n"),
         account("full", ""),
         sites(false, 0),
         account("strict", ""),
@@ -82,7 +82,7 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
         "[[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n".to_owned(),
     ]
     .concat();
-    let mut config = Config::parse(&text, &|_| None).unwrap();
+    let mut config = Config::parse(&text).unwrap();
     // Time enough, however busy the machine is.
     config.limits.request = HANG;
     config.limits.check = HANG;

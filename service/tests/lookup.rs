@@ -29,7 +29,7 @@ fn site(provider: Provider, url: &str, more: &str) -> Site {
         "[[account]]\nsite_key = \"a\"\nsecret = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
          [[account.{kind}]]\n{key} = \"key\"\nsecret = \"sh&h\"\nverify_url = \"{url}\"\n{more}"
     );
-    Config::parse(&text, &|_| None).unwrap().accounts["a"].checks[&provider].sites["key"].clone()
+    Config::parse(&text).unwrap().accounts["a"].checks[&provider].sites["key"].clone()
 }
 
 /// The parameters of a result, of whichever check service.
@@ -50,7 +50,7 @@ async fn check(client: &CheckClient, provider: Provider, site: &Site) -> Result<
         allowed_origins: &AllowedOrigins::default(),
         now: UnixTime::now(),
     };
-    result.check(client, context).await
+    result.check(client, "sh&h", context).await
 }
 
 /// A server that responds to each request with `response` and keeps what it was asked; it counts connections.

@@ -117,7 +117,7 @@ async fn the_announcement_and_the_log_hold_what_tests_need_and_nothing_secret() 
 
 fn account(lifetime: u32) -> String {
     format!(
-        "{PUBLIC_LINE}[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\ntoken_lifetime = {lifetime}\n\
+        "{FILE_HEAD}[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\ntoken_lifetime = {lifetime}\n\
          [[account.api]]\ndomain = \"a.example\"\nallow_web = true\n\
          [[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n"
     )
@@ -142,7 +142,7 @@ async fn a_changed_file_is_in_force_soon_and_a_broken_one_is_refused() {
     file.replace(&account(60).replace("60", "0"));
     let line = process.wait_for_log(|line| line["event"] == "reload");
     let message = line["message"].as_str().unwrap();
-    assert!(message.contains("line 5, column 18") && message.contains("stays in force"), "{message}");
+    assert!(message.contains("line 6, column 18") && message.contains("stays in force"), "{message}");
     assert_eq!(codes().await, ["aprv-invalid-refresh-token"]);
     process.signal("-HUP");
     let metrics = async || client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();

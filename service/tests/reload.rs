@@ -34,7 +34,7 @@ impl Drop for Place {
 
 fn account(api: &str) -> String {
     format!(
-        "{PUBLIC_LINE}[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
+        "{FILE_HEAD}[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
          [[account.api]]\ndomain = \"{api}\"\nallow_web = true\n\
          [[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n"
     )

@@ -87,14 +87,14 @@ struct Replicas {
 }
 
 /// Checks per minute. The service's limit is the whole minute's, so it is one that any machine reaches.
-const RATE_LIMIT: u32 = 2;
+const RATE_LIMIT: u32 = 4;
 
 impl Replicas {
     async fn start(name: &str, redis: &str) -> Self {
         let sims = simulators().await;
         let config = std::env::temp_dir().join(format!("approov-replicas-{}-{name}.toml", std::process::id()));
         let text = format!(
-            "store = \"{redis}\"\n{PUBLIC_LINE}\
+            "store = \"{redis}\"\n{FILE_HEAD}\
              [[account]]\nsite_key = \"{}\"\nsecret = \"{SECRET}\"\n\
              [[account.api]]\ndomain = \"api.example.com\"\nallow_web = true\n\
              [[account.hcaptcha.site]]\nsite_key = \"{}\"\nsecret = \"{}\"\nrate_limit = {RATE_LIMIT}\n\
@@ -187,6 +187,24 @@ async fn any_replica_serves_any_request_and_a_replay_nowhere() {
             assert_eq!((response.status.as_u16(), response.codes()), (401, vec!["aprv-invalid-dpop-token".to_owned()]));
         }
     }
+}
+
+#[tokio::test]
+async fn a_failed_check_at_one_replica_ends_what_older_refresh_tokens_give_at_the_other() {
+    let Some(redis) = Redis::new("failed").await else { return };
+    let replicas = Replicas::start("failed", &redis.url()).await;
+    let mut caller = Caller::new();
+    caller.nonce(&replicas.one).await;
+    assert!(is_trusted(&caller.attest(&replicas.one, &with_hcaptcha("sim-pass-failed")).await.token()));
+    let older = caller.browser.refresh_token.clone();
+    assert!(is_trusted(&caller.refresh(&replicas.two).await.token()));
+    assert!(!is_trusted(&caller.attest(&replicas.one, &with_hcaptcha("sim-fail-failed")).await.token()));
+    for replica in [&replicas.one, &replicas.two] {
+        caller.browser.refresh_token = older.clone();
+        assert!(!is_trusted(&caller.refresh(replica).await.token()));
+    }
+    assert!(is_trusted(&caller.attest(&replicas.two, &with_hcaptcha("sim-pass-again")).await.token()));
+    assert!(is_trusted(&caller.refresh(&replicas.one).await.token()));
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@
 //! request demands of it (checks 8 to 12). Check 1, a single `DPoP` header field, is for whoever holds the headers;
 //! that a proof is used once is for a [`ReplayStore`](crate::replay::ReplayStore) and [`Proof::replay_key`].
 
-use crate::encoding::{decode_base64url, encode_base64url, sha256};
+use crate::crypto::sha256;
+use crate::encoding::{decode_base64url, encode_base64url};
 use crate::json::{self, JsonError};
 use crate::jwk::{InvalidJwk, P256PublicKey, Thumbprint};
 use crate::jws::{Jws, JwsError};

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
@@ -9,15 +10,35 @@ use serde_json::{Map, Value};
 use crate::check::{CheckContext, CheckError, Checked, FreshResult};
 use crate::config::Account;
 use crate::error::{Code, Problems, Refusal};
-use crate::session::CheckResult;
-use crate::store::{Store as _, seconds_to_next_minute};
+use crate::session::{CheckResult, Session};
+use crate::store::{Settled, Store as _, seconds_to_next_minute};
 
-use super::Attest;
 use super::plan::Plan;
+use super::{Attest, unavailable};
 
 impl Attest<'_> {
+    /// Has the fresh results of a plan checked, and the outcome remembered.
+    pub(super) async fn checked_session(
+        &mut self,
+        plan: Plan<'_>,
+        account: &Account,
+        holder: Thumbprint,
+    ) -> Result<Session, Refusal> {
+        let now = self.incoming.now;
+        let fresh = self.check(&plan, account).await?;
+        let passed = fresh.iter().all(|result| result.passed == 1);
+        let session = plan.session(fresh);
+        // Older refresh tokens that the holder may have, of whichever session, end by then.
+        let until = now.plus(account.refresh_token_lifetime).max(UnixTime::from_millis(session.expires));
+        let settled = Settled { holder, generation: session.generation, passed, until };
+        match self.service.store.settle(settled, now).await {
+            Ok(()) => Ok(session),
+            Err(error) => Err(self.store_unavailable(&error)),
+        }
+    }
+
     /// Has the results of a plan checked, within the rate limits of their sites.
-    pub(super) async fn check(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
+    async fn check(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
         self.limit_rates(plan, account).await?;
         self.run_checks(plan, account).await
     }
@@ -53,10 +74,15 @@ impl Attest<'_> {
             // the check services.
             now: UnixTime::now(),
         };
-        let service = self.service;
+        let keys = self.active.keys(account).map_err(|error| {
+            self.notes.detail = Some(error.to_string());
+            unavailable("the account has no keys", None)
+        })?;
+        let (service, now) = (self.service, self.incoming.now);
         let checks = plan.to_check.iter().map(|fresh| async move {
             let begun = Instant::now();
-            let outcome = fresh.check(&service.checks, context).await;
+            let secret = keys.site_secret(fresh.provider, fresh.key, now);
+            let outcome = fresh.check(&service.checks, secret, context).await;
             let result = result_name(&outcome);
             service.metrics.check(fresh.provider.name(), result, begun.elapsed());
             (fresh, result, outcome)

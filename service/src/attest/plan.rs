@@ -5,10 +5,10 @@ use approov_verify::time::UnixTime;
 use crate::check::{FreshResult, Provider};
 use crate::config::Account;
 use crate::error::{Code, Problems, Refusal};
-use crate::session::{CheckResult, Session};
+use crate::session::{CheckResult, Generation, Session, SessionId};
 
-use super::ActiveConfig;
 use super::request::{self, AttestRequest};
+use super::{ActiveConfig, Incoming};
 
 /// What a request needs done: which results are known, and which have to be checked.
 pub(super) struct Plan<'a> {
@@ -22,10 +22,14 @@ impl<'a> Plan<'a> {
         active: &ActiveConfig,
         request: &AttestRequest<'a>,
         thumbprint: &str,
-        now: UnixTime,
+        incoming: &Incoming<'_>,
     ) -> Result<Self, Refusal> {
+        let now = incoming.now;
         let session = match request.refresh_token {
             None => Session {
+                id: SessionId::from_bytes(incoming.entropy.session),
+                started: now.as_millis(),
+                generation: 0,
                 thumbprint: thumbprint.to_owned(),
                 expires: now.plus(request.account.refresh_token_lifetime).as_millis(),
                 results: Vec::new(),
@@ -79,10 +83,15 @@ impl<'a> Plan<'a> {
         problems.into_result()
     }
 
+    /// Takes into account that a check of the session's key failed in this generation; 0: none did.
+    pub(super) fn after_failed_check(&mut self, failed_generation: Generation) {
+        self.session.after_failed_check(failed_generation);
+    }
+
     /// The session once its results are checked.
     pub(super) fn session(self, fresh: Vec<CheckResult>) -> Session {
         let mut session = self.session;
-        session.results.extend(fresh);
+        session.add(fresh);
         session
     }
 }
@@ -95,7 +104,7 @@ fn open_session(
     now: UnixTime,
 ) -> Result<Session, Refusal> {
     let keys = active.keys(account).map_err(|_| invalid_token(""))?;
-    keys.refresh.open(token, &account.site_key, thumbprint, now).ok_or_else(|| invalid_token(""))
+    keys.refresh.open(token, thumbprint, now).ok_or_else(|| invalid_token(""))
 }
 
 fn invalid_token(why: &str) -> Refusal {

@@ -253,9 +253,8 @@ mod tests {
 
     fn config() -> Config {
         let secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-        Config::parse(
-            &format!(
-                r#"
+        Config::parse(&format!(
+            r#"
 [[account]]
 site_key = "site"
 secret = "{secret}"
@@ -278,9 +277,7 @@ fingerprint = {{ required = true, subscription = [{{ public_api_key = "f", secre
 hcaptcha = {{ required = true, site = [{{ site_key = "h", secret = "s" }}] }}
 recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
 "#
-            ),
-            &|_| None,
-        )
+        ))
         .unwrap()
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::allowed_origins::AllowedOrigins;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::client::CheckRequest;
@@ -13,6 +14,9 @@ use super::site_table::SiteTable;
 pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
     /// Reads the keys of a site that not every check service has.
     fn read(table: SiteTable<'_>) -> Read<Self>;
+
+    /// What the check service knows a site by, where it needs that.
+    fn secret(&self) -> Option<&SecretList>;
 
     /// Lines of `web -list` about a site.
     fn describe(&self) -> Vec<String>;

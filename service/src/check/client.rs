@@ -50,6 +50,8 @@ pub(super) struct CheckRequest<'a> {
     /// Site key or public API key.
     pub(super) key: &'a str,
     pub(super) params: &'a ResultParams<'a>,
+    /// What the check service knows the site by; empty where it needs nothing.
+    pub(super) secret: &'a str,
     pub(super) context: CheckContext<'a>,
 }
 

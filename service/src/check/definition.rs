@@ -133,6 +133,8 @@ pub enum OptionKind {
     Switch,
     /// A text.
     Text,
+    /// A text that nobody should see; `-` reads it from standard input.
+    Secret,
     /// A text; the option may be repeated.
     List,
     /// A time.

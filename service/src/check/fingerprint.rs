@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite;
@@ -104,6 +105,10 @@ impl CheckSite for Site {
         })
     }
 
+    fn secret(&self) -> Option<&SecretList> {
+        Some(&self.vendor.secret)
+    }
+
     fn describe(&self) -> Vec<String> {
         vec![
             format!("Region: {}", region(&self.vendor.url)),
@@ -126,7 +131,7 @@ impl CheckSite for Site {
         };
         let get = |segments: &[&str]| {
             let url = with_segments(&self.vendor.url, segments)?;
-            Ok(request.client.get(url).header("Auth-API-Key", self.vendor.secret_text()))
+            Ok(request.client.get(url).header("Auth-API-Key", request.secret))
         };
         let send = |request_builder| request.client.send(DEFINITION.display_name, request_builder);
         let visitor =
@@ -292,13 +297,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::secrets::{KeptSecret, SecretKind};
 
     const NOW: UnixTime = UnixTime::from_millis(1_620_127_951_000);
 
     fn site(max_bot_probability: f64) -> Site {
         Site {
             vendor: Vendor {
-                secret: Secret::from_bytes(b"shh".to_vec()),
+                secret: KeptSecret::here(SecretKind::Text, Secret::from_bytes(b"shh".to_vec())).into(),
                 url: Url::parse("https://check.example/").unwrap(),
             },
             max_elapsed_time: Duration::from_secs(2),

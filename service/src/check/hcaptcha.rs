@@ -2,6 +2,7 @@
 
 use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite;
@@ -62,6 +63,10 @@ impl CheckSite for Site {
         Ok(Self { vendor, rules })
     }
 
+    fn secret(&self) -> Option<&SecretList> {
+        Some(&self.vendor.secret)
+    }
+
     fn describe(&self) -> Vec<String> {
         self.rules.describe()
     }
@@ -74,7 +79,7 @@ impl CheckSite for Site {
         let params = &request.params;
         let name = DEFINITION.display_name;
         let site_key = Some(request.key);
-        let form = self.rules.form(&self.vendor, params.get(TOKEN), site_key, request.context.client_ip);
+        let form = self.rules.form(request.secret, params.get(TOKEN), site_key, request.context.client_ip);
         let response = request.client.post_form(name, &self.vendor.url, &form).await?;
         let question = Question {
             display_name: name,

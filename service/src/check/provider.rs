@@ -1,6 +1,7 @@
 //! The check services as a table.
 
 use crate::allowed_origins::AllowedOrigins;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite as _;
@@ -35,6 +36,11 @@ macro_rules! providers {
         }
 
         impl SiteKind {
+            /// What the check service knows the site by, where it needs that.
+            pub fn secret(&self) -> Option<&SecretList> {
+                match self { $(SiteKind::$provider(site) => site.secret(),)+ }
+            }
+
             /// Lines of `web -list` about the site.
             pub fn describe(&self) -> Vec<String> {
                 match self { $(SiteKind::$provider(site) => site.describe(),)+ }

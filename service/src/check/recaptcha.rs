@@ -2,6 +2,7 @@
 
 use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite;
@@ -52,6 +53,10 @@ impl CheckSite for Site {
         Ok(Self { vendor: table.vendor(SERVER)?, rules: CaptchaRules::read(table)? })
     }
 
+    fn secret(&self) -> Option<&SecretList> {
+        Some(&self.vendor.secret)
+    }
+
     fn describe(&self) -> Vec<String> {
         self.rules.describe()
     }
@@ -62,7 +67,7 @@ impl CheckSite for Site {
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
         let name = DEFINITION.display_name;
-        let form = self.rules.form(&self.vendor, request.params.get(TOKEN), None, request.context.client_ip);
+        let form = self.rules.form(request.secret, request.params.get(TOKEN), None, request.context.client_ip);
         let response = request.client.post_form(name, &self.vendor.url, &form).await?;
         let question = Question {
             display_name: name,

@@ -15,7 +15,7 @@ use crate::time::rfc3339;
 use super::client::ServerResponse;
 use super::definition::{OptionKind, SiteOption};
 use super::outcome::{CheckError, Checked, FailedRule, sanitized};
-use super::site_table::{SiteTable, Vendor};
+use super::site_table::SiteTable;
 
 /// What a result must meet to pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,12 +99,12 @@ impl CaptchaRules {
     /// `client_ip` is sent if the rules say so.
     pub(super) fn form<'a>(
         &self,
-        vendor: &'a Vendor,
+        secret: &'a str,
         token: &'a str,
         site_key: Option<&'a str>,
         client_ip: &'a str,
     ) -> Vec<(&'static str, &'a str)> {
-        let mut form = vec![("secret", vendor.secret_text()), ("response", token)];
+        let mut form = vec![("secret", secret), ("response", token)];
         form.extend(site_key.map(|key| ("sitekey", key)));
         if self.include_ip {
             form.push(("remoteip", client_ip));
@@ -233,9 +233,7 @@ fn is_about_what_is_configured(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use approov_verify::secret::Secret;
     use serde_json::json;
-    use url::Url;
 
     use super::*;
 
@@ -336,16 +334,12 @@ mod tests {
 
     #[test]
     fn the_captcha_form_has_the_documented_fields() {
-        let vendor = Vendor {
-            secret: Secret::from_bytes(b"shh".to_vec()),
-            url: Url::parse("https://check.example/siteverify").unwrap(),
-        };
         let with_ip = rules(&[], &[], 0.0);
         assert_eq!(
-            with_ip.form(&vendor, "t", Some("key"), "1.2.3.4"),
+            with_ip.form("shh", "t", Some("key"), "1.2.3.4"),
             [("secret", "shh"), ("response", "t"), ("sitekey", "key"), ("remoteip", "1.2.3.4")]
         );
         let without = CaptchaRules { include_ip: false, ..with_ip };
-        assert_eq!(without.form(&vendor, "t", None, "1.2.3.4"), [("secret", "shh"), ("response", "t")]);
+        assert_eq!(without.form("shh", "t", None, "1.2.3.4"), [("secret", "shh"), ("response", "t")]);
     }
 }

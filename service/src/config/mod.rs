@@ -2,29 +2,32 @@
 //! that still has to be validated.
 
 mod certificate;
+mod keyset;
 mod public_urls;
 mod raw;
 mod reader;
 mod trusted_proxies;
 mod warnings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use approov_verify::secret::Secret;
-
 use crate::check::{Check, Provider, Site};
+use crate::secrets::{KeptSecret, Place, SecretList};
 use crate::settings::Source;
-use crate::token::SigningKey;
 
 pub use crate::allowed_origins::AllowedOrigins;
 pub use crate::settings::ConfigError;
 pub use certificate::Certificate;
+pub use keyset::KeptKey;
 pub use public_urls::PublicUrl;
 pub use trusted_proxies::TrustedProxies;
 pub use warnings::Surroundings;
+
+/// The command that adds to a file of an earlier version what it lacks.
+pub const MIGRATE: &str = "`approov-web-service config -migrate`";
 
 /// Where the service listens when the configuration does not say.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
@@ -46,8 +49,8 @@ pub struct Config {
     pub limits: Limits,
     /// The accounts, by site key.
     pub accounts: BTreeMap<String, Account>,
-    /// Key material of the nonces when it is configured apart from the accounts.
-    pub nonce_secret: Option<Secret>,
+    /// What every key that only the service has is derived from. The command line can do without; `serve` cannot.
+    pub session_secret: Option<SecretList>,
 }
 
 /// PEM files of the TLS identity.
@@ -100,18 +103,20 @@ impl Default for Limits {
 pub struct Account {
     /// Public name of the account (`approovSiteKey`).
     pub site_key: String,
-    /// HS256 key of its tokens; nonce and refresh-token keys derive from it.
-    pub secret: Secret,
+    /// HS256 key of its tokens. Backends have it, so no other key follows from it.
+    pub secret: SecretList,
     /// A256GCMKW key, 32 bytes.
-    pub jwe_secret: Option<Secret>,
+    pub jwe_secret: Option<SecretList>,
     /// Lifetime of a token.
     pub token_lifetime: Duration,
     /// Lifetime of a session.
     pub refresh_token_lifetime: Duration,
     /// Pages that may use it.
     pub allowed_origins: AllowedOrigins,
+    /// Whether its public keys are published.
+    pub publish_jwks: bool,
     /// Asymmetric signing keys, by key id.
-    pub keys: BTreeMap<String, SigningKey>,
+    pub keys: BTreeMap<String, KeptKey>,
     /// Protected APIs, by lower-case domain.
     pub apis: BTreeMap<String, Api>,
     /// Check services.
@@ -130,24 +135,43 @@ pub struct Api {
 }
 
 impl Config {
-    /// Reads a configuration. `env` looks up the variables that `secret_env` names.
+    /// Reads a configuration. Secrets that are kept elsewhere are not looked at: that is for who needs them.
     ///
     /// # Errors
     /// The first thing that is wrong, with its line and column.
-    pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        reader::config(&Source { text, env })
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        reader::config(&Source { text })
     }
 
-    /// The files that it refers to: a change of one is a change of the configuration.
-    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
-        self.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()])
+    /// The files that it refers to, each once: a change of one is a change of the configuration.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let tls = self.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);
+        let accounts = self.accounts.values().flat_map(Account::secrets);
+        let secrets = self.session_secret.iter().flat_map(kept).chain(accounts);
+        let secrets = secrets.filter_map(KeptSecret::place).filter_map(|place| match place {
+            Place::File(path) => Some(path),
+            Place::Variable(_) => None,
+        });
+        tls.chain(secrets).cloned().collect()
     }
+}
+
+fn kept(list: &SecretList) -> impl Iterator<Item = &KeptSecret> {
+    list.entries().map(|entry| &entry.value)
 }
 
 impl Account {
     /// The sites of a check service, by public key; `None` when the account has none.
     pub fn sites(&self, provider: Provider) -> Option<&BTreeMap<String, Site>> {
         self.checks.get(&provider).map(|check| &check.sites).filter(|sites| !sites.is_empty())
+    }
+
+    /// Every secret of the account and its check services.
+    fn secrets(&self) -> impl Iterator<Item = &KeptSecret> {
+        let sites = self.checks.values().flat_map(|check| check.sites.values());
+        let lists =
+            std::iter::once(&self.secret).chain(&self.jwe_secret).chain(sites.filter_map(|site| site.kind.secret()));
+        lists.flat_map(kept).chain(self.keys.values().map(KeptKey::private_key))
     }
 
     /// One site of a check service.
@@ -164,7 +188,7 @@ mod tests {
     const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(text, &|name| (name == "HCAP_SECRET").then(|| "0xabc".to_owned()))
+        Config::parse(text)
     }
 
     fn account(rest: &str) -> String {
@@ -208,7 +232,8 @@ max_elapsed_time = 2.5
         let hcaptcha = &account.checks[&Provider::Hcaptcha];
         assert!(hcaptcha.required);
         let SiteKind::Hcaptcha(site) = &hcaptcha.sites["h"].kind else { panic!("another provider's site") };
-        assert_eq!(site.vendor.secret.as_bytes(), b"0xabc");
+        let place = site.vendor.secret.entries().next().unwrap().value.place();
+        assert_eq!(place, Some(&Place::Variable("HCAP_SECRET".to_owned())));
         assert_eq!(hcaptcha.sites["h"].rate_limit, Some(60));
         let subscription = &account.checks[&Provider::Fingerprint].sites["f"].kind;
         let SiteKind::Fingerprint(subscription) = subscription else { panic!("another provider's site") };
@@ -234,7 +259,11 @@ max_elapsed_time = 2.5
             (account("[[account.api]]\ndomain = \"x\"\njwe = true\n"), (6, 7), "jwe_secret"),
             (account("[[account.api]]\ndomain = \"x\"\nkeyset_kid = \"nope\"\n"), (6, 14), "nope"),
             (account("allowed_origins = [\"example.com\"]\n"), (4, 20), "origin"),
-            (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret_env = \"UNSET\"\n"), (6, 14), "UNSET"),
+            (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\n"), (5, 12), "secret_env"),
+            (account("[[account.key]]\nkid = \"e\"\nalg = \"ES256\"\nprivate_key = \"x\"\n"), (7, 15), "PKCS#8"),
+            (account("[[account.key]]\nkid = \"e\"\nalg = \"ES256\"\n"), (5, 7), "private_key_file"),
+            ("session_secret = \"short\"".to_owned(), (1, 18), "base64"),
+            ("nonce_secret = \"x\"".to_owned(), (1, 16), "config -migrate"),
             (
                 account("[[account.recaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\nmin_score = 2\n"),
                 (7, 13),
@@ -278,6 +307,33 @@ max_elapsed_time = 2.5
             assert_eq!(error.position, Some(position), "{text}: {error}");
             assert!(error.message.contains(word), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_files_that_it_refers_to_are_known() {
+        let config = parse(&format!(
+            r#"tls_cert = "tls.crt"
+tls_key = "tls.key"
+session_secret = [{{ file = "s2", from = 2027-01-01T00:00:00Z }}, {{ file = "s1" }}]
+[[account]]
+site_key = "k"
+secret_file = "token"
+jwe_secret = "{SECRET}"
+[[account.key]]
+kid = "e"
+alg = "ES256"
+private_key_file = "key.pem"
+[[account.hcaptcha.site]]
+site_key = "h"
+secret_file = "token"
+[[account.recaptcha.site]]
+site_key = "r"
+secret_env = "R"
+"#
+        ))
+        .unwrap();
+        let files: Vec<_> = config.files().into_iter().collect();
+        assert_eq!(files, ["key.pem", "s1", "s2", "tls.crt", "tls.key", "token"].map(PathBuf::from));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) public_urls: Vec<Spanned<String>>,
     pub(super) public_url: Option<Spanned<String>>,
+    /// Until version 0.1; told apart from an unknown name to say what took its place.
     pub(super) nonce_secret: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) limits: Limits,
@@ -34,16 +35,12 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields)]
 pub(super) struct Account {
     pub(super) site_key: Spanned<String>,
-    pub(super) secret: Option<Spanned<String>>,
-    pub(super) secret_env: Option<Spanned<String>>,
-    pub(super) jwe_secret: Option<Spanned<String>>,
-    pub(super) jwe_secret_env: Option<Spanned<String>>,
     pub(super) token_lifetime: Option<Spanned<u32>>,
     pub(super) refresh_token_lifetime: Option<Spanned<u32>>,
     #[serde(default)]
     pub(super) allowed_origins: Vec<Spanned<String>>,
     #[serde(default)]
-    pub(super) key: Vec<Key>,
+    pub(super) publish_jwks: bool,
     #[serde(default)]
     pub(super) api: Vec<Api>,
 }
@@ -53,7 +50,7 @@ pub(super) struct Account {
 pub(super) struct Key {
     pub(super) kid: Spanned<String>,
     pub(super) alg: Spanned<String>,
-    pub(super) private_key: Spanned<String>,
+    pub(super) replaces: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -147,7 +147,7 @@ mod tests {
 
     fn warnings(text: &str) -> Vec<String> {
         let around = Surroundings { now: NOW, mode: Some(0o100_600), certificate: None };
-        Config::parse(text, &|_| None).unwrap().warnings(&around)
+        Config::parse(text).unwrap().warnings(&around)
     }
 
     fn account(top: &str, more: &str) -> String {
@@ -221,11 +221,9 @@ max_bot_probability = 0.5
 
     #[test]
     fn a_file_for_many_eyes_and_a_certificate_for_another_time_or_name_are_named() {
-        let config = Config::parse(
-            &account("public_urls = [\"https://web.example.com\"]\nlisten = \"0.0.0.0:443\"", SOUND),
-            &|_| None,
-        )
-        .unwrap();
+        let config =
+            Config::parse(&account("public_urls = [\"https://web.example.com\"]\nlisten = \"0.0.0.0:443\"", SOUND))
+                .unwrap();
         let day = |days: i64| UnixTime::from_secs(NOW.as_secs() + days * 86_400);
         let certificate = |from: i64, until: i64, name: &str| Certificate {
             names: vec![name.to_owned()],

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
 use crate::config::{Account, AllowedOrigins, Api, Config, Limits, PublicUrl, StoreAddress, TrustedProxies};
+use crate::secrets::{KeptSecret, SecretKind};
 
 /// The site key of the development account.
 pub const SITE_KEY: &str = "dev-approov-site-key";
@@ -28,6 +29,15 @@ const THRESHOLD: f64 = 0.5;
 /// identification and `fetchToken`, and a busy machine takes its time.
 const MAX_ELAPSED_TIME: Duration = Duration::from_secs(60);
 
+/// The secrets of the development mode.
+#[derive(Clone, Debug)]
+pub struct DevSecrets {
+    /// Signs tokens; backends are told.
+    pub account: Secret,
+    /// The service's own.
+    pub session: Secret,
+}
+
 /// The development configuration.
 ///
 /// # Errors
@@ -36,16 +46,17 @@ pub fn config(
     listen: SocketAddr,
     simulators: SocketAddr,
     apis: &[String],
-    secret: Secret,
+    secrets: &DevSecrets,
 ) -> Result<Config, url::ParseError> {
     let checks = checks(simulators)?;
     let account = Account {
         site_key: SITE_KEY.to_owned(),
-        secret,
+        secret: KeptSecret::here(SecretKind::Key, secrets.account.clone()).into(),
         jwe_secret: None,
         token_lifetime: Duration::from_secs(120),
         refresh_token_lifetime: Duration::from_secs(7200),
         allowed_origins: AllowedOrigins::default(),
+        publish_jwks: false,
         keys: BTreeMap::new(),
         apis: APIS
             .into_iter()
@@ -63,7 +74,7 @@ pub fn config(
         trusted_proxies: TrustedProxies::default(),
         limits: Limits::default(),
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
-        nonce_secret: None,
+        session_secret: Some(KeptSecret::here(SecretKind::Key, secrets.session.clone()).into()),
     })
 }
 
@@ -82,7 +93,7 @@ pub fn public_urls(scheme: &str, listen: SocketAddr, more: &[String]) -> Result<
 fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::ParseError> {
     let vendor = |secret: &str, path: &str| {
         Ok::<_, url::ParseError>(Vendor {
-            secret: Secret::from_bytes(secret.as_bytes().to_vec()),
+            secret: KeptSecret::here(SecretKind::Text, Secret::from_bytes(secret.as_bytes().to_vec())).into(),
             url: Url::parse(&format!("http://{simulators}{path}"))?,
         })
     };
@@ -107,12 +118,12 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
 }
 
 /// What a developer needs to know, one line of JSON.
-pub fn json_line(url: &str, config: &Config) -> String {
+pub fn json_line(url: &str, config: &Config, secret: &Secret) -> String {
     let account = config.accounts.get(SITE_KEY);
     json!({
         "url": url,
         "site_key": SITE_KEY,
-        "secret": account.map(|account| STANDARD.encode(account.secret.as_bytes())),
+        "secret": STANDARD.encode(secret.as_bytes()),
         "apis": account.map(|account| account.apis.keys().collect::<Vec<_>>()),
         "hcaptcha_site_key": sim::HCAPTCHA_SITE_KEY,
         "recaptcha_site_key": sim::RECAPTCHA_SITE_KEY,
@@ -122,7 +133,7 @@ pub fn json_line(url: &str, config: &Config) -> String {
 }
 
 /// The same for people.
-pub fn text(url: &str, config: &Config) -> String {
+pub fn text(url: &str, config: &Config, secret: &Secret) -> String {
     let Some(account) = config.accounts.get(SITE_KEY) else {
         return String::new();
     };
@@ -149,6 +160,6 @@ pub fn text(url: &str, config: &Config) -> String {
         recaptcha = sim::RECAPTCHA_SITE_KEY,
         fingerprint = sim::FINGERPRINT_PUBLIC_API_KEY,
         apis = apis.join(", "),
-        secret = STANDARD.encode(account.secret.as_bytes()),
+        secret = STANDARD.encode(secret.as_bytes()),
     )
 }

@@ -3,6 +3,7 @@
 mod attest;
 mod client_ip;
 mod cors;
+mod jwks;
 mod operations;
 mod respond;
 
@@ -45,7 +46,11 @@ pub struct App {
 impl App {
     /// `more` are routes of the development mode.
     pub fn new(service: Arc<Service>, more: Router<Arc<Service>>) -> Self {
-        let others = operations::router().merge(more).fallback(operations::not_found).with_state(Arc::clone(&service));
+        let others = operations::router()
+            .merge(jwks::router())
+            .merge(more)
+            .fallback(operations::not_found)
+            .with_state(Arc::clone(&service));
         Self { service, others }
     }
 }

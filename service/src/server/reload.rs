@@ -85,7 +85,7 @@ fn parse(path: &Path, known: &Snapshot) -> (Result<Config, Failure>, Vec<PathBuf
     };
     let config = std::str::from_utf8(bytes)
         .map_err(|error| at(&format!("the file is not UTF-8: {error}")))
-        .and_then(|text| Config::parse(text, &|name| std::env::var(name).ok()).map_err(|error| at(&error)));
+        .and_then(|text| Config::parse(text).map_err(|error| at(&error)));
     if let Ok(config) = &config {
         files.extend(config.files());
     }

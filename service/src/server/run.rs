@@ -18,11 +18,13 @@ use tokio::sync::watch;
 
 use crate::attest::Service;
 use crate::check::CheckClient;
-use crate::cli::{Arg, Args, UsageError, unknown};
+use crate::cli::{Arg, Args, UsageError, secret_operand, unknown};
 use crate::config::{Config, DEFAULT_LISTEN};
 use crate::crypto::random;
+use crate::dev::DevSecrets;
 use crate::dev::faults::{self, Fault, Faults};
 use crate::dev::guard::{self, Guard};
+use crate::secrets::{KeptSecret, Place, ProcessEnvironment, SecretKind};
 use crate::store::{AnyStore, Store as _};
 use crate::telemetry::{Log, LogFormat};
 use crate::{dev, http};
@@ -52,6 +54,7 @@ enum Mode {
 struct DevOptions {
     apis: Vec<String>,
     secret: Option<Secret>,
+    session_secret: Option<Secret>,
     tls: bool,
     latency: Duration,
     fault: Option<Fault>,
@@ -77,7 +80,10 @@ impl Options {
                 "config" => config = Some(PathBuf::from(args.value(flag)?)),
                 "listen" => listen = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8087")?),
                 "api" => dev_options.apis.push(args.value(flag)?),
-                "secret" => dev_options.secret = Some(read_secret(&args.value(flag)?)?),
+                "secret" | "secret-file" => dev_options.secret = Some(read_secret(flag, args.value(flag)?)?),
+                "session-secret" | "session-secret-file" => {
+                    dev_options.session_secret = Some(read_secret(flag, args.value(flag)?)?);
+                }
                 "dev-tls" => dev_options.tls = true,
                 "dev-public" => dev_options.public = true,
                 "public-url" => dev_options.public_urls.push(args.value(flag)?),
@@ -94,8 +100,7 @@ impl Options {
                 "quiet" => log = LogFormat::Quiet,
                 _ => return Err(unknown("serve", &arg)),
             }
-            if matches!(flag.as_str(), "api" | "secret" | "dev-tls" | "dev-public" | "public-url" | "latency" | "fault")
-            {
+            if !matches!(flag.as_str(), "dev" | "config" | "listen" | "json" | "log-json" | "quiet") {
                 dev_only = Some(flag.clone());
             }
         }
@@ -122,11 +127,15 @@ impl Options {
     }
 }
 
-fn read_secret(text: &str) -> Result<Secret, UsageError> {
-    Secret::from_base64(text)
-        .ok()
-        .filter(|secret| secret.as_bytes().len() >= 32)
-        .ok_or_else(|| UsageError("--secret must be at least 32 bytes in base64".to_owned()))
+/// The secret that an option gives: itself, `-` for standard input, or a file.
+fn read_secret(flag: &str, operand: String) -> Result<Secret, UsageError> {
+    let secret = if flag.ends_with("-file") {
+        KeptSecret::elsewhere(SecretKind::Key, Place::File(operand.into())).resolve(&ProcessEnvironment)
+    } else {
+        let text = secret_operand(flag, operand, &mut std::io::stdin().lock())?;
+        return SecretKind::Key.read(&text).map_err(|expected| UsageError(format!("--{flag} {expected}")));
+    };
+    secret.map_err(|error| UsageError(format!("--{flag}: {}", error.message)))
 }
 
 /// Runs the service until a signal ends it.
@@ -154,7 +163,7 @@ async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Lo
     let url = format!("{scheme}://{address}");
     config.public_urls = reload::public_urls(&config, address)?;
     file.warn(&config, &log);
-    let service = start(config, log).await?;
+    let service = start(config, log).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let (hangup, stop) = (reload::hangup()?, stop_signal(&service.log)?);
     announce(json.then(|| serde_json::json!({ "url": url }).to_string()));
     service.log.event("listening", &url);
@@ -167,9 +176,10 @@ async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Lo
 }
 
 async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, log: Log) -> Result<(), String> {
-    let secret = match options.secret {
-        Some(secret) => secret,
-        None => Secret::from_bytes(random::<64>().map_err(|error| error.to_string())?.to_vec()),
+    let drawn = || random::<64>().map(|bytes| Secret::from_bytes(bytes.to_vec())).map_err(|error| error.to_string());
+    let secrets = DevSecrets {
+        account: options.secret.map_or_else(drawn, Ok)?,
+        session: options.session_secret.map_or_else(drawn, Ok)?,
     };
     let with_tls = options.tls;
     let (listener, address) = bind(listen.unwrap_or(DEFAULT_LISTEN)).await?;
@@ -198,11 +208,11 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
         address
     };
     let scheme = if with_tls { "https" } else { "http" };
-    let mut config = dev::config(address, simulators, &options.apis, secret).map_err(|error| error.to_string())?;
+    let mut config = dev::config(address, simulators, &options.apis, &secrets).map_err(|error| error.to_string())?;
     config.public_urls = dev::public_urls(scheme, address, &options.public_urls)?;
     let guard = Arc::new(Guard::new(&config.public_urls));
     let url = format!("{scheme}://{address}");
-    let (line, text) = (dev::json_line(&url, &config), dev::text(&url, &config));
+    let (line, text) = (dev::json_line(&url, &config, &secrets.account), dev::text(&url, &config, &secrets.account));
     let service = start(config, log).await?;
     let stop = stop_signal(&service.log)?;
     announce(Some(if json { line } else { text }));

@@ -13,7 +13,7 @@ use approov_verify::secret::Secret;
 use approov_web_service::attest::Service;
 use approov_web_service::check::CheckClient;
 use approov_web_service::config::{Config, PublicUrl};
-use approov_web_service::dev::{self, sim};
+use approov_web_service::dev::{self, DevSecrets, sim};
 use approov_web_service::http::App;
 use approov_web_service::store::{AnyStore, Store as _};
 use approov_web_service::telemetry::{Log, LogFormat};
@@ -32,10 +32,15 @@ use tower::ServiceExt as _;
 pub const HOST: &str = "web.example:8087";
 pub const URL: &str = "http://web.example:8087/attest";
 pub const ORIGIN: &str = "https://app.example";
-/// Where browsers find a service whose file says so with [`PUBLIC_LINE`].
+/// Where browsers find a service whose file begins with [`FILE_HEAD`].
 pub const PUBLIC: &str = "https://web.example";
-pub const PUBLIC_LINE: &str = "public_urls = [\"https://web.example\"]\n";
+/// What no file of a service is without.
+pub const FILE_HEAD: &str = "public_urls = [\"https://web.example\"]\n\
+                             session_secret = \"ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=\"\n";
 pub const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// The service's own.
+pub const SESSION_SECRET: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
 pub fn public_url(text: &str) -> PublicUrl {
     PublicUrl::parse(text).unwrap()
@@ -83,7 +88,8 @@ pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
 /// The same with these simulators.
 pub fn dev_config_with(simulators: SocketAddr, change: impl FnOnce(&mut Config)) -> Config {
     let listen = "127.0.0.1:8087".parse().unwrap();
-    let mut config = dev::config(listen, simulators, &[], secret()).unwrap();
+    let secrets = DevSecrets { account: secret(), session: Secret::from_base64(SESSION_SECRET).unwrap() };
+    let mut config = dev::config(listen, simulators, &[], &secrets).unwrap();
     config.public_urls = vec![public_url(&format!("http://{HOST}"))];
     config.limits.request = HANG;
     config.limits.check = HANG;
@@ -234,17 +240,15 @@ impl Browser {
     }
 
     pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Response {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(params);
-        if let Some(token) = &self.refresh_token {
-            form.append_pair("refresh-token", token);
-        }
+        let refresh_token = self.refresh_token.iter().map(|token| ("refresh-token", token.as_str()));
+        let pairs = params.iter().copied().chain(refresh_token);
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         let request = Request::post("/attest")
             .header("host", HOST)
             .header("origin", ORIGIN)
             .header("dpop", proof)
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(Body::from(form.finish()))
+            .body(Body::from(form))
             .unwrap();
         let response = send(service, request).await;
         self.keep_nonce(&response);
@@ -330,21 +334,32 @@ pub struct Process {
 impl Process {
     /// Starts the binary and waits for its first line.
     pub fn start(args: &[&str]) -> Self {
-        Self::start_with(args, &[])
+        Self::launch(args, &[], "")
     }
 
-    /// The same with these environment variables.
-    pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
-        use std::io::{BufRead as _, BufReader};
+    /// The same, with these variables in its environment.
+    pub fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::launch(args, env, "")
+    }
+
+    /// The same, with this text as its standard input.
+    pub fn start_with_input(args: &[&str], input: &str) -> Self {
+        Self::launch(args, &[], input)
+    }
+
+    fn launch(args: &[&str], env: &[(&str, &str)], input: &str) -> Self {
+        use std::io::{BufRead as _, BufReader, Write as _};
         use std::process::{Command, Stdio};
         let mut child = Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
             .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0"])
             .args(args)
-            .envs(variables.iter().copied())
+            .envs(env.iter().copied())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let (sender, log) = std::sync::mpsc::channel();
         let errors = child.stderr.take().unwrap();
         std::thread::spawn(move || {

@@ -97,5 +97,55 @@ for (const engine of chosenEngines()) {
         '71tnS3rSq2lanEWrKz4MoexiOMtv7w0fspfM8BAQKNU=',
       )
     })
+
+    test('the script of hCaptcha takes the place of `grecaptcha`, unless it is told not to', async () => {
+      const names = []
+      for (const more of ['', '&recaptchacompat=off']) {
+        await world.freshPage()
+        names.push(
+          await world.run(async (script) => {
+            globalThis.grecaptcha = { name: 'reCAPTCHA' }
+            await new Promise((resolve, reject) => {
+              const element = Object.assign(document.createElement('script'), { src: script, onload: resolve })
+              element.onerror = reject
+              document.head.append(element)
+            })
+            return globalThis.grecaptcha === globalThis.hcaptcha ? 'hCaptcha' : globalThis.grecaptcha.name
+          }, `${world.settings.simulators}/hcaptcha/1/api.js?render=explicit${more}`),
+        )
+      }
+      assert.deepEqual(names, ['hCaptcha', 'reCAPTCHA'])
+    })
+
+    test('a page that has both captchas gets a token with either', async () => {
+      await world.freshPage()
+      const tokens = await world.run(async (settings) => {
+        const { firstToken } = await import('/flow.js')
+        const tokens = []
+        for (const check of ['recaptcha', 'hcaptcha', 'recaptcha']) tokens.push(await firstToken(settings, check))
+        return tokens
+      }, world.settings)
+      for (const token of tokens) assert.match(token, /^[\w-]+\.[\w-]+\.[\w-]+$/)
+    })
+
+    test('an element of hCaptcha that comes after the script is rendered when it comes', async () => {
+      await world.freshPage()
+      const response = await world.run(async (script) => {
+        await new Promise((resolve, reject) => {
+          const element = Object.assign(document.createElement('script'), { src: script, onload: resolve })
+          element.onerror = reject
+          document.head.append(element)
+        })
+        const element = document.createElement('div')
+        element.className = 'h-captcha'
+        const rendered = new Promise((resolve) =>
+          new MutationObserver(resolve).observe(element, { attributes: true, childList: true }),
+        )
+        document.body.append(element)
+        await rendered
+        return (await globalThis.hcaptcha.execute({ async: true })).response
+      }, `${world.settings.simulators}/hcaptcha/1/api.js`)
+      assert.match(response, /^sim-pass-/)
+    })
   })
 }

@@ -90,7 +90,7 @@ describeWithStub('hostile pages', ({ stub, run }) => {
         Object.assign(Object.prototype, polluted)
         try {
           await Approov.fetchToken('api.example.com', { recaptchaToken: 'r' })
-          const describe = ({ code, retryable, cause }) => ({ code, retryable, cause })
+          const describe = (/** @type {any} */ { code, retryable, cause }) => ({ code, retryable, cause })
           const error = await rejection(Approov.fetchToken(''))
           return {
             error: { ...describe(error), errors: Object.hasOwn(error, 'errors') },
@@ -201,7 +201,7 @@ describeWithStub('hostile pages', ({ stub, run }) => {
         try {
           await Approov.initializeSession(options)
         } finally {
-          delete Object.prototype.then
+          delete (/** @type {any} */ (Object.prototype).then)
           SubtleCrypto.prototype.generateKey = generateKey
           Object.defineProperty(CryptoKey.prototype, 'extractable', { get, configurable: true })
         }
@@ -286,7 +286,7 @@ describeWithStub('hostile pages', ({ stub, run }) => {
         for (const name of ['Reflect', 'JSON', 'WebAssembly']) hook(globalThis[name], name)
         hook(Object, 'Object')
         for (const name of ['Uint8Array', 'DataView', 'TextDecoder', 'TextEncoder', 'Promise']) {
-          const { [name]: real } = globalThis
+          const { [name]: real } = /** @type {any} */ (globalThis)
           globalThis[name] = new Proxy(real, {
             construct(target, args, newTarget) {
               for (const arg of args) if (leads(arg)) seen.add(`new ${name}`)
