@@ -9,6 +9,7 @@ mod raw;
 mod reader;
 mod revocations;
 mod trusted_proxies;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use limits::Limits;
 pub use public_urls::PublicUrl;
 pub use revocations::{MAX_REVOKED, Revocations, Revoked};
 pub use trusted_proxies::TrustedProxies;
+pub use warnings::Surroundings;
 
 /// The command that adds to a file of an earlier version what it lacks.
 pub const MIGRATE: &str = "`approov-web-service config -migrate`";
@@ -265,6 +267,7 @@ max_elapsed_time = 2.5
             (site("recaptcha.site", "site_key", "min_score = \"high\"\n"), (7, 13), "expected f64"),
             (site("recaptcha.site", "site_key", "rate_limit = -1\n"), (7, 14), "-1"),
             (site("recaptcha.site", "site_key", "verify_url = \"ftp://x\"\n"), (7, 14), "URL"),
+            (site("recaptcha.site", "site_key", "verify_url = \"http://x.example/\"\n"), (7, 14), "https"),
             (site("fingerprint.subscription", "public_api_key", "region = \"US\"\n"), (7, 10), "RoW, EU or AP"),
             (site("fingerprint.subscription", "public_api_key", "min_score = 1\n"), (7, 1), "min_score"),
             (
@@ -277,6 +280,12 @@ max_elapsed_time = 2.5
                 "twice",
             ),
             ("store = \"mysql://\"".to_owned(), (1, 9), "redis"),
+            ("public_urls = [\"web.example.com\"]".to_owned(), (1, 16), "https://web.example.com"),
+            (
+                "public_urls = [\"https://a.example\"]\npublic_url = \"https://b.example\"".to_owned(),
+                (2, 14),
+                "not both",
+            ),
         ] {
             let error = parse(&text).unwrap_err();
             assert_eq!(error.position, Some(position), "{text}: {error}");

@@ -159,7 +159,7 @@ pub async fn run(options: Options) -> Result<(), String> {
 }
 
 async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result<(), String> {
-    let (mut config, file) = reload::load(path).await?;
+    let (mut config, mut file) = reload::load(path).await?;
     if let Some(public) = listen.public {
         config.listen = public;
     }
@@ -170,6 +170,7 @@ async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     config.public_urls = reload::public_urls(&config, address)?;
+    file.warn(&config, &log);
     let service = start(config, log).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let operations = sockets.operations_url();
     let hangup = reload::hangup()?;
