@@ -34,8 +34,9 @@ export function grant(request) {
   if (request.method === 'GET') return new Response(null, { status: 204, headers: { 'DPoP-Nonce': 'n1' } })
   const tokens = {}
   for (const api of new URLSearchParams(request.body).getAll('api')) tokens[api] = `token.for.${api}`
-  const body = { tokens, 'token-lifetime': 120, 'refresh-token': 'refresh', 'server-time': Date.now(),
-                 expiries: { session: Date.now() + 7_200_000, 'recap:re': Date.now() + 7_200_000 } }
+  const now = Date.now()
+  const body = { tokens, 'token-lifetime': 120, 'refresh-token': 'refresh', 'server-time': now,
+                 expiries: { session: now + 7_200_000, 'recap:re': now + 7_200_000 } }
   return Response.json(body, { headers: { 'DPoP-Nonce': 'n2' } })
 }
 export const post = respond => (request, count) => request.method === 'GET' ? grant(request) : respond(request, count)

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use approov_listener::Listener;
-use approov_listener::limits::Limits;
+use approov_listener::limits::{Limits, Timeouts};
 use approov_listener::log::{Log, LogFormat};
 use approov_listener::metrics::Metrics;
+use approov_listener::shutdown::Phase;
 use http::Response;
 use http_body_util::Empty;
 use hyper::body::Bytes;
@@ -18,12 +19,19 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+/// After this long, what has not happened counts as a hang, on however busy a machine.
+const HANG: Duration = Duration::from_secs(120);
+/// So long that none of them ends a connection while a test runs.
+const TIMEOUTS: Timeouts = {
+    let hour = Duration::from_secs(3600);
+    Timeouts { head: hour, body: hour, write: hour, idle: hour, age: None }
+};
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 struct Server {
     address: SocketAddr,
     metrics: Arc<Metrics>,
-    _end: watch::Sender<bool>,
+    _end: watch::Sender<Phase>,
 }
 
 impl Server {
@@ -34,13 +42,13 @@ impl Server {
         let listener = Listener {
             socket,
             identity: None,
-            limits: Limits { connections, ..Limits::default() },
+            limits: Limits { connections, timeouts: TIMEOUTS, ..Limits::default() },
             is_trusted: Arc::new(move |_| trusts_all),
             pressure: Arc::default(),
             log: Log::new(LogFormat::Quiet),
             metrics: Arc::clone(&metrics),
         };
-        let (end, stop) = watch::channel(false);
+        let (end, stop) = watch::channel(Phase::Running);
         let service = tower::service_fn(|_| async { Ok(Response::new(Empty::<Bytes>::new())) });
         tokio::spawn(listener.serve(service, stop));
         Self { address, metrics, _end: end }
@@ -72,8 +80,8 @@ async fn is_served(stream: &mut TcpStream) -> bool {
         }
         Some(())
     };
-    // Without an end to wait for, a test that fails would wait for ever.
-    tokio::time::timeout(Duration::from_secs(60), ask).await.ok().flatten().is_some()
+    let served = tokio::time::timeout(HANG, ask).await;
+    served.unwrap_or_else(|_| panic!("a connection neither ended nor got its response")).is_some()
 }
 
 #[tokio::test]

@@ -182,7 +182,7 @@ impl Service {
         std::io::Write::write_all(
             &mut file,
             format!(
-                "public_urls = [\"{PUBLIC}\"]\n\
+                "public_urls = [\"{PUBLIC}\"]\nsession_secret = \"{secret}\"\n\
                  [limits]\nreplay_entries = {REMEMBERED}\n\
                  [[account]]\nsite_key = \"{SITE_KEY}\"\nsecret = \"{secret}\"\n\
                  [[account.api]]\ndomain = \"localhost\"\nallow_web = true\n\

@@ -32,6 +32,7 @@ def main():
     try:
         announced = service.stdout.readline()
         url = json.loads(announced)["url"]
+        operations = json.loads(announced)["operations"]
         environment = {
             **os.environ,
             "SERVICE": announced,
@@ -39,17 +40,18 @@ def main():
             "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
         }
         command = [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
+            sys.executable, "-m", "schemathesis.cli", "run", f"{operations}/openapi.json",
             "--url", url,
             "--checks", ",".join(CHECKS),
             "--max-examples", os.environ.get("EXAMPLES", "150"),
             "--seed", "1",
             "--workers", "2",
+            "--request-timeout", "120",
             "--suppress-health-check", "all",
             "--no-color",
         ]
         code = subprocess.run(command, env=environment, check=False).returncode
-        with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{operations}/metrics", timeout=120) as answer:
             counts = [line for line in answer.read().decode().splitlines() if line.startswith("approov_requests_total")]
         print("\n".join(counts))
         # Generated requests that never get past the door would show nothing.
@@ -59,7 +61,7 @@ def main():
         return code
     finally:
         service.terminate()
-        service.wait(timeout=30)
+        service.wait(timeout=120)
 
 
 sys.exit(main())

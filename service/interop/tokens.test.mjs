@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import * as jose from 'jose'
-import { configure, start } from './service.mjs'
+import { PUBLIC, configure, session, start } from './service.mjs'
 
 const KIND = {
   'hs.example': { alg: 'HS256' },
@@ -19,9 +19,6 @@ const KIND = {
   'jwe.example': { alg: 'HS256', encrypted: true },
   'both.example': { alg: 'ES256', kid: 'es-1', encrypted: true },
 }
-
-// Where browsers find the service, as its file says: what proofs are about.
-const PUBLIC = 'https://web.example.com'
 
 let directory, simulators, service, account
 const tokens = { pass: {}, fail: {} }
@@ -59,30 +56,6 @@ after(async () => {
   rmSync(directory, { recursive: true, force: true })
 })
 
-/** A session whose key and proofs are jose's. */
-async function session() {
-  const { publicKey, privateKey } = await jose.generateKeyPair('ES256', { extractable: true })
-  const { kty, crv, x, y } = await jose.exportJWK(publicKey)
-  const jwk = { kty, crv, x, y }
-  const htu = `${PUBLIC}/attest`
-  let nonce
-  const call = async (method, params) => {
-    const proof = await new jose.SignJWT({ htm: method, htu, jti: randomUUID(), ...(nonce && { nonce }) })
-      .setProtectedHeader({ typ: 'dpop+jwt', alg: 'ES256', jwk })
-      .setIssuedAt()
-      .sign(privateKey)
-    const response = await fetch(`${service.url}/attest`, {
-      method,
-      headers: { DPoP: proof },
-      body: params && new URLSearchParams(params),
-    })
-    nonce = response.headers.get('DPoP-Nonce')
-    return response
-  }
-  assert.equal((await call('GET')).status, 204)
-  return { thumbprint: await jose.calculateJwkThumbprint(jwk), attest: (params) => call('POST', params) }
-}
-
 /** What a backend reads from a token, or the error that refuses it. */
 async function read(token, kind) {
   if (kind.encrypted) {
@@ -101,7 +74,7 @@ async function read(token, kind) {
 
 for (const outcome of ['pass', 'fail']) {
   test(`jose reads tokens of a check that is to ${outcome}`, async () => {
-    const { attest, thumbprint } = await session()
+    const { attest, thumbprint } = await session(service.url)
     const response = await attest([
       ['approov-site-key', 'interop'],
       ['hcaptcha-site-key', simulators.hcaptcha_site_key],

@@ -15,7 +15,10 @@
 //! | [`session`] | sessions in refresh tokens, and nonces |
 //! | [`check`] | the check services: one file each, with all its names, its request and how its response is judged |
 //! | [`telemetry`] | the log and the counters |
-//! | [`settings`] | a configuration file being read: positions, secrets, values within bounds |
+//! | [`allowed_origins`] | which pages may use an account |
+//! | [`secrets`] | lists of secrets with times, and where they are kept |
+//! | [`settings`] | a configuration file being read: positions, values within bounds |
+//! | [`loopback`] | hosts that are this machine itself |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
 //! | [`crypto`] | randomness, derived keys, key pairs |
 //! | [`time`] | points in time as text |
@@ -25,6 +28,7 @@
 
 #![warn(missing_docs)]
 
+pub mod allowed_origins;
 pub mod attest;
 pub mod check;
 pub mod cli;
@@ -33,6 +37,8 @@ pub mod crypto;
 pub mod dev;
 pub mod error;
 pub mod http;
+pub mod loopback;
+pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod settings;

@@ -1,13 +1,18 @@
-//! A configuration file being read: its text for positions, the environment for secrets, and values within bounds.
+//! A configuration file being read: its text for positions, and values within bounds.
 
 use std::fmt;
 use std::time::Duration;
 
-use approov_verify::secret::Secret;
+use approov_verify::time::UnixTime;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
+use toml::value::Datetime;
 use url::Url;
+
+use crate::crypto::CryptoError;
+use crate::loopback::is_loopback;
+use crate::time::parse_rfc3339;
 
 /// What is wrong with a configuration, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +34,12 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+impl From<CryptoError> for ConfigError {
+    fn from(error: CryptoError) -> Self {
+        Self { position: None, message: error.to_string() }
+    }
+}
+
 /// What reading a part of the file gives.
 pub type Read<T> = Result<T, ConfigError>;
 
@@ -40,12 +51,10 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     (line, column)
 }
 
-/// The file, and the environment that it refers to.
+/// The file.
 pub struct Source<'a> {
-    /// The file's text.
+    /// Its text.
     pub text: &'a str,
-    /// Looks up an environment variable.
-    pub env: &'a dyn Fn(&str) -> Option<String>,
 }
 
 /// A table of the file, and where it is.
@@ -107,39 +116,22 @@ impl<'a> Source<'a> {
     /// # Errors
     /// Always: this makes the error.
     pub fn error<T, V>(&self, at: &Spanned<V>, message: impl Into<String>) -> Read<T> {
-        Err(ConfigError { position: Some(position(self.text, at.span().start)), message: message.into() })
+        Err(ConfigError { position: Some(self.position_of(at)), message: message.into() })
     }
 
-    /// The text of a secret, from the file or from the environment.
-    ///
-    /// # Errors
-    /// When both are given, or the variable is not set.
-    pub fn secret_text(
-        &self,
-        text: &Option<Spanned<String>>,
-        env: &Option<Spanned<String>>,
-        at: &Spanned<String>,
-    ) -> Read<Option<Spanned<String>>> {
-        match (text, env) {
-            (None, None) => Ok(None),
-            (Some(text), None) => Ok(Some(text.clone())),
-            (None, Some(name)) => match (self.env)(name.get_ref()) {
-                Some(value) if !value.is_empty() => Ok(Some(Spanned::new(name.span(), value))),
-                _ => self.error(name, format!("the environment variable {} is not set", name.get_ref())),
-            },
-            (Some(_), Some(_)) => self.error(at, "give the secret or its environment variable, not both"),
-        }
+    /// Line and column, both from 1, of a value.
+    pub fn position_of<V>(&self, at: &Spanned<V>) -> (usize, usize) {
+        position(self.text, at.span().start)
     }
 
-    /// The bytes of a secret in base64.
+    /// A point in time.
     ///
     /// # Errors
-    /// When there are fewer than `at_least`. The text is not repeated: it is a secret, even when it is a wrong one.
-    pub fn secret_bytes(&self, text: &Spanned<String>, at_least: usize) -> Read<Secret> {
-        match Secret::from_base64(text.get_ref()) {
-            Ok(secret) if secret.as_bytes().len() >= at_least => Ok(secret),
-            Ok(_) => self.error(text, format!("the secret must decode to at least {at_least} bytes")),
-            Err(_) => self.error(text, "the secret must be base64 or base64url"),
+    /// When it is one of no certain zone.
+    pub fn time(&self, value: &Spanned<Datetime>) -> Read<UnixTime> {
+        match parse_rfc3339(&value.get_ref().to_string()) {
+            Some(time) => Ok(time),
+            None => self.error(value, "must be a date and a time with its zone, such as 2027-01-31T12:00:00Z"),
         }
     }
 
@@ -155,14 +147,19 @@ impl<'a> Source<'a> {
         Ok(value.clone())
     }
 
-    /// An http or https URL.
+    /// The URL of a server that is given a secret: https, or http on this machine.
     ///
     /// # Errors
     /// When it is something else.
-    pub fn http_url(&self, text: &Spanned<String>) -> Read<Url> {
-        match Url::parse(text.get_ref()) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-            _ => self.error(text, format!("must be an http or https URL, got \"{}\"", text.get_ref())),
+    pub fn server_url(&self, text: &Spanned<String>) -> Read<Url> {
+        let got = text.get_ref();
+        match Url::parse(got) {
+            Ok(url) if url.scheme() == "https" && url.has_host() => Ok(url),
+            Ok(url) if url.scheme() == "http" && url.host_str().is_some_and(is_loopback) => Ok(url),
+            Ok(url) if url.scheme() == "http" => {
+                self.error(text, format!("must be https, since a secret is sent there, got \"{got}\""))
+            }
+            _ => self.error(text, format!("must be an https URL, got \"{got}\"")),
         }
     }
 

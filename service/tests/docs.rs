@@ -7,8 +7,8 @@ use approov_verify::dpop::Proof;
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use approov_web_service::config::Config;
-use approov_web_service::session::NonceKey;
-use approov_web_service::session::RefreshKey;
+use approov_web_service::secrets::Timeline;
+use approov_web_service::session::{NonceKeys, RefreshKeys};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,6 +16,8 @@ use serde_json::Value;
 
 const PROTOCOL: &str = include_str!("../../docs/PROTOCOL.md");
 const SERVICE: &str = include_str!("../../docs/SERVICE.md");
+
+const SESSION_SECRET: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
 fn secret() -> Secret {
     Secret::from_base64("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap()
@@ -42,10 +44,11 @@ fn the_recorded_exchange_verifies() {
     assert!(PROTOCOL.contains(&format!("\"jkt\": \"{thumbprint}\"")));
     let then = UnixTime::from_millis(response["server-time"].as_i64().unwrap());
     let refresh_token = response["refresh-token"].as_str().unwrap();
-    let session =
-        RefreshKey::derive(&secret()).unwrap().open(refresh_token, "dev-approov-site-key", &thumbprint, then).unwrap();
+    let session_secret = Timeline::from(Secret::from_base64(SESSION_SECRET).unwrap());
+    let keys = RefreshKeys::derive(&session_secret, "dev-approov-site-key").unwrap();
+    let session = keys.open(refresh_token, &thumbprint, then).unwrap();
     assert_eq!(session.expiry(), response["expiries"]["session"].as_i64().unwrap());
-    let nonces = NonceKey::derive(&secret()).unwrap();
+    let nonces = NonceKeys::derive(&session_secret).unwrap();
     for nonce in PROTOCOL.lines().filter_map(|line| line.strip_prefix("dpop-nonce: ")) {
         assert!(nonces.check(nonce, then).is_some(), "{nonce}");
     }
@@ -58,7 +61,7 @@ fn the_documented_configuration_is_accepted_and_shows_the_defaults() {
         text.split_once("```").unwrap().0.to_owned()
     };
     let text = block("defaults in the comments. Times are seconds.\n\n```toml\n");
-    let config = Config::parse(&text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+    let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.limits, approov_web_service::config::Limits::default());
     let account = &config.accounts["your-Approov-site-key"];
     assert_eq!(account.checks.len(), 3);
@@ -84,10 +87,7 @@ fn the_documented_configuration_is_accepted_and_shows_the_defaults() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(
-        format!("{:?}", Config::parse(&bare, &|_| None).unwrap().accounts["your-Approov-site-key"].checks),
-        shown
-    );
+    assert_eq!(format!("{:?}", Config::parse(&bare).unwrap().accounts["your-Approov-site-key"].checks), shown);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use support::*;
 
 async fn metrics(process: &Process) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    client.get(format!("{}/metrics", process.url)).send().await.unwrap().text().await.unwrap()
+    client.get(format!("{}/metrics", process.operations)).send().await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_forwarding_header_of_a_stranger_is_counted_and_said_once() {
     let message = line["message"].as_str().unwrap();
     assert!(message.contains("127.0.0.1") && message.contains("trusted_proxies"), "{message}");
     process.wait_for_logs(3, |line| line["path"] == "/healthz");
-    let said = process.logged().iter().filter(|line| line.contains("\"forwarding\"")).count();
+    let said = process.logged().await.iter().filter(|line| line.contains("\"forwarding\"")).count();
     assert_eq!(said, 1);
     let expected = "approov_forwarding_faults_total{reason=\"untrusted\"} 2";
     let metrics = metrics(&process).await;
@@ -63,7 +63,7 @@ impl Place {
             client = client.tls_certs_only([reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()]);
         }
         text.push_str(&format!(
-            "[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
+            "session_secret = \"{SESSION_SECRET}\"\n[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
              [[account.api]]\ndomain = \"a.example\"\nallow_web = true\n\
              [[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n"
         ));
@@ -121,7 +121,7 @@ async fn a_proof_is_about_one_of_the_public_urls_whatever_host_is_named() {
 #[test]
 fn a_request_names_exactly_one_host() {
     let place = Place::new("host");
-    let (file, _) = place.file(PUBLIC_LINE, &[]);
+    let (file, _) = place.file(&format!("public_urls = [\"{PUBLIC}\"]\n"), &[]);
     let process = Process::start(&["--config", file.to_str().unwrap()]);
     let status = |head: &str| {
         let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
@@ -222,8 +222,8 @@ async fn the_development_mode_does_not_answer_to_names_of_others() {
     assert_eq!(status(Method::GET, "/attest", &[("dpop", &proof)]).await, 401);
 }
 
-#[test]
-fn the_development_certificate_is_written_where_nobody_could_prepare_a_link() {
+#[tokio::test]
+async fn the_development_certificate_is_written_where_nobody_could_prepare_a_link() {
     let place = Place::new("certificate");
     let victim = place.0.join("victim");
     fs::write(&victim, "mine").unwrap();
@@ -238,6 +238,19 @@ fn the_development_certificate_is_written_where_nobody_could_prepare_a_link() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     process.signal("-TERM");
-    process.wait();
+    process.wait().await;
     assert!(!path.parent().unwrap().exists(), "and it is tidied up");
+}
+
+#[tokio::test]
+async fn what_a_check_service_says_is_in_the_log_and_nowhere_else() {
+    let mut process = Process::start(&["--dev"]);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut browser = Browser::default();
+    browser.ask_nonce_at(&client, &process.url).await.unwrap();
+    let refused = browser.attest_at(&client, &process.url, &with_hcaptcha("sim-error-log")).await.unwrap();
+    assert_eq!((refused.status.as_u16(), refused.body.as_str()), (502, r#"{"hcap-token-check":"unavailable"}"#));
+    let line = process.wait_for_log(|line| line["status"] == 502);
+    assert_eq!(line["detail"], "hCaptcha responded with status 500");
+    assert_eq!(line["checks"], serde_json::json!(["hcaptcha: unavailable"]));
 }

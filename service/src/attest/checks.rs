@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
@@ -9,15 +10,35 @@ use serde_json::{Map, Value};
 use crate::check::{CheckContext, CheckError, Checked, FreshResult};
 use crate::config::Account;
 use crate::error::{Code, Problems, Refusal};
-use crate::session::CheckResult;
-use crate::store::{Store as _, seconds_to_next_minute};
+use crate::session::{CheckResult, Session};
+use crate::store::{Settled, Store as _, seconds_to_next_minute};
 
-use super::Attest;
 use super::plan::Plan;
+use super::{Attest, unavailable};
 
 impl Attest<'_> {
+    /// Has the fresh results of a plan checked, and the outcome remembered.
+    pub(super) async fn checked_session(
+        &mut self,
+        plan: Plan<'_>,
+        account: &Account,
+        holder: Thumbprint,
+    ) -> Result<Session, Refusal> {
+        let now = self.incoming.now;
+        let fresh = self.check(&plan, account).await?;
+        let passed = fresh.iter().all(|result| result.passed == 1);
+        let session = plan.session(fresh);
+        // Older refresh tokens that the holder may have, of whichever session, end by then.
+        let until = now.plus(account.refresh_token_lifetime).max(UnixTime::from_millis(session.expires));
+        let settled = Settled { holder, generation: session.generation, passed, until };
+        match self.service.store.settle(settled, now).await {
+            Ok(()) => Ok(session),
+            Err(error) => Err(self.store_unavailable(&error)),
+        }
+    }
+
     /// Has the results of a plan checked, within the rate limits of their sites.
-    pub(super) async fn check(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
+    async fn check(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
         self.limit_rates(plan, account).await?;
         self.run_checks(plan, account).await
     }
@@ -48,41 +69,71 @@ impl Attest<'_> {
         let context = CheckContext {
             client_ip: &client_ip,
             page_host: page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default(),
+            allowed_origins: &account.allowed_origins,
             // The true time, also when tests of clients set the service's clock wrong: it is compared with that of
             // the check services.
             now: UnixTime::now(),
         };
-        let service = self.service;
+        let keys = self.active.keys(account).map_err(|error| {
+            self.notes.detail = Some(error.to_string());
+            unavailable("the account has no keys", None)
+        })?;
+        let (service, now) = (self.service, self.incoming.now);
         let checks = plan.to_check.iter().map(|fresh| async move {
             let begun = Instant::now();
-            let outcome = fresh.check(&service.checks, context).await;
+            let secret = keys.site_secret(fresh.provider, fresh.key, now);
+            let outcome = fresh.check(&service.checks, secret, context).await;
             let result = result_name(&outcome);
             service.metrics.check(fresh.provider.name(), result, begun.elapsed());
             (fresh, result, outcome)
         });
         let mut problems = Problems::default();
-        let mut results = Vec::new();
+        let (mut results, mut reasons) = (Vec::new(), Vec::new());
         for (fresh, result, outcome) in join_all(checks).await {
             self.notes.checks.push(format!("{}: {result}", fresh.provider.name()));
             match outcome {
-                Err(error) => problems.add(fresh.provider.definition().codes.check, error.0),
+                Err(error) => {
+                    problems.add(fresh.provider.definition().codes.check, error.kind());
+                    reasons.push(error.reason().to_owned());
+                }
                 Ok(checked) => {
                     let lifetime = fresh.site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime);
                     results.push(check_result(fresh, checked, self.incoming.now.plus(lifetime)));
                 }
             }
         }
+        self.compare_clocks();
+        if !reasons.is_empty() {
+            self.notes.detail = Some(reasons.join("; "));
+        }
         problems.into_result()?;
         Ok(results)
     }
+
+    /// Says that this machine's clock is wrong, if it is: others will refuse what it dates.
+    fn compare_clocks(&self) {
+        let offset = self.service.checks.clock_offset();
+        self.service.metrics.clock_offset(offset);
+        if offset.unsigned_abs() > MAX_CLOCK_OFFSET_MS && self.active.said.first("clock") {
+            let (seconds, side) = (offset.unsigned_abs() / 1000, if offset > 0 { "ahead of" } else { "behind" });
+            let message = format!(
+                "this machine's clock is at least {seconds} s {side} the check services': backends will take tokens and \
+                 proofs for old, or for made in the future. This is said once; approov_clock_offset_seconds follows"
+            );
+            self.service.log.event("clock", &message);
+        }
+    }
 }
+
+/// How far this machine's clock may be from those of the check services before the log says so.
+const MAX_CLOCK_OFFSET_MS: u64 = 5_000;
 
 /// What became of a check, for the log and the counters.
 fn result_name(outcome: &Result<Checked, CheckError>) -> &'static str {
     match outcome {
         Ok(Checked { verdict: Ok(()), .. }) => "passed",
         Ok(Checked { verdict: Err(rule), .. }) => rule.name(),
-        Err(_) => "error",
+        Err(error) => error.kind(),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::Account;
 use crate::crypto::{CryptoError, JweEntropy};
 use crate::session::Session;
 use crate::token::{self, Claims, Confirmation, Embed, arc_text};
@@ -98,8 +97,8 @@ impl Attest<'_> {
                 pay: request.pay.as_deref(),
                 cnf: Confirmation { jkt: thumbprint },
             };
-            let jws = keys.signer(api, passed)?.sign(&claims)?;
-            let token = if api.jwe { encrypt(&jws, account)? } else { jws };
+            let jws = keys.signer(api, passed, incoming.now)?.sign(&claims)?;
+            let token = if api.jwe { token::encrypt(&jws, keys.jwe(incoming.now)?, JweEntropy::draw()?)? } else { jws };
             tokens.insert((*name).to_owned(), token);
         }
         let mut expiries: BTreeMap<String, i64> =
@@ -109,18 +108,13 @@ impl Attest<'_> {
         Ok(Granted {
             tokens,
             token_lifetime: account.token_lifetime.as_secs(),
-            refresh_token: keys.refresh.seal(session, &account.site_key, incoming.entropy.refresh)?,
+            refresh_token: keys.refresh.seal(session, incoming.entropy.refresh, incoming.now)?,
             expiries,
             server_time: incoming.now.as_millis(),
             passed,
             checked,
         })
     }
-}
-
-fn encrypt(jws: &str, account: &Account) -> Result<String, CryptoError> {
-    let secret = account.jwe_secret.as_ref().ok_or(CryptoError)?;
-    token::encrypt(jws, secret, JweEntropy::draw()?)
 }
 
 #[cfg(test)]

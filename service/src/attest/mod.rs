@@ -3,27 +3,30 @@
 mod checks;
 mod form;
 mod grant;
+mod keys;
 mod plan;
 mod proof;
+mod readiness;
 mod request;
 mod service;
 
 use std::net::IpAddr;
 
 use approov_verify::jwk::Thumbprint;
-use approov_verify::replay::ReplayKey;
 use approov_verify::time::UnixTime;
 
 use crate::crypto::RequestEntropy;
 use crate::error::{Code, Problems, Refusal};
-use crate::session::NonceStamp;
-use crate::store::{ReplayCheck, Store as _, StoreError};
+use crate::session::Generation;
+use crate::store::{ProofUse, ReplayCheck, Store as _, StoreError};
 use crate::telemetry::RequestNotes;
 
 pub use form::Form;
 pub use grant::Granted;
+pub use keys::AccountKeys;
+pub use readiness::{NotReady, Readiness};
 pub use request::AttestRequest;
-pub use service::{AccountKeys, ActiveConfig, Service};
+pub use service::{ActiveConfig, Service};
 
 use plan::Plan;
 
@@ -77,18 +80,19 @@ impl<'a> Attest<'a> {
             return Err(unavailable("the request was not understood", None));
         };
         let thumbprint = proof.thumbprint().to_string();
-        let plan = Plan::new(self.active, &request, &thumbprint, self.incoming.now)?;
+        let mut plan = Plan::new(self.active, &request, proof.thumbprint(), &self.incoming)?;
 
         // Up to here nothing has changed anywhere. From here the proof is used up.
-        self.use_proof(proof.replay_key(), nonce).await?;
-        let fresh = if plan.to_check.is_empty() {
-            Vec::new()
-        } else {
+        let used = ProofUse { proof: proof.replay_key(), holder: *proof.thumbprint(), nonce };
+        plan.after_failed_check(self.use_proof(used).await?);
+        let checked = !plan.to_check.is_empty();
+        let session = if checked {
             // Boxed: checks are rare next to refreshes, and would make every request's future as large as theirs.
-            Box::pin(self.check(&plan, request.account)).await?
+            Box::pin(self.checked_session(plan, request.account, *proof.thumbprint())).await?
+        } else {
+            plan.session(Vec::new())
         };
-        let checked = !fresh.is_empty();
-        let session = plan.session(fresh);
+        self.notes.session = Some(session.id.to_string());
         let granted = self.grant(&request, &session, &thumbprint, checked).map_err(|error| {
             self.notes.detail = Some(error.to_string());
             unavailable("tokens could not be made", None)
@@ -97,18 +101,23 @@ impl<'a> Attest<'a> {
         Ok(granted)
     }
 
-    /// Notes in the store that a proof was used.
-    async fn use_proof(&mut self, key: ReplayKey, nonce: NonceStamp) -> Result<(), Refusal> {
-        match self.service.store.remember(key, nonce, self.incoming.now).await {
-            Ok(ReplayCheck::New) => Ok(()),
-            Ok(ReplayCheck::Replayed) => Err(Refusal::new(Code::InvalidDpopToken, "the proof was used before")),
-            Ok(ReplayCheck::StaleEpoch) => Err(Refusal::new(Code::InvalidNonce, "")),
-            Err(error) => Err(self.store_unavailable(&error)),
+    /// Notes in the store that a proof was used. Gives the generation of its holder's latest failed check.
+    async fn use_proof(&mut self, used: ProofUse) -> Result<Generation, Refusal> {
+        let known = match self.service.store.remember(used, self.incoming.now).await {
+            Ok(known) => known,
+            Err(error) => return Err(self.store_unavailable(&error)),
+        };
+        match known.replay {
+            ReplayCheck::New => Ok(known.failed_generation),
+            ReplayCheck::Replayed => Err(Refusal::new(Code::InvalidDpopToken, "the proof was used before")),
+            ReplayCheck::StaleEpoch => Err(Refusal::new(Code::InvalidNonce, "")),
         }
     }
 
     fn store_unavailable(&mut self, error: &StoreError) -> Refusal {
         self.service.metrics.store_error();
+        // The next look in the background may find it well again.
+        self.service.readiness.lacks_store(true);
         self.notes.detail = Some(error.to_string());
         unavailable("the shared store is unavailable", Some(STORE_RETRY))
     }

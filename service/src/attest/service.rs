@@ -1,24 +1,24 @@
 //! The running service: the configuration in force with the keys derived from it, and what outlives
 //! a reload (store, HTTP client, counters, log).
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use approov_listener::log::RequestIds;
 use approov_listener::pressure::Pressure;
-use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use approov_verify::uri::HttpUri;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::check::CheckClient;
-use crate::config::{Account, Api, Config};
-use crate::crypto::{CryptoError, random};
-use crate::session::{NonceKey, NonceStamp, RefreshKey};
+use crate::config::{Account, Config, ConfigError};
+use crate::crypto::CryptoError;
+use crate::secrets::{Outside, ProcessEnvironment};
+use crate::session::NonceStamp;
 use crate::store::AnyStore;
 use crate::telemetry::{Log, Metrics, Said};
-use crate::token::Signer;
+
+use super::Readiness;
+use super::keys::{AccountKeys, Keys};
 
 /// Everything that a request needs.
 pub struct Service {
@@ -33,9 +33,10 @@ pub struct Service {
     pub log: Log,
     /// How close the process is to its bounds.
     pub pressure: Arc<Pressure>,
-    /// The first part of every request's id, different in each process; then a count.
-    id_prefix: [u8; 4],
-    requests: AtomicU64,
+    /// What balancers are told.
+    pub readiness: Readiness,
+    /// The ids of requests.
+    pub request_ids: RequestIds,
     /// How far the service's clock is off, milliseconds: not zero in tests of clients only.
     pub clock_offset: Arc<AtomicI64>,
 }
@@ -46,54 +47,29 @@ pub struct ActiveConfig {
     pub config: Config,
     /// The URLs of `/attest` as browsers see them: one of these is what a proof is about.
     pub attest_urls: Vec<HttpUri>,
-    keys: BTreeMap<String, AccountKeys>,
-    nonce: NonceKey,
-    /// The nonce key before the last reload: nonces that browsers hold stay good.
-    previous_nonce: Option<NonceKey>,
+    keys: Keys,
     /// What the log says once while it is in force.
     pub said: Said,
-}
-
-/// Keys of one account.
-pub struct AccountKeys {
-    /// Seals its sessions.
-    pub refresh: RefreshKey,
-    trusted: Signers,
-    decoy: Signers,
-}
-
-struct Signers {
-    account: Signer,
-    by_kid: BTreeMap<String, Signer>,
 }
 
 impl Service {
     /// A service with a first configuration.
     ///
     /// # Errors
-    /// When keys cannot be derived.
-    pub fn new(config: Config, store: AnyStore, checks: CheckClient, log: Log) -> Result<Self, CryptoError> {
-        let active = ActiveConfig::new(config, None)?;
+    /// When a secret cannot be had, or keys cannot be derived.
+    pub fn new(config: Config, store: AnyStore, checks: CheckClient, log: Log) -> Result<Self, ConfigError> {
+        let active = ActiveConfig::new(config, &ProcessEnvironment)?;
         Ok(Self {
             active: RwLock::new(Arc::new(active)),
             store,
             checks,
             metrics: Metrics::default(),
             clock_offset: Arc::default(),
-            id_prefix: random()?,
-            requests: AtomicU64::new(0),
+            request_ids: RequestIds::default(),
             log,
             pressure: Arc::default(),
+            readiness: Readiness::default(),
         })
-    }
-
-    /// An id for a request: it finds the request in the log, and is no secret.
-    pub fn request_id(&self) -> String {
-        let count = self.requests.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let mut id = [0; 9];
-        let parts = self.id_prefix.iter().chain(count.iter().skip(3));
-        id.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
-        URL_SAFE_NO_PAD.encode(id)
     }
 
     /// The time now, by the service's clock.
@@ -110,31 +86,19 @@ impl Service {
     /// Puts another configuration in force. Requests that run finish with the one they began with.
     ///
     /// # Errors
-    /// When keys cannot be derived; the old configuration then stays.
-    pub fn reload(&self, config: Config) -> Result<(), CryptoError> {
-        let before = self.active().nonce.clone();
-        let active = Arc::new(ActiveConfig::new(config, Some(before))?);
+    /// When a secret cannot be had, or keys cannot be derived; the old configuration then stays.
+    pub fn reload(&self, config: Config) -> Result<(), ConfigError> {
+        let active = Arc::new(ActiveConfig::new(config, &ProcessEnvironment)?);
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = active;
         Ok(())
     }
 }
 
 impl ActiveConfig {
-    fn new(config: Config, previous_nonce: Option<NonceKey>) -> Result<Self, CryptoError> {
-        let keys = config
-            .accounts
-            .iter()
-            .map(|(site_key, account)| Ok((site_key.clone(), AccountKeys::new(account)?)))
-            .collect::<Result<BTreeMap<_, _>, CryptoError>>()?;
-        // Nonces are requested before the account is known, so their key is the service's: configured,
-        // or that of the first account, so that replicas with the same file agree.
-        let nonce = match (&config.nonce_secret, config.accounts.values().next()) {
-            (Some(secret), _) => NonceKey::derive(secret)?,
-            (None, Some(account)) => NonceKey::derive(&account.secret)?,
-            (None, None) => NonceKey::derive(&Secret::from_bytes(random::<32>()?.to_vec()))?,
-        };
+    fn new(config: Config, outside: &dyn Outside) -> Result<Self, ConfigError> {
+        let keys = Keys::new(&config, outside)?;
         let attest_urls = config.public_urls.iter().map(|url| url.attest().clone()).collect();
-        Ok(Self { config, attest_urls, keys, nonce, previous_nonce, said: Said::default() })
+        Ok(Self { config, attest_urls, keys, said: Said::default() })
     }
 
     /// The keys of an account of this configuration.
@@ -142,47 +106,22 @@ impl ActiveConfig {
     /// # Errors
     /// When the account is not of this configuration.
     pub fn keys(&self, account: &Account) -> Result<&AccountKeys, CryptoError> {
-        self.keys.get(&account.site_key).ok_or(CryptoError)
+        self.keys.account(account)
+    }
+
+    /// The public keys of an account as a JWK Set, if it publishes them.
+    pub fn published_keys(&self, site_key: &str) -> Option<Arc<[u8]>> {
+        self.config.accounts.get(site_key).filter(|account| account.publish_jwks)?;
+        self.keys.public(site_key)
     }
 
     /// A fresh nonce.
     pub fn issue_nonce(&self, now: UnixTime, epoch: u64, random: [u8; 8]) -> String {
-        self.nonce.issue(NonceStamp { at: now, epoch }, random)
+        self.keys.nonce.issue(NonceStamp { at: now, epoch }, random)
     }
 
     /// When a nonce was issued, if it is the service's and good at `now`.
     pub fn check_nonce(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
-        self.nonce.check(nonce, now).or_else(|| self.previous_nonce.as_ref().and_then(|key| key.check(nonce, now)))
-    }
-}
-
-impl AccountKeys {
-    fn new(account: &Account) -> Result<Self, CryptoError> {
-        let trusted = Signers {
-            account: Signer::hs256(&account.secret),
-            by_kid: account.keys.iter().map(|(kid, key)| (kid.clone(), Signer::Key(key.clone()))).collect(),
-        };
-        let decoy = Signers {
-            account: Signer::hs256(&Secret::from_bytes(random::<64>()?.to_vec())),
-            by_kid: account
-                .keys
-                .iter()
-                .map(|(kid, key)| Ok((kid.clone(), Signer::Key(key.with_pair(key.pair().generate_similar()?)))))
-                .collect::<Result<_, CryptoError>>()?,
-        };
-        Ok(Self { refresh: RefreshKey::derive(&account.secret)?, trusted, decoy })
-    }
-
-    /// Who signs tokens of this API: the key that its backend trusts when the checks `passed`,
-    /// otherwise one of the same kind that nobody knows.
-    ///
-    /// # Errors
-    /// When the API names a key that the account does not have.
-    pub fn signer(&self, api: &Api, passed: bool) -> Result<&Signer, CryptoError> {
-        let signers = if passed { &self.trusted } else { &self.decoy };
-        match &api.keyset_kid {
-            None => Ok(&signers.account),
-            Some(kid) => signers.by_kid.get(kid).ok_or(CryptoError),
-        }
+        self.keys.nonce.check(nonce, now)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::allowed_origins::AllowedOrigins;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::client::CheckRequest;
@@ -13,8 +15,14 @@ pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
     /// Reads the keys of a site that not every check service has.
     fn read(table: SiteTable<'_>) -> Read<Self>;
 
+    /// What the check service knows a site by, where it needs that.
+    fn secret(&self) -> Option<&SecretList>;
+
     /// Lines of `web -list` about a site.
     fn describe(&self) -> Vec<String>;
+
+    /// What its author may not have meant, or can never work for pages of `origins`.
+    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String>;
 
     /// Has a result checked.
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError>;

@@ -1,11 +1,13 @@
 //! hCaptcha (docs.hcaptcha.com): `siteverify`, which also takes the site key.
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite;
 use super::client::CheckRequest;
-use super::definition::{Definition, Param, ProviderCodes};
+use super::definition::{Definition, Param, ParamText, ProviderCodes};
 use super::outcome::{CheckError, Checked};
 use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 use super::siteverify::{self, CaptchaRules, Question};
@@ -26,8 +28,8 @@ pub(super) static DEFINITION: Definition = Definition {
     key_name: "site_key",
     key_label: "Site Key",
     params: &[
-        Param::required(SITE_KEY, Code::HcapEmptySiteKey),
-        Param::required(TOKEN, Code::HcapEmptyToken),
+        Param::key(SITE_KEY, Code::HcapEmptySiteKey),
+        Param::required(TOKEN, Code::HcapEmptyToken, ParamText::Result),
         Param::optional(KEY),
         Param::optional(HOST),
     ],
@@ -61,15 +63,23 @@ impl CheckSite for Site {
         Ok(Self { vendor, rules })
     }
 
+    fn secret(&self) -> Option<&SecretList> {
+        Some(&self.vendor.secret)
+    }
+
     fn describe(&self) -> Vec<String> {
         self.rules.describe()
+    }
+
+    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
+        self.rules.warnings(origins)
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
         let params = &request.params;
         let name = DEFINITION.display_name;
         let site_key = Some(request.key);
-        let form = self.rules.form(&self.vendor, params.get(TOKEN), site_key, request.context.client_ip);
+        let form = self.rules.form(request.secret, params.get(TOKEN), site_key, request.context.client_ip);
         let response = request.client.post_form(name, &self.vendor.url, &form).await?;
         let question = Question {
             display_name: name,

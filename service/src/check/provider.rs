@@ -1,5 +1,7 @@
 //! The check services as a table.
 
+use crate::allowed_origins::AllowedOrigins;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite as _;
@@ -34,9 +36,19 @@ macro_rules! providers {
         }
 
         impl SiteKind {
+            /// What the check service knows the site by, where it needs that.
+            pub fn secret(&self) -> Option<&SecretList> {
+                match self { $(SiteKind::$provider(site) => site.secret(),)+ }
+            }
+
             /// Lines of `web -list` about the site.
             pub fn describe(&self) -> Vec<String> {
                 match self { $(SiteKind::$provider(site) => site.describe(),)+ }
+            }
+
+            /// What its author may not have meant, or can never work for pages of `origins`.
+            pub fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
+                match self { $(SiteKind::$provider(site) => site.warnings(origins),)+ }
             }
 
             pub(super) async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

@@ -1,11 +1,13 @@
 //! Google reCAPTCHA, v2 and v3 (developers.google.com/recaptcha/docs/verify): `siteverify`.
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
+use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite;
 use super::client::CheckRequest;
-use super::definition::{Definition, OptionKind, Param, ProviderCodes, SiteOption};
+use super::definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
 use super::outcome::{CheckError, Checked};
 use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 use super::siteverify::{self, CaptchaRules, Question};
@@ -23,7 +25,10 @@ pub(super) static DEFINITION: Definition = Definition {
     site_noun: "site",
     key_name: "site_key",
     key_label: "Site Key",
-    params: &[Param::required(SITE_KEY, Code::RecapEmptySiteKey), Param::required(TOKEN, Code::RecapEmptyToken)],
+    params: &[
+        Param::key(SITE_KEY, Code::RecapEmptySiteKey),
+        Param::required(TOKEN, Code::RecapEmptyToken, ParamText::Result),
+    ],
     codes: ProviderCodes {
         config_not_found: Code::RecapConfigNotFound,
         missing_required: Code::RecapMissingRequired,
@@ -48,13 +53,21 @@ impl CheckSite for Site {
         Ok(Self { vendor: table.vendor(SERVER)?, rules: CaptchaRules::read(table)? })
     }
 
+    fn secret(&self) -> Option<&SecretList> {
+        Some(&self.vendor.secret)
+    }
+
     fn describe(&self) -> Vec<String> {
         self.rules.describe()
     }
 
+    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
+        self.rules.warnings(origins)
+    }
+
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
         let name = DEFINITION.display_name;
-        let form = self.rules.form(&self.vendor, request.params.get(TOKEN), None, request.context.client_ip);
+        let form = self.rules.form(request.secret, request.params.get(TOKEN), None, request.context.client_ip);
         let response = request.client.post_form(name, &self.vendor.url, &form).await?;
         let question = Question {
             display_name: name,

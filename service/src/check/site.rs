@@ -59,12 +59,17 @@ impl fmt::Debug for FreshResult<'_> {
 }
 
 impl FreshResult<'_> {
-    /// Has the result checked.
+    /// Has the result checked. `secret` is the site's, as it is now; empty where the check service needs none.
     ///
     /// # Errors
     /// When the check could not be made; the text is fit for clients.
-    pub async fn check(&self, client: &CheckClient, context: CheckContext<'_>) -> Result<Checked, CheckError> {
-        let request = CheckRequest { client, key: self.key, params: &self.params, context };
+    pub async fn check(
+        &self,
+        client: &CheckClient,
+        secret: &str,
+        context: CheckContext<'_>,
+    ) -> Result<Checked, CheckError> {
+        let request = CheckRequest { client, key: self.key, params: &self.params, secret, context };
         self.site.kind.check(&request).await
     }
 }

@@ -1,12 +1,12 @@
 //! The table of a site in the configuration file while it is read.
 
-use approov_verify::secret::Secret;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
+use crate::secrets::{SecretKind, SecretList};
 use crate::settings::{ConfigError, Read, Source, SpannedTable};
 
 use super::definition::{OptionKind, SiteOption};
@@ -15,21 +15,15 @@ use super::definition::{OptionKind, SiteOption};
 #[derive(Clone, Debug)]
 pub struct Vendor {
     /// The secret that the server wants.
-    pub secret: Secret,
+    pub secret: SecretList,
     /// Where it is.
     pub url: Url,
 }
 
-impl Vendor {
-    /// The secret as text; check services give out no other.
-    pub(super) fn secret_text(&self) -> &str {
-        std::str::from_utf8(self.secret.as_bytes()).unwrap_or_default()
-    }
-}
-
 /// The properties of a [`Vendor`] on the command line.
 pub const VENDOR_OPTIONS: &[SiteOption] = &[
-    SiteOption::new("secret", "secret", OptionKind::Text),
+    SiteOption::new("secret", "secret", OptionKind::Secret),
+    SiteOption::new("secretFile", "secret_file", OptionKind::Text),
     SiteOption::new("secretEnv", "secret_env", OptionKind::Text),
     SiteOption::new("verifyURL", "verify_url", OptionKind::Text),
 ];
@@ -37,8 +31,6 @@ pub const VENDOR_OPTIONS: &[SiteOption] = &[
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawVendor {
-    secret: Option<Spanned<String>>,
-    secret_env: Option<Spanned<String>>,
     verify_url: Option<Spanned<String>>,
 }
 
@@ -73,13 +65,13 @@ impl<'a> SiteTable<'a> {
 
     /// Reads the keys of a site whose results are sent to a server, which is `default_url` unless the file says so.
     pub(super) fn vendor(&mut self, default_url: &str) -> Read<Vendor> {
-        let raw: RawVendor = self.take(&["secret", "secret_env", "verify_url"])?;
-        let secret = match self.source.secret_text(&raw.secret, &raw.secret_env, &self.key)? {
-            Some(secret) if !secret.get_ref().is_empty() => Secret::from_bytes(secret.into_inner().into_bytes()),
-            _ => return self.source.error(&self.key, format!("\"{}\" needs secret or secret_env", self.key.get_ref())),
+        let raw: RawVendor = self.take(&["verify_url"])?;
+        let Some(secret) = self.source.take_secrets(&mut self.table, "secret", SecretKind::Text)? else {
+            let key = self.key.get_ref();
+            return self.source.error(&self.key, format!("\"{key}\" needs secret, secret_file or secret_env"));
         };
         let url = match &raw.verify_url {
-            Some(text) => self.source.http_url(text)?,
+            Some(text) => self.source.server_url(text)?,
             None => {
                 Url::parse(default_url).map_err(|error| ConfigError { position: None, message: error.to_string() })?
             }

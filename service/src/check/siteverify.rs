@@ -1,17 +1,21 @@
 //! The `siteverify` interface, which captcha services have in common: its request, its response, the rules for it.
 
+use std::net::IpAddr;
+
 use approov_verify::time::UnixTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toml::Spanned;
+use url::Host;
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::settings::Read;
 use crate::time::rfc3339;
 
 use super::client::ServerResponse;
 use super::definition::{OptionKind, SiteOption};
 use super::outcome::{CheckError, Checked, FailedRule, sanitized};
-use super::site_table::{SiteTable, Vendor};
+use super::site_table::SiteTable;
 
 /// What a result must meet to pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,16 +76,35 @@ impl CaptchaRules {
         lines
     }
 
+    /// What their author may not have meant, or can never work for pages of `origins`.
+    pub(super) fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for domain in self.domains.iter().filter(|domain| !is_host_name(domain)) {
+            warnings.push(format!(
+                "has the domain \"{domain}\", which is never the host of a result: expected is a host name"
+            ));
+        }
+        if self.domains.is_empty() {
+            warnings.push("accepts results of any domain (domains is empty)".to_owned());
+        } else if !self.domains.iter().any(|domain| origins.may_be_on(domain)) {
+            warnings.push("fails every result: no page of allowed_origins is on one of its domains".to_owned());
+        }
+        if self.min_score <= 0.0 {
+            warnings.push("accepts any score (min_score is 0)".to_owned());
+        }
+        warnings
+    }
+
     /// The fields of the request. `site_key` is for those that refuse results of another site of the same secret;
     /// `client_ip` is sent if the rules say so.
     pub(super) fn form<'a>(
         &self,
-        vendor: &'a Vendor,
+        secret: &'a str,
         token: &'a str,
         site_key: Option<&'a str>,
         client_ip: &'a str,
     ) -> Vec<(&'static str, &'a str)> {
-        let mut form = vec![("secret", vendor.secret_text()), ("response", token)];
+        let mut form = vec![("secret", secret), ("response", token)];
         form.extend(site_key.map(|key| ("sitekey", key)));
         if self.include_ip {
             form.push(("remoteip", client_ip));
@@ -115,6 +138,10 @@ impl CaptchaRules {
     }
 }
 
+fn is_host_name(text: &str) -> bool {
+    matches!(Host::parse(text), Ok(Host::Domain(domain)) if domain == text) || text.parse::<IpAddr>().is_ok()
+}
+
 /// What a response is judged by, apart from the rules.
 pub(super) struct Question<'a> {
     /// The name of the captcha service, for errors.
@@ -137,19 +164,34 @@ pub(super) fn judge(
     question: &Question<'_>,
 ) -> Result<Checked, CheckError> {
     let name = question.display_name;
+    if has_no_verdict(response.status) {
+        return Err(CheckError::of_status(name, response.status));
+    }
     let full = response.object();
     let Some(full) = full.filter(|full| full.get("success").is_some_and(Value::is_boolean)) else {
         return Err(if response.is_success() {
-            CheckError(format!("{name} gave a response that is not understood"))
+            CheckError::Unavailable(format!("{name} gave a response that is not understood"))
         } else {
-            CheckError(format!("{name} responded with status {}", response.status))
+            CheckError::of_status(name, response.status)
         });
     };
     let success = full.get("success") == Some(&Value::Bool(true));
     let codes: Vec<&str> =
         full.get("error-codes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    if !success && let Some(ours) = codes.iter().find(|code| !is_about_the_result(code)) {
-        return Err(CheckError(format!("{name}: {}", sanitized(ours))));
+    if success && !response.is_success() {
+        return Err(CheckError::of_status(name, response.status));
+    }
+    if success && let Some(code) = codes.first() {
+        // reCAPTCHA says so of everybody once its quota is used up.
+        return Err(CheckError::Misconfigured(format!("{name} accepts, but: {}", sanitized(code))));
+    }
+    if let Some(ours) = codes.iter().find(|code| !is_about_the_result(code)) {
+        let reason = format!("{name}: {}", sanitized(ours));
+        return Err(if is_about_what_is_configured(ours) {
+            CheckError::Misconfigured(reason)
+        } else {
+            CheckError::Unavailable(reason)
+        });
     }
     let hostname = full.get("hostname").and_then(Value::as_str);
     let verdict =
@@ -160,6 +202,11 @@ pub(super) fn judge(
         ("hostname".to_owned(), hostname.unwrap_or(question.page_host).into()),
     ]);
     Ok(Checked { verdict, brief, full })
+}
+
+/// Whether a status says that there is no verdict, whatever the body says: a gateway, or a service in trouble.
+fn has_no_verdict(status: u16) -> bool {
+    matches!(status, 401 | 403 | 408 | 429) || status >= 500
 }
 
 /// Whether an error code of a captcha service is about the result that the browser sent. Others are
@@ -173,15 +220,20 @@ fn is_about_the_result(code: &str) -> bool {
             | "already-seen-response"
             | "invalid-or-already-seen-response"
             | "timeout-or-duplicate"
-            | "not-using-dummy-passcode"
+    )
+}
+
+/// Whether it is about what is configured for the site.
+fn is_about_what_is_configured(code: &str) -> bool {
+    matches!(
+        code,
+        "missing-input-secret" | "invalid-input-secret" | "sitekey-secret-mismatch" | "not-using-dummy-passcode"
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use approov_verify::secret::Secret;
     use serde_json::json;
-    use url::Url;
 
     use super::*;
 
@@ -198,7 +250,7 @@ mod tests {
         status: u16,
         body: Value,
     ) -> Result<Result<(), FailedRule>, CheckError> {
-        let response = ServerResponse { status, body: body.to_string().into_bytes() };
+        let response = ServerResponse { status, body: body.to_string().into_bytes(), clock_offset: 0 };
         let question = Question { display_name: "hCaptcha", named_host, page_host: "page.example", now: NOW };
         super::judge(rules, &response, &question).map(|checked| {
             let members: Vec<_> = checked.brief.keys().cloned().collect();
@@ -237,33 +289,57 @@ mod tests {
         {
             assert_eq!(refused(code), Ok(Err(FailedRule::NotAccepted)), "{code}");
         }
-        for code in ["invalid-input-secret", "missing-input-secret", "sitekey-secret-mismatch", "bad-request"] {
-            assert_eq!(refused(code), Err(CheckError(format!("hCaptcha: {code}"))), "{code}");
+        let unavailable = |reason: &str| Err(CheckError::Unavailable(reason.to_owned()));
+        let misconfigured = |reason: &str| Err(CheckError::Misconfigured(reason.to_owned()));
+        for code in
+            ["invalid-input-secret", "missing-input-secret", "sitekey-secret-mismatch", "not-using-dummy-passcode"]
+        {
+            assert_eq!(refused(code), misconfigured(&format!("hCaptcha: {code}")), "{code}");
         }
+        assert_eq!(refused("bad-request"), unavailable("hCaptcha: bad-request"));
         assert_eq!(judge(&any, None, 200, json!({"success": false})), Ok(Err(FailedRule::NotAccepted)));
         assert_eq!(
-            judge(&any, None, 200, json!({"success": "true"})).unwrap_err().0,
-            "hCaptcha gave a response that is not understood"
+            judge(&any, None, 200, json!({"success": "true"})),
+            unavailable("hCaptcha gave a response that is not understood")
         );
-        assert_eq!(judge(&any, None, 503, json!("sorry")).unwrap_err().0, "hCaptcha responded with status 503");
         assert_eq!(
-            refused("<script>alert('x')</script> https://10.0.0.1/?secret=shh").unwrap_err().0,
-            "hCaptcha: scriptalertxscript https10.0.0.1secretshh"
+            refused("<script>alert('x')</script> https://10.0.0.1/?secret=shh"),
+            unavailable("hCaptcha: scriptalertxscript https10.0.0.1secretshh")
         );
     }
 
     #[test]
+    fn a_captcha_service_in_trouble_gives_no_verdict_whatever_its_body_says() {
+        let any = rules(&[], &[], 0.0);
+        for status in [408, 429, 500, 502, 503] {
+            let expected = Err(CheckError::Unavailable(format!("hCaptcha responded with status {status}")));
+            for body in [json!("sorry"), json!({"success": false}), json!({"success": true, "hostname": "a.example"})] {
+                assert_eq!(judge(&any, None, status, body.clone()), expected, "{status} {body}");
+            }
+        }
+        let forbidden = judge(&any, None, 403, json!({"success": false}));
+        assert_eq!(forbidden, Err(CheckError::Misconfigured("hCaptcha responded with status 403".to_owned())));
+        // Some say with the status, too, that the result is not accepted; none says so that it is.
+        let codes = json!({"success": false, "error-codes": ["invalid-input-response"]});
+        assert_eq!(judge(&any, None, 400, codes), Ok(Err(FailedRule::NotAccepted)));
+        assert!(judge(&any, None, 400, json!({"success": true})).is_err());
+    }
+
+    #[test]
+    fn a_result_that_is_accepted_only_since_the_quota_is_used_up_is_not_accepted() {
+        let body = json!({"success": true, "score": 0.9, "error-codes": ["Over free quota."]});
+        let expected = CheckError::Misconfigured("hCaptcha accepts, but: Over free quota.".to_owned());
+        assert_eq!(judge(&rules(&[], &[], 0.0), None, 200, body), Err(expected));
+    }
+
+    #[test]
     fn the_captcha_form_has_the_documented_fields() {
-        let vendor = Vendor {
-            secret: Secret::from_bytes(b"shh".to_vec()),
-            url: Url::parse("https://check.example/siteverify").unwrap(),
-        };
         let with_ip = rules(&[], &[], 0.0);
         assert_eq!(
-            with_ip.form(&vendor, "t", Some("key"), "1.2.3.4"),
+            with_ip.form("shh", "t", Some("key"), "1.2.3.4"),
             [("secret", "shh"), ("response", "t"), ("sitekey", "key"), ("remoteip", "1.2.3.4")]
         );
         let without = CaptchaRules { include_ip: false, ..with_ip };
-        assert_eq!(without.form(&vendor, "t", None, "1.2.3.4"), [("secret", "shh"), ("response", "t")]);
+        assert_eq!(without.form("shh", "t", None, "1.2.3.4"), [("secret", "shh"), ("response", "t")]);
     }
 }

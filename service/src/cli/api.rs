@@ -69,7 +69,7 @@ fn remove(common: &CommonFlags, domain: &str, console: &mut Console<'_>) -> CliR
 fn add(common: &CommonFlags, domain: &str, new: NewApi, console: &mut Console<'_>) -> CliResult {
     let mut edit = common.edit()?;
     let account = edit.account(common.account.as_deref())?;
-    if new.jwe && !account.contains_key("jwe_secret") && !account.contains_key("jwe_secret_env") {
+    if new.jwe && !document::has_secret(account, "jwe_secret") {
         let secret = random::<32>().map_err(|error| error.to_string())?;
         account.insert("jwe_secret", value(STANDARD.encode(secret)));
     }
@@ -94,7 +94,7 @@ fn describe(account: &Account, domain: &str) -> String {
     let key = api.keyset_kid.as_ref().and_then(|kid| Some((kid, account.keys.get(kid)?)));
     let mut text = match key {
         None => format!("{domain} with type:account, alg:HS256"),
-        Some((kid, key)) => format!("{domain} with type:keyset, alg:{}, kid:{kid}", key.alg().name()),
+        Some((kid, key)) => format!("{domain} with type:keyset, alg:{}, kid:{kid}", key.alg.name()),
     };
     if api.jwe {
         text.push_str(", jwe:A256GCMKW");

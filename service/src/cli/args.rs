@@ -2,6 +2,9 @@
 //! two, as in the hosted service's command line.
 
 use std::collections::VecDeque;
+use std::io::BufRead;
+
+use zeroize::Zeroizing;
 
 /// The arguments not yet looked at.
 pub struct Args(VecDeque<String>);
@@ -63,6 +66,25 @@ impl Args {
     }
 }
 
+/// A secret on the command line: itself, or `-` for a line of standard input, since other users of the machine can see the
+/// arguments of its processes.
+///
+/// # Errors
+/// When standard input has no line.
+pub fn secret_operand(flag: &str, operand: String, input: &mut dyn BufRead) -> Result<Zeroizing<String>, UsageError> {
+    let mut text = Zeroizing::new(operand);
+    if *text == "-" {
+        text.clear();
+        let read = input.read_line(&mut text);
+        if read.is_err() || text.trim().is_empty() {
+            return Err(UsageError(format!("-{flag} - reads a line of standard input, and there is none")));
+        }
+        let length = text.trim_end().len();
+        text.truncate(length);
+    }
+    Ok(text)
+}
+
 /// The error for an argument that a command does not know.
 pub fn unknown(command: &str, arg: &Arg) -> UsageError {
     UsageError(match arg {
@@ -74,6 +96,19 @@ pub fn unknown(command: &str, arg: &Arg) -> UsageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_may_come_from_standard_input() {
+        let read = |operand: &str, input: &str| {
+            secret_operand("secret", operand.to_owned(), &mut input.as_bytes()).map(|text| text.to_string())
+        };
+        assert_eq!(read("abc", "other\n"), Ok("abc".to_owned()));
+        assert_eq!(read("-", "abc \r\nYES\n"), Ok("abc".to_owned()));
+        assert_eq!(read("-", "abc"), Ok("abc".to_owned()));
+        for none in ["", "\n"] {
+            assert!(read("-", none).unwrap_err().0.contains("standard input"));
+        }
+    }
 
     #[test]
     fn one_dash_or_two_and_an_equals_sign_mean_the_same() {

@@ -5,13 +5,19 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
-use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value, value};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, RawString, Table, Value, value};
 
 use crate::config::Config;
+use crate::crypto::random;
 
 use super::edit_lock::EditLock;
 use super::replace::{follow_links, replace};
 use super::{CliResult, Console};
+
+/// The key of the service's own secret.
+const SESSION_SECRET: &str = "session_secret";
 
 /// A configuration file.
 pub(super) struct Document {
@@ -43,8 +49,49 @@ impl Document {
     /// # Errors
     /// What is wrong with it, and where.
     pub(super) fn config(&self) -> Result<Config, String> {
-        Config::parse(&self.doc.to_string(), &|name| std::env::var(name).ok())
-            .map_err(|error| format!("{}: {error}", self.path.display()))
+        Config::parse(&self.doc.to_string()).map_err(|error| format!("{}: {error}", self.path.display()))
+    }
+
+    /// Whether the file is there already.
+    pub(super) fn exists(&self) -> bool {
+        !self.text.is_empty()
+    }
+
+    /// Adds the service's own secret; false: the file has it already.
+    ///
+    /// # Errors
+    /// When there are no random numbers.
+    pub(super) fn add_session_secret(&mut self) -> Result<bool, String> {
+        const COMMENT: &str = "# The service's own: whoever has it can make any token. No backend needs it.\n";
+        let root = self.doc.as_table_mut();
+        if has_secret(root, SESSION_SECRET) {
+            return Ok(false);
+        }
+        let secret = random::<32>().map_err(|error| error.to_string())?;
+        root.insert(SESSION_SECRET, value(STANDARD.encode(secret)));
+        if let Some(mut key) = root.key_mut(SESSION_SECRET) {
+            key.leaf_decor_mut().set_prefix(COMMENT);
+        }
+        Ok(true)
+    }
+
+    /// Removes a value at the top; false: it was not there. The comments above it stay, above the value that comes next.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        let root = self.doc.as_table_mut();
+        let comments = root.key(name).and_then(|key| key.leaf_decor().prefix()).and_then(RawString::as_str);
+        let comments = comments.unwrap_or_default().to_owned();
+        let next = root.iter().skip_while(|(key, _)| *key != name).nth(1).map(|(key, _)| key.to_owned());
+        let removed = root.remove(name).is_some();
+        if let Some(mut key) = next.and_then(|next| root.key_mut(&next)) {
+            let own = key.leaf_decor().prefix().and_then(RawString::as_str).unwrap_or_default().to_owned();
+            key.leaf_decor_mut().set_prefix(comments + &own);
+        }
+        removed
+    }
+
+    /// The values at the top.
+    pub(super) fn root(&mut self) -> &mut Table {
+        self.doc.as_table_mut()
     }
 
     /// Adds an account.
@@ -82,6 +129,11 @@ impl Document {
         };
         accounts.get_mut(index).ok_or_else(|| "there is no account yet: add one with `account -add`".to_owned())
     }
+}
+
+/// Whether a table has this secret in some form.
+pub(super) fn has_secret(table: &Table, name: &str) -> bool {
+    ["", "_file", "_env"].iter().any(|form| table.contains_key(&format!("{name}{form}")))
 }
 
 impl Edit {
@@ -201,6 +253,19 @@ pub(super) fn put(list: &mut ArrayOfTables, key: &str, entry: Table) -> bool {
             true
         }
     }
+}
+
+/// Has each entry of a list on a line of its own.
+pub(super) fn one_entry_a_line(list: &mut Array) {
+    for entry in list.iter_mut() {
+        if let Value::InlineTable(entry) = entry {
+            entry.fmt();
+        }
+        entry.decor_mut().clear();
+        entry.decor_mut().set_prefix("\n    ");
+    }
+    list.set_trailing("\n");
+    list.set_trailing_comma(true);
 }
 
 /// Sets a value; the comments next to the old one stay.

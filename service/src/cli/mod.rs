@@ -3,10 +3,14 @@
 
 mod api;
 mod args;
+mod config;
 mod document;
 mod edit_lock;
 mod keys;
 mod replace;
+mod secret;
+mod secret_entries;
+mod session;
 mod token;
 mod web;
 
@@ -17,7 +21,7 @@ use toml_edit::Item;
 
 use crate::config::{Account, Config};
 
-pub use args::{Arg, Args, UsageError, unknown};
+pub use args::{Arg, Args, UsageError, secret_operand, unknown};
 
 use document::{Document, Edit};
 
@@ -26,19 +30,24 @@ const DEFAULT_FILE: &str = "service.toml";
 
 /// What the commands take.
 pub const USAGE: &str = "\
+approov-web-service config  -check | -migrate
 approov-web-service account -add [SITE_KEY] | -list
 approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -list | -remove DOMAIN
 approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS
                             -allowOrigin ORIGIN | -disallowOrigin ORIGIN
 approov-web-service web     -fingerprint|-hcaptcha|-recaptcha  -list | -setRequired | -setOptional | -remove KEY
-    -add KEY -secret SECRET|-secretEnv VARIABLE [-embedResult]
+    -add KEY -secretFile FILE|-secretEnv VARIABLE|-secret SECRET|- [-embedResult]
         [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE] [-verifyURL URL]
         -fingerprint:           [-region RoW|EU|AP] [-maxElapsedTime SECONDS] [-maxBotProbability 0..1]
         -hcaptcha, -recaptcha:  [-domain DOMAIN]... [-minScore 0..1] [-includeIP]
         -recaptcha:             [-action ACTION]...
 approov-web-service token   -check TOKEN | -genExample DOMAIN [-type valid|invalid] [-setDataHashInToken DATA]
-approov-web-service secret  -get base64|base64url [-jwe]
+approov-web-service secret  -get base64|base64url [-jwe] [-staged]
+                            -rotate [-jwe|-session] [-secretFile FILE|-secretEnv VARIABLE]
+                            -activate [-jwe|-session] | -retire [-jwe|-session] [-staged]
 approov-web-service keyset  -add RS256|ES256 [-kid KID] | -list | -getPublic KID | -remove KID
+                            -rotate KID [-kid NEW_KID] | -activate NEW_KID
+approov-web-service session -revoke SESSION_ID|KEY_THUMBPRINT | -revokeAll | -list
     -config FILE       the configuration (default service.toml, or $APPROOV_SERVICE_CONFIG)
     -account SITE_KEY  which account, when there are several
     -y                 do not ask
@@ -96,12 +105,14 @@ impl Console<'_> {
 /// Runs a command of the configuration; `None` when there is no such command.
 pub fn run(command: &str, args: Args, console: &mut Console<'_>) -> Option<CliResult> {
     let run = match command {
+        "config" => config::config,
         "account" => keys::account,
         "api" => api::api,
         "web" => web::web,
         "token" => token::token,
-        "secret" => keys::secret,
+        "secret" => secret::secret,
         "keyset" => keys::keyset,
+        "session" => session::session,
         _ => return None,
     };
     Some(run(args, console))

@@ -10,6 +10,7 @@ use serde_json::{Map, json};
 
 use crate::config::Account;
 use crate::crypto::{CryptoError, JweEntropy, random};
+use crate::secrets::{KeptSecret, ProcessEnvironment};
 use crate::token::{Signer, arc_text, encrypt};
 
 use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, unknown};
@@ -50,19 +51,24 @@ pub(super) fn token(mut args: Args, console: &mut Console<'_>) -> CliResult {
 
 /// What a backend would say of a token: its claims, or why not.
 fn check_token(account: &Account, token: &str) -> Result<Result<String, String>, String> {
-    let mut verifier = Verifier::builder().secret(&account.secret);
+    let now = UnixTime::now();
+    let mut verifier = Verifier::builder();
+    for secret in account.secret.opening(now) {
+        verifier = verifier.secret(&resolve(secret)?);
+    }
     let mut pem = String::new();
     for key in account.keys.values() {
+        let key = key.resolve(&ProcessEnvironment).map_err(|error| error.to_string())?;
         pem.push_str(&key.public_pem().map_err(|error| error.to_string())?);
     }
     if !pem.is_empty() {
         verifier = verifier.keyset(KeySet::from_pem(&pem).map_err(|error| error.to_string())?);
     }
-    if let Some(secret) = &account.jwe_secret {
-        verifier = verifier.jwe_secret(secret);
+    for secret in account.jwe_secret.iter().flat_map(|secrets| secrets.opening(now)) {
+        verifier = verifier.jwe_secret(&resolve(secret)?);
     }
     let verifier = verifier.build().map_err(|error| error.to_string())?;
-    let claims = verifier.verify_token(token, UnixTime::now());
+    let claims = verifier.verify_token(token, now);
     Ok(claims.map(|claims| json!(claims.all).to_string()).map_err(|error| error.to_string()))
 }
 
@@ -71,16 +77,19 @@ fn example_token(account: &Account, domain: &str, valid: bool, data: Option<&str
     let api =
         account.apis.get(&domain.to_ascii_lowercase()).ok_or_else(|| format!("there is no API domain {domain}"))?;
     let failed = |error: CryptoError| error.to_string();
-    let signer = match api.keyset_kid.as_ref().and_then(|kid| account.keys.get(kid)) {
-        Some(key) if valid => Signer::Key(key.clone()),
+    let now = UnixTime::now();
+    let key = api.keyset_kid.as_ref().and_then(|kid| account.keys.get(kid));
+    let key = key.map(|key| key.resolve(&ProcessEnvironment)).transpose().map_err(|error| error.to_string())?;
+    let signer = match key {
+        Some(key) if valid => Signer::Key(key),
         Some(key) => Signer::Key(key.with_pair(key.pair().generate_similar().map_err(failed)?)),
-        None if valid => Signer::hs256(&account.secret),
+        None if valid => Signer::hs256(&resolve(account.secret.making(now))?),
         None => Signer::hs256(&Secret::from_bytes(random::<64>().map_err(failed)?.to_vec())),
     };
-    let now = UnixTime::now().as_secs();
+    let now_seconds = now.as_secs();
     let mut claims = Map::from_iter([
-        ("exp".to_owned(), json!(now + 3600)),
-        ("iat".to_owned(), json!(now)),
+        ("exp".to_owned(), json!(now_seconds + 3600)),
+        ("iat".to_owned(), json!(now_seconds)),
         ("ip".to_owned(), json!("1.2.3.4")),
         ("arc".to_owned(), json!(arc_text(random().map_err(failed)?))),
         ("embed".to_owned(), json!({})),
@@ -91,7 +100,13 @@ fn example_token(account: &Account, domain: &str, valid: bool, data: Option<&str
     }
     let jws = signer.sign_value(&claims).map_err(failed)?;
     match &account.jwe_secret {
-        Some(secret) if api.jwe => encrypt(&jws, secret, JweEntropy::draw().map_err(failed)?).map_err(failed),
+        Some(secrets) if api.jwe => {
+            encrypt(&jws, &resolve(secrets.making(now))?, JweEntropy::draw().map_err(failed)?).map_err(failed)
+        }
         _ => Ok(jws),
     }
+}
+
+fn resolve(secret: &KeptSecret) -> Result<Secret, String> {
+    secret.resolve(&ProcessEnvironment).map_err(|error| error.to_string())
 }

@@ -7,7 +7,9 @@ use toml_edit::{Array, Item, Table, value};
 use crate::check::{Check, OptionKind, Provider, site_option};
 use crate::config::Account;
 
-use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, UsageError, document, unknown};
+use super::{
+    Action, Arg, Args, CliResult, CommonFlags, Console, Failure, UsageError, document, secret_operand, unknown,
+};
 
 pub(super) fn web(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action) = (CommonFlags::default(), Action(None));
@@ -25,7 +27,7 @@ pub(super) fn web(mut args: Args, console: &mut Console<'_>) -> CliResult {
                 let operand = args.value(flag)?;
                 action.set(flag, Some(operand))?;
             }
-            _ if common.take(flag, &mut args)? || site.take(flag, &mut args)? => {}
+            _ if common.take(flag, &mut args)? || site.take(flag, &mut args, console)? => {}
             _ => return Err(unknown("web", &arg).into()),
         }
     }
@@ -161,7 +163,7 @@ struct NewSite {
 impl NewSite {
     /// Takes `flag` if it is a property of a site. Whether it is one of this check service is for the configuration to
     /// say: the check service may be named later on the command line.
-    fn take(&mut self, flag: &str, args: &mut Args) -> Result<bool, UsageError> {
+    fn take(&mut self, flag: &str, args: &mut Args, console: &mut Console<'_>) -> Result<bool, UsageError> {
         const SECONDS: &str = "a number of seconds, or a time such as 500ms, 2.5s, 10m or 1h";
         const SCORE: &str = "a number from 0 to 1";
         let Some(option) = site_option(flag) else {
@@ -170,6 +172,7 @@ impl NewSite {
         let item = match option.kind {
             OptionKind::Switch => value(true),
             OptionKind::Text => value(args.value(flag)?),
+            OptionKind::Secret => value(secret_operand(flag, args.value(flag)?, console.input)?.as_str()),
             OptionKind::Seconds => value(args.parsed::<Seconds>(flag, SECONDS)?.0),
             OptionKind::WholeSeconds => value(args.parsed::<Seconds>(flag, SECONDS)?.whole()),
             OptionKind::Probability => value(args.parsed::<f64>(flag, SCORE)?),
@@ -188,9 +191,9 @@ impl NewSite {
     }
 
     fn table(self, provider: Provider, key: &str) -> Result<Table, UsageError> {
-        let has = |name: &str| self.entries.contains_key(name);
-        if provider.definition().needs_secret() && !has("secret") && !has("secret_env") {
-            return Err(UsageError("-add needs -secret or -secretEnv next to it".to_owned()));
+        let has = |name: &&str| self.entries.contains_key(*name);
+        if provider.definition().needs_secret() && !["secret", "secret_file", "secret_env"].iter().any(has) {
+            return Err(UsageError("-add needs -secretFile, -secretEnv or -secret next to it".to_owned()));
         }
         let mut table = Table::new();
         table.insert(provider.definition().key_name, value(key));
@@ -214,13 +217,29 @@ fn list(account: &Account, only: Option<Provider>) -> String {
             account.token_lifetime.as_secs(),
             account.refresh_token_lifetime.as_secs()
         ));
+        out.push_str(&list_origins(account));
     }
     for (provider, check) in &account.checks {
         if only.is_none_or(|only| only == *provider) && !check.sites.is_empty() {
             list_check(&mut out, *provider, check);
         }
     }
+    let warnings = match only {
+        None => account.warnings(),
+        Some(provider) => account.warnings_about(provider),
+    };
+    for warning in warnings {
+        out.push_str(&format!("WARNING: {warning}\n"));
+    }
     out
+}
+
+fn list_origins(account: &Account) -> String {
+    if account.allowed_origins.is_empty() {
+        return "Allowed Origins: any\n".to_owned();
+    }
+    let entries = account.allowed_origins.entries().map(|entry| format!("  {entry}\n"));
+    ["Allowed Origins:\n".to_owned()].into_iter().chain(entries).collect()
 }
 
 fn list_check(out: &mut String, provider: Provider, check: &Check) {

@@ -1,38 +1,51 @@
 //! The configuration file: TOML in, checked values out. Nothing past this module sees a raw string
 //! that still has to be validated.
 
-mod allowed_origins;
 mod certificate;
+mod keyset;
+mod limits;
 mod public_urls;
 mod raw;
 mod reader;
+mod revocations;
 mod trusted_proxies;
+mod warnings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use approov_verify::secret::Secret;
-
 use crate::check::{Check, Provider, Site};
+use crate::secrets::{KeptSecret, Place, SecretList};
 use crate::settings::Source;
-use crate::token::SigningKey;
 
+pub use crate::allowed_origins::AllowedOrigins;
 pub use crate::settings::ConfigError;
-pub use allowed_origins::AllowedOrigins;
 pub use certificate::Certificate;
+pub use keyset::KeptKey;
+pub use limits::Limits;
 pub use public_urls::PublicUrl;
+pub use revocations::{MAX_REVOKED, Revocations, Revoked};
 pub use trusted_proxies::TrustedProxies;
+pub use warnings::Surroundings;
+
+/// The command that adds to a file of an earlier version what it lacks.
+pub const MIGRATE: &str = "`approov-web-service config -migrate`";
 
 /// Where the service listens when the configuration does not say.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
+
+/// Where the operations listener is when the configuration does not say.
+pub const DEFAULT_OPERATIONS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8088);
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Address of the listener for `/metrics` and `/openapi.json`; `None`: [`DEFAULT_OPERATIONS`], if it is free.
+    pub operations: Option<SocketAddr>,
     /// Certificate chain and key, PEM files. `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Where replays and rates are remembered.
@@ -45,8 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// The accounts, by site key.
     pub accounts: BTreeMap<String, Account>,
-    /// Key material of the nonces when it is configured apart from the accounts.
-    pub nonce_secret: Option<Secret>,
+    /// What every key that only the service has is derived from. The command line can do without; `serve` cannot.
+    pub session_secret: Option<SecretList>,
 }
 
 /// PEM files of the TLS identity.
@@ -67,50 +80,27 @@ pub enum StoreAddress {
     Redis(String),
 }
 
-/// Bounds on what a client may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest request body, bytes.
-    pub body_bytes: usize,
-    /// Most connections open at once.
-    pub connections: usize,
-    /// Longest time from a request's first byte to its response.
-    pub request: Duration,
-    /// Longest wait for one response of a check service.
-    pub check: Duration,
-    /// Most proofs remembered by the memory store.
-    pub replay_entries: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body_bytes: 64 * 1024,
-            connections: 10_000,
-            request: Duration::from_secs(30),
-            check: Duration::from_secs(8),
-            replay_entries: 4_000_000,
-        }
-    }
-}
-
 /// One customer of the service.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Public name of the account (`approovSiteKey`).
     pub site_key: String,
-    /// HS256 key of its tokens; nonce and refresh-token keys derive from it.
-    pub secret: Secret,
+    /// HS256 key of its tokens. Backends have it, so no other key follows from it.
+    pub secret: SecretList,
     /// A256GCMKW key, 32 bytes.
-    pub jwe_secret: Option<Secret>,
+    pub jwe_secret: Option<SecretList>,
     /// Lifetime of a token.
     pub token_lifetime: Duration,
     /// Lifetime of a session.
     pub refresh_token_lifetime: Duration,
+    /// Sessions that end before their time.
+    pub revocations: Revocations,
     /// Pages that may use it.
     pub allowed_origins: AllowedOrigins,
+    /// Whether its public keys are published.
+    pub publish_jwks: bool,
     /// Asymmetric signing keys, by key id.
-    pub keys: BTreeMap<String, SigningKey>,
+    pub keys: BTreeMap<String, KeptKey>,
     /// Protected APIs, by lower-case domain.
     pub apis: BTreeMap<String, Api>,
     /// Check services.
@@ -129,24 +119,43 @@ pub struct Api {
 }
 
 impl Config {
-    /// Reads a configuration. `env` looks up the variables that `secret_env` names.
+    /// Reads a configuration. Secrets that are kept elsewhere are not looked at: that is for who needs them.
     ///
     /// # Errors
     /// The first thing that is wrong, with its line and column.
-    pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        reader::config(&Source { text, env })
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        reader::config(&Source { text })
     }
 
-    /// The files that it refers to: a change of one is a change of the configuration.
-    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
-        self.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()])
+    /// The files that it refers to, each once: a change of one is a change of the configuration.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let tls = self.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);
+        let accounts = self.accounts.values().flat_map(Account::secrets);
+        let secrets = self.session_secret.iter().flat_map(kept).chain(accounts);
+        let secrets = secrets.filter_map(KeptSecret::place).filter_map(|place| match place {
+            Place::File(path) => Some(path),
+            Place::Variable(_) => None,
+        });
+        tls.chain(secrets).cloned().collect()
     }
+}
+
+fn kept(list: &SecretList) -> impl Iterator<Item = &KeptSecret> {
+    list.entries().map(|entry| &entry.value)
 }
 
 impl Account {
     /// The sites of a check service, by public key; `None` when the account has none.
     pub fn sites(&self, provider: Provider) -> Option<&BTreeMap<String, Site>> {
         self.checks.get(&provider).map(|check| &check.sites).filter(|sites| !sites.is_empty())
+    }
+
+    /// Every secret of the account and its check services.
+    fn secrets(&self) -> impl Iterator<Item = &KeptSecret> {
+        let sites = self.checks.values().flat_map(|check| check.sites.values());
+        let lists =
+            std::iter::once(&self.secret).chain(&self.jwe_secret).chain(sites.filter_map(|site| site.kind.secret()));
+        lists.flat_map(kept).chain(self.keys.values().map(KeptKey::private_key))
     }
 
     /// One site of a check service.
@@ -163,7 +172,7 @@ mod tests {
     const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
-        Config::parse(text, &|name| (name == "HCAP_SECRET").then(|| "0xabc".to_owned()))
+        Config::parse(text)
     }
 
     fn account(rest: &str) -> String {
@@ -207,7 +216,8 @@ max_elapsed_time = 2.5
         let hcaptcha = &account.checks[&Provider::Hcaptcha];
         assert!(hcaptcha.required);
         let SiteKind::Hcaptcha(site) = &hcaptcha.sites["h"].kind else { panic!("another provider's site") };
-        assert_eq!(site.vendor.secret.as_bytes(), b"0xabc");
+        let place = site.vendor.secret.entries().next().unwrap().value.place();
+        assert_eq!(place, Some(&Place::Variable("HCAP_SECRET".to_owned())));
         assert_eq!(hcaptcha.sites["h"].rate_limit, Some(60));
         let subscription = &account.checks[&Provider::Fingerprint].sites["f"].kind;
         let SiteKind::Fingerprint(subscription) = subscription else { panic!("another provider's site") };
@@ -233,7 +243,11 @@ max_elapsed_time = 2.5
             (account("[[account.api]]\ndomain = \"x\"\njwe = true\n"), (6, 7), "jwe_secret"),
             (account("[[account.api]]\ndomain = \"x\"\nkeyset_kid = \"nope\"\n"), (6, 14), "nope"),
             (account("allowed_origins = [\"example.com\"]\n"), (4, 20), "origin"),
-            (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret_env = \"UNSET\"\n"), (6, 14), "UNSET"),
+            (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\n"), (5, 12), "secret_env"),
+            (account("[[account.key]]\nkid = \"e\"\nalg = \"ES256\"\nprivate_key = \"x\"\n"), (7, 15), "PKCS#8"),
+            (account("[[account.key]]\nkid = \"e\"\nalg = \"ES256\"\n"), (5, 7), "private_key_file"),
+            ("session_secret = \"short\"".to_owned(), (1, 18), "base64"),
+            ("nonce_secret = \"x\"".to_owned(), (1, 16), "config -migrate"),
             (
                 account("[[account.recaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\nmin_score = 2\n"),
                 (7, 13),
@@ -253,6 +267,7 @@ max_elapsed_time = 2.5
             (site("recaptcha.site", "site_key", "min_score = \"high\"\n"), (7, 13), "expected f64"),
             (site("recaptcha.site", "site_key", "rate_limit = -1\n"), (7, 14), "-1"),
             (site("recaptcha.site", "site_key", "verify_url = \"ftp://x\"\n"), (7, 14), "URL"),
+            (site("recaptcha.site", "site_key", "verify_url = \"http://x.example/\"\n"), (7, 14), "https"),
             (site("fingerprint.subscription", "public_api_key", "region = \"US\"\n"), (7, 10), "RoW, EU or AP"),
             (site("fingerprint.subscription", "public_api_key", "min_score = 1\n"), (7, 1), "min_score"),
             (
@@ -265,11 +280,44 @@ max_elapsed_time = 2.5
                 "twice",
             ),
             ("store = \"mysql://\"".to_owned(), (1, 9), "redis"),
+            ("public_urls = [\"web.example.com\"]".to_owned(), (1, 16), "https://web.example.com"),
+            (
+                "public_urls = [\"https://a.example\"]\npublic_url = \"https://b.example\"".to_owned(),
+                (2, 14),
+                "not both",
+            ),
         ] {
             let error = parse(&text).unwrap_err();
             assert_eq!(error.position, Some(position), "{text}: {error}");
             assert!(error.message.contains(word), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_files_that_it_refers_to_are_known() {
+        let config = parse(&format!(
+            r#"tls_cert = "tls.crt"
+tls_key = "tls.key"
+session_secret = [{{ file = "s2", from = 2027-01-01T00:00:00Z }}, {{ file = "s1" }}]
+[[account]]
+site_key = "k"
+secret_file = "token"
+jwe_secret = "{SECRET}"
+[[account.key]]
+kid = "e"
+alg = "ES256"
+private_key_file = "key.pem"
+[[account.hcaptcha.site]]
+site_key = "h"
+secret_file = "token"
+[[account.recaptcha.site]]
+site_key = "r"
+secret_env = "R"
+"#
+        ))
+        .unwrap();
+        let files: Vec<_> = config.files().into_iter().collect();
+        assert_eq!(files, ["key.pem", "s1", "s2", "tls.crt", "tls.key", "token"].map(PathBuf::from));
     }
 
     #[test]

@@ -4,42 +4,44 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use approov_verify::secret::Secret;
 use toml::Spanned;
 
 use crate::check::{Check, Provider};
 use crate::crypto::KeyAlg;
+use crate::secrets::SecretKind;
 use crate::settings::{ConfigError, Read, Source, SpannedTable};
-use crate::token::SigningKey;
 
 use super::{
-    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, Limits, PublicUrl, StoreAddress, TlsFiles, TrustedProxies,
-    raw,
+    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, KeptKey, MIGRATE, PublicUrl, Revocations, StoreAddress,
+    TlsFiles, TrustedProxies, raw,
 };
 
 /// Reads the whole file.
 pub(super) fn config(source: &Source<'_>) -> Read<Config> {
     let mut table = source.table()?;
     let account_tables = source.take_tables(&mut table, "account")?;
+    let session_secret = source.take_secrets(&mut table, "session_secret", SecretKind::Key)?;
     let trusted_proxies = table.get_mut().remove("trusted_proxies");
     let raw: raw::Config = source.deserialize(table)?;
+    if let Some(at) = &raw.nonce_secret {
+        return source
+            .error(at, format!("nonce_secret is gone: session_secret took its place; {MIGRATE} changes the file"));
+    }
     let config = Config {
-        listen: listen(source, raw.listen.as_ref())?,
+        listen: raw.listen.as_ref().map(|text| listen(source, text)).transpose()?.unwrap_or(DEFAULT_LISTEN),
+        operations: raw.operations.listen.as_ref().map(|text| listen(source, text)).transpose()?,
         tls: tls(source, raw.tls_cert, raw.tls_key)?,
         store: store(source, raw.store.as_ref())?,
         public_urls: PublicUrl::read(source, &raw.public_urls, raw.public_url.as_ref())?,
         trusted_proxies: TrustedProxies::read(source, trusted_proxies)?,
-        nonce_secret: raw.nonce_secret.as_ref().map(|text| source.secret_bytes(text, 32)).transpose()?,
+        session_secret,
         accounts: accounts(source, account_tables)?,
-        limits: limits(source, &raw.limits)?,
+        limits: raw.limits.read(source)?,
     };
     Ok(config)
 }
 
-fn listen(source: &Source<'_>, raw: Option<&Spanned<String>>) -> Read<SocketAddr> {
-    let Some(text) = raw else {
-        return Ok(DEFAULT_LISTEN);
-    };
+fn listen(source: &Source<'_>, text: &Spanned<String>) -> Read<SocketAddr> {
     text.get_ref().parse().or_else(|_| {
         let got = text.get_ref();
         source.error(text, format!("listen must be an IP address and port such as 0.0.0.0:443, got \"{got}\""))
@@ -68,21 +70,6 @@ fn store(source: &Source<'_>, raw: Option<&Spanned<String>>) -> Read<StoreAddres
     }
 }
 
-fn limits(source: &Source<'_>, raw: &raw::Limits) -> Read<Limits> {
-    let default = Limits::default();
-    let seconds = |value: &Option<Spanned<f64>>, default| match value {
-        None => Ok(default),
-        Some(value) => source.duration(value),
-    };
-    Ok(Limits {
-        body_bytes: raw.body_bytes.unwrap_or(default.body_bytes),
-        connections: raw.connections.unwrap_or(default.connections).max(1),
-        request: seconds(&raw.request_seconds, default.request)?,
-        check: seconds(&raw.check_seconds, default.check)?,
-        replay_entries: raw.replay_entries.unwrap_or(default.replay_entries).max(1),
-    })
-}
-
 fn accounts(source: &Source<'_>, tables: Vec<SpannedTable<'_>>) -> Read<BTreeMap<String, Account>> {
     let mut accounts = BTreeMap::new();
     for table in tables {
@@ -99,20 +86,22 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
     for provider in Provider::ALL {
         check_tables.extend(table.get_mut().remove(provider.name()).map(|value| (provider, value)));
     }
+    let secret = source.take_secrets(&mut table, "secret", SecretKind::Key)?;
+    let jwe_secret = source.take_secrets(&mut table, "jwe_secret", SecretKind::Key32)?;
+    let keys = keys(source, source.take_tables(&mut table, "key")?)?;
     let raw: raw::Account = source.deserialize(table)?;
     let site_key = source.key_text(&raw.site_key, "site_key")?;
-    let secret = match source.secret_text(&raw.secret, &raw.secret_env, &raw.site_key)? {
-        Some(text) => source.secret_bytes(&text, 32)?,
-        None => return source.error(&raw.site_key, "the account needs secret or secret_env"),
+    let Some(secret) = secret else {
+        return source.error(&raw.site_key, "the account needs secret, secret_file or secret_env");
     };
-    let jwe_secret = jwe_secret(source, &raw)?;
-    let keys = keys(source, &raw.key)?;
     let account = Account {
         site_key,
         secret,
         token_lifetime: lifetime(source, raw.token_lifetime.as_ref(), 120)?,
         refresh_token_lifetime: lifetime(source, raw.refresh_token_lifetime.as_ref(), 7200)?,
         allowed_origins: allowed_origins(source, &raw.allowed_origins)?,
+        publish_jwks: raw.publish_jwks,
+        revocations: Revocations::read(source, raw.not_before.as_ref(), &raw.revoked)?,
         apis: apis(source, &raw.api, &keys, jwe_secret.is_some())?,
         keys,
         jwe_secret,
@@ -122,17 +111,6 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
             .collect::<Read<_>>()?,
     };
     Ok((raw.site_key, account))
-}
-
-fn jwe_secret(source: &Source<'_>, raw: &raw::Account) -> Read<Option<Secret>> {
-    let Some(text) = source.secret_text(&raw.jwe_secret, &raw.jwe_secret_env, &raw.site_key)? else {
-        return Ok(None);
-    };
-    let secret = source.secret_bytes(&text, 32)?;
-    if secret.as_bytes().len() != 32 {
-        return source.error(&text, "jwe_secret must be exactly 32 bytes in base64 (A256GCMKW)");
-    }
-    Ok(Some(secret))
 }
 
 fn allowed_origins(source: &Source<'_>, raw: &[Spanned<String>]) -> Read<AllowedOrigins> {
@@ -145,19 +123,25 @@ fn allowed_origins(source: &Source<'_>, raw: &[Spanned<String>]) -> Read<Allowed
         .map_err(|message| ConfigError { position: None, message })
 }
 
-fn keys(source: &Source<'_>, raw: &[raw::Key]) -> Read<BTreeMap<String, SigningKey>> {
+fn keys(source: &Source<'_>, tables: Vec<SpannedTable<'_>>) -> Read<BTreeMap<String, KeptKey>> {
     let mut keys = BTreeMap::new();
-    for key in raw {
-        let kid = source.key_text(&key.kid, "kid")?;
-        let Some(alg) = KeyAlg::parse(key.alg.get_ref()) else {
-            return source.error(&key.alg, format!("alg must be RS256 or ES256, got \"{}\"", key.alg.get_ref()));
+    for mut table in tables {
+        let private_keys = source.take_secrets(&mut table, "private_key", SecretKind::Pem)?;
+        let raw: raw::Key = source.deserialize(table)?;
+        let kid = source.key_text(&raw.kid, "kid")?;
+        let Some(alg) = KeyAlg::parse(raw.alg.get_ref()) else {
+            return source.error(&raw.alg, format!("alg must be RS256 or ES256, got \"{}\"", raw.alg.get_ref()));
         };
-        let parsed = match SigningKey::from_pem(alg, &kid, key.private_key.get_ref()) {
-            Ok(parsed) => parsed,
-            Err(message) => return source.error(&key.private_key, message),
+        let Some(private_keys) = private_keys else {
+            return source.error(&raw.kid, "the key needs private_key, private_key_file or private_key_env");
         };
-        if keys.insert(kid, parsed).is_some() {
-            return source.error(&key.kid, "two keys of the account have this kid");
+        let Some(private_key) = private_keys.into_only() else {
+            return source.error(&raw.kid, "a kid names one private_key; the next key has a kid of its own");
+        };
+        let mut key = KeptKey::new(kid.clone(), alg, private_key)?;
+        key.replaces = raw.replaces.as_ref().map(|kid| source.key_text(kid, "replaces")).transpose()?;
+        if keys.insert(kid, key).is_some() {
+            return source.error(&raw.kid, "two keys of the account have this kid");
         }
     }
     Ok(keys)
@@ -166,7 +150,7 @@ fn keys(source: &Source<'_>, raw: &[raw::Key]) -> Read<BTreeMap<String, SigningK
 fn apis(
     source: &Source<'_>,
     raw: &[raw::Api],
-    keys: &BTreeMap<String, SigningKey>,
+    keys: &BTreeMap<String, KeptKey>,
     has_jwe_secret: bool,
 ) -> Read<BTreeMap<String, Api>> {
     let mut apis = BTreeMap::new();

@@ -76,7 +76,7 @@ mod tests {
     use crate::config::Config;
 
     fn proxies(value: &str) -> Result<TrustedProxies, String> {
-        Config::parse(&format!("trusted_proxies = {value}\n"), &|_| None)
+        Config::parse(&format!("trusted_proxies = {value}\n"))
             .map(|config| config.trusted_proxies)
             .map_err(|error| error.to_string())
     }
@@ -96,7 +96,7 @@ mod tests {
     fn a_count_is_still_read() {
         assert_eq!(proxies("2").unwrap(), TrustedProxies::Count(2));
         assert_eq!(proxies("0").unwrap(), TrustedProxies::default());
-        assert_eq!(Config::parse("", &|_| None).unwrap().trusted_proxies, TrustedProxies::default());
+        assert_eq!(Config::parse("").unwrap().trusted_proxies, TrustedProxies::default());
     }
 
     #[test]

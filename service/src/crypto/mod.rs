@@ -10,7 +10,7 @@ use approov_verify::secret::Secret;
 use aws_lc_rs::{hkdf, rand};
 use zeroize::Zeroizing;
 
-pub use key_pair::{KeyAlg, KeyPair};
+pub use key_pair::{KeyAlg, KeyPair, PublicParts};
 
 /// The cryptographic module refused. Nothing more is known, and nothing more may be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,15 +40,16 @@ pub fn random<const N: usize>() -> Result<[u8; N], CryptoError> {
     Ok(bytes)
 }
 
-/// 32 bytes derived from a secret for one purpose (HKDF-SHA256, RFC 5869).
+/// 32 bytes derived from a secret for one purpose (HKDF-SHA256, RFC 5869), which is all of these parts together. No purpose
+/// may be the beginning of another.
 ///
 /// # Errors
 /// When the derivation fails.
-pub fn derive_key(secret: &Secret, purpose: &[u8]) -> Result<Zeroizing<[u8; 32]>, CryptoError> {
+pub fn derive_key(secret: &Secret, purpose: &[&[u8]]) -> Result<Zeroizing<[u8; 32]>, CryptoError> {
     let mut bytes = Zeroizing::new([0; 32]);
     hkdf::Salt::new(hkdf::HKDF_SHA256, b"approov-web-service")
         .extract(secret.as_bytes())
-        .expand(&[purpose], hkdf::HKDF_SHA256)?
+        .expand(purpose, hkdf::HKDF_SHA256)?
         .fill(bytes.as_mut())?;
     Ok(bytes)
 }
@@ -62,6 +63,8 @@ pub struct RequestEntropy {
     pub refresh: [u8; 12],
     /// Names the response in its tokens and in the log.
     pub arc: [u8; 10],
+    /// Names the session, if this request begins one.
+    pub session: [u8; 16],
 }
 
 impl RequestEntropy {
@@ -70,8 +73,13 @@ impl RequestEntropy {
     /// # Errors
     /// When there are no random numbers.
     pub fn draw() -> Result<Self, CryptoError> {
-        let mut bytes = random::<30>()?.into_iter();
-        Ok(Self { nonce: take(&mut bytes), refresh: take(&mut bytes), arc: take(&mut bytes) })
+        let mut bytes = random::<46>()?.into_iter();
+        Ok(Self {
+            nonce: take(&mut bytes),
+            refresh: take(&mut bytes),
+            arc: take(&mut bytes),
+            session: take(&mut bytes),
+        })
     }
 }
 
@@ -112,6 +120,7 @@ mod tests {
         assert_ne!(one.nonce, other.nonce);
         assert_ne!(one.refresh, other.refresh);
         assert_ne!(one.arc, other.arc);
-        assert_ne!(one.arc.last_chunk::<4>(), Some(&[0; 4]), "the draw is long enough for all parts");
+        assert_ne!(one.session, other.session);
+        assert_ne!(one.session.last_chunk::<8>(), Some(&[0; 8]), "the draw is long enough for all parts");
     }
 }

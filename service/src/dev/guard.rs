@@ -4,7 +4,6 @@
 //! `Host` header has that name. And it can send requests to another origin; then `Origin` has the page's.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -15,6 +14,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::config::PublicUrl;
+use crate::loopback::is_loopback;
+
+use super::faults::FAULT_PATH;
 
 /// The hosts that the development mode answers to.
 pub struct Guard(BTreeSet<String>);
@@ -26,8 +28,7 @@ impl Guard {
     }
 
     fn knows(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
-        host == "localhost" || host.ends_with(".localhost") || is_loopback(&host) || self.0.contains(&host)
+        is_loopback(host) || self.0.contains(&host.to_ascii_lowercase())
     }
 
     /// Why a request is not served.
@@ -40,7 +41,7 @@ impl Guard {
                  whole URL\n"
             ));
         }
-        let steers = request.uri().path().starts_with("/sim/") && *request.method() != Method::GET;
+        let steers = request.uri().path() == FAULT_PATH && *request.method() != Method::GET;
         let origin = request.headers().get(header::ORIGIN).filter(|_| steers);
         let known = origin.is_none_or(|origin| origin_host(origin).is_some_and(|host| self.knows(&host)));
         (!known).then(|| "pages of other sites have no business here\n".to_owned())
@@ -53,13 +54,6 @@ fn host_of(value: &HeaderValue) -> Option<String> {
 
 fn origin_host(origin: &HeaderValue) -> Option<String> {
     url::Url::parse(origin.to_str().ok()?).ok()?.host_str().map(str::to_owned)
-}
-
-fn is_loopback(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(v6) => v6.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()),
-        None => host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
-    }
 }
 
 /// The layer that lets no strangers in.

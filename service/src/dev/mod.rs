@@ -16,7 +16,10 @@ use serde_json::json;
 use url::Url;
 
 use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
-use crate::config::{Account, AllowedOrigins, Api, Config, Limits, PublicUrl, StoreAddress, TrustedProxies};
+use crate::config::{
+    Account, AllowedOrigins, Api, Config, Limits, PublicUrl, Revocations, StoreAddress, TrustedProxies,
+};
+use crate::secrets::{KeptSecret, SecretKind};
 
 /// The site key of the development account.
 pub const SITE_KEY: &str = "dev-approov-site-key";
@@ -24,6 +27,18 @@ pub const SITE_KEY: &str = "dev-approov-site-key";
 pub const APIS: [&str; 4] = ["localhost", "127.0.0.1", "api.example.com", "shapes.approov.io"];
 /// A captcha score below this fails; a bot probability above it too.
 const THRESHOLD: f64 = 0.5;
+/// How old an identification may be. More than a real account's two seconds: a developer stops in a debugger between the
+/// identification and `fetchToken`, and a busy machine takes its time.
+const MAX_ELAPSED_TIME: Duration = Duration::from_secs(60);
+
+/// The secrets of the development mode.
+#[derive(Clone, Debug)]
+pub struct DevSecrets {
+    /// Signs tokens; backends are told.
+    pub account: Secret,
+    /// The service's own.
+    pub session: Secret,
+}
 
 /// The development configuration.
 ///
@@ -33,16 +48,18 @@ pub fn config(
     listen: SocketAddr,
     simulators: SocketAddr,
     apis: &[String],
-    secret: Secret,
+    secrets: &DevSecrets,
 ) -> Result<Config, url::ParseError> {
     let checks = checks(simulators)?;
     let account = Account {
         site_key: SITE_KEY.to_owned(),
-        secret,
+        secret: KeptSecret::here(SecretKind::Key, secrets.account.clone()).into(),
         jwe_secret: None,
         token_lifetime: Duration::from_secs(120),
         refresh_token_lifetime: Duration::from_secs(7200),
         allowed_origins: AllowedOrigins::default(),
+        publish_jwks: false,
+        revocations: Revocations::default(),
         keys: BTreeMap::new(),
         apis: APIS
             .into_iter()
@@ -54,13 +71,15 @@ pub fn config(
     };
     Ok(Config {
         listen,
+        operations: None,
         tls: None,
         store: StoreAddress::Memory,
         public_urls: Vec::new(),
         trusted_proxies: TrustedProxies::default(),
-        limits: Limits::default(),
+        // Who stops a development server does not want to wait.
+        limits: Limits { drain: Duration::ZERO, ..Limits::default() },
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
-        nonce_secret: None,
+        session_secret: Some(KeptSecret::here(SecretKind::Key, secrets.session.clone()).into()),
     })
 }
 
@@ -79,7 +98,7 @@ pub fn public_urls(scheme: &str, listen: SocketAddr, more: &[String]) -> Result<
 fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::ParseError> {
     let vendor = |secret: &str, path: &str| {
         Ok::<_, url::ParseError>(Vendor {
-            secret: Secret::from_bytes(secret.as_bytes().to_vec()),
+            secret: KeptSecret::here(SecretKind::Text, Secret::from_bytes(secret.as_bytes().to_vec())).into(),
             url: Url::parse(&format!("http://{simulators}{path}"))?,
         })
     };
@@ -89,7 +108,7 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
         recaptcha::Site { vendor: vendor(sim::RECAPTCHA_SECRET, "/sim/recaptcha/siteverify")?, rules: rules() };
     let fingerprint = fingerprint::Site {
         vendor: vendor(sim::FINGERPRINT_SECRET, "/sim/fingerprint")?,
-        max_elapsed_time: Duration::from_secs(2),
+        max_elapsed_time: MAX_ELAPSED_TIME,
         max_bot_probability: THRESHOLD,
     };
     let check = |key: &str, kind: SiteKind| {
@@ -104,12 +123,13 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
 }
 
 /// What a developer needs to know, one line of JSON.
-pub fn json_line(url: &str, config: &Config) -> String {
+pub fn json_line(url: &str, operations: Option<&str>, config: &Config, secret: &Secret) -> String {
     let account = config.accounts.get(SITE_KEY);
     json!({
         "url": url,
+        "operations": operations,
         "site_key": SITE_KEY,
-        "secret": account.map(|account| STANDARD.encode(account.secret.as_bytes())),
+        "secret": STANDARD.encode(secret.as_bytes()),
         "apis": account.map(|account| account.apis.keys().collect::<Vec<_>>()),
         "hcaptcha_site_key": sim::HCAPTCHA_SITE_KEY,
         "recaptcha_site_key": sim::RECAPTCHA_SITE_KEY,
@@ -119,7 +139,7 @@ pub fn json_line(url: &str, config: &Config) -> String {
 }
 
 /// The same for people.
-pub fn text(url: &str, config: &Config) -> String {
+pub fn text(url: &str, operations: Option<&str>, config: &Config, secret: &Secret) -> String {
     let Some(account) = config.accounts.get(SITE_KEY) else {
         return String::new();
     };
@@ -140,12 +160,17 @@ pub fn text(url: &str, config: &Config) -> String {
     {url}/sim/recaptcha/api.js?render={recaptcha}
     {url}/sim/fingerprint/v3/{fingerprint}
   Add ?outcome=fail (or low, expired, error, slow) to see another outcome.
+
+  Counters, and a description of the interface:
+    {operations}/metrics
+    {operations}/openapi.json
 ",
+        operations = operations.unwrap_or_default(),
         host = url.strip_prefix("https://").unwrap_or(url),
         hcaptcha = sim::HCAPTCHA_SITE_KEY,
         recaptcha = sim::RECAPTCHA_SITE_KEY,
         fingerprint = sim::FINGERPRINT_PUBLIC_API_KEY,
         apis = apis.join(", "),
-        secret = STANDARD.encode(account.secret.as_bytes()),
+        secret = STANDARD.encode(secret.as_bytes()),
     )
 }

@@ -1,6 +1,7 @@
 //! Sessions live in the refresh token: sealed with a key only the service's replicas have, bound to
 //! the browser key's thumbprint, carrying the results that later tokens embed.
 
+mod id;
 mod nonce;
 mod refresh_token;
 
@@ -9,12 +10,25 @@ use serde_json::{Map, Value};
 
 use crate::check::Provider;
 
-pub use nonce::{Epoch, NONCE_LIFETIME, NonceKey, NonceStamp};
-pub use refresh_token::RefreshKey;
+pub use id::{InvalidSessionId, SessionId};
+pub use nonce::{Epoch, NONCE_LIFETIME, NonceKeys, NonceStamp};
+pub use refresh_token::RefreshKeys;
+
+/// How often a key's session was checked: each request with fresh results raises it.
+pub type Generation = u32;
 
 /// What the service knows about a session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Session {
+    /// Its name.
+    #[serde(rename = "i")]
+    pub id: SessionId,
+    /// When it began, Unix milliseconds.
+    #[serde(rename = "t")]
+    pub started: i64,
+    /// Of its latest fresh results.
+    #[serde(rename = "g")]
+    pub generation: Generation,
     /// RFC 7638 thumbprint of the session's key.
     #[serde(rename = "k")]
     pub thumbprint: String,
@@ -60,6 +74,25 @@ impl CheckResult {
 }
 
 impl Session {
+    /// What becomes of this session when a check of its key failed in `failed_generation` (0: none did). A session that is no
+    /// newer has no good result any more: a client that keeps an older refresh token gains nothing by it.
+    pub fn after_failed_check(&mut self, failed_generation: Generation) {
+        if self.generation <= failed_generation {
+            self.generation = failed_generation;
+            for result in &mut self.results {
+                result.passed = 0;
+            }
+        }
+    }
+
+    /// Adds fresh results.
+    pub fn add(&mut self, fresh: Vec<CheckResult>) {
+        if !fresh.is_empty() {
+            self.generation = self.generation.saturating_add(1);
+            self.results.extend(fresh);
+        }
+    }
+
     /// Whether every result passed.
     pub fn passed(&self) -> bool {
         !self.results.is_empty() && self.results.iter().all(|result| result.passed == 1)
@@ -96,6 +129,9 @@ mod tests {
     /// A session that ends a second after `now`, with a result that ends half a second after it.
     pub(super) fn session(now: i64) -> Session {
         Session {
+            id: SessionId::from_bytes([7; 16]),
+            started: now,
+            generation: 1,
             thumbprint: "jkt".into(),
             expires: now + 1000,
             results: vec![CheckResult {
@@ -108,6 +144,21 @@ mod tests {
                 full: None,
             }],
         }
+    }
+
+    #[test]
+    fn a_failed_check_spoils_what_is_not_newer_until_fresh_results_come() {
+        let mut session = session(0);
+        session.after_failed_check(0);
+        assert!(session.passed());
+        session.after_failed_check(3);
+        assert!(!session.passed());
+        let fresh = session.results.first().cloned().map(|result| CheckResult { passed: 1, ..result });
+        let mut renewed = Session { results: Vec::new(), ..session };
+        renewed.add(fresh.into_iter().collect());
+        assert_eq!((renewed.generation, renewed.passed()), (4, true));
+        renewed.after_failed_check(3);
+        assert!(renewed.passed(), "newer than the failed check");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::crypto::{CryptoError, derive_key};
+use crate::secrets::Timeline;
 
 /// How long a nonce is accepted. Long enough for a person to solve a challenge between the nonce
 /// request and the attest request, and for a token's lifetime between two refreshes.
@@ -36,22 +37,39 @@ pub struct NonceStamp {
     pub epoch: Epoch,
 }
 
-/// The key that makes and checks nonces.
-#[derive(Clone)]
-pub struct NonceKey(hmac::Key);
+/// The keys that make and check the service's nonces.
+pub struct NonceKeys(Timeline<NonceKey>);
 
-impl NonceKey {
-    /// Derives the key from a secret of the service.
+impl NonceKeys {
+    /// Derives the keys from the service's session secret.
     ///
     /// # Errors
     /// When the cryptographic module fails.
-    pub fn derive(secret: &Secret) -> Result<Self, CryptoError> {
-        let bytes = derive_key(secret, b"approov-web-service nonce v1")?;
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &*bytes)))
+    pub fn derive(session_secret: &Timeline<Secret>) -> Result<Self, CryptoError> {
+        session_secret.try_map(NonceKey::derive).map(Self)
     }
 
     /// The nonce that says when and in which epoch it was issued.
     pub fn issue(&self, issued: NonceStamp, random: [u8; 8]) -> String {
+        self.0.making(issued.at).issue(issued, random)
+    }
+
+    /// When this nonce was issued, if it is ours and still good at `now`.
+    pub fn check(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
+        self.0.opening(now).find_map(|key| key.check(nonce, now))
+    }
+}
+
+/// A key that makes and checks nonces.
+struct NonceKey(hmac::Key);
+
+impl NonceKey {
+    fn derive(secret: &Secret) -> Result<Self, CryptoError> {
+        let bytes = derive_key(secret, &[b"approov-web-service nonce v2"])?;
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &*bytes)))
+    }
+
+    fn issue(&self, issued: NonceStamp, random: [u8; 8]) -> String {
         let mut bytes = Vec::with_capacity(BODY + TAG);
         bytes.extend(issued.at.as_millis().to_be_bytes());
         bytes.extend(issued.epoch.to_be_bytes());
@@ -61,8 +79,7 @@ impl NonceKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// When this nonce was issued, if it is ours and still good at `now`.
-    pub fn check(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
+    fn check(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
         let bytes: [u8; BODY + TAG] = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
         let (body, tag) = bytes.split_at(BODY);
         let expected = hmac::sign(&self.0, body);
@@ -78,6 +95,7 @@ impl NonceKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::Timed;
 
     const NOW: UnixTime = UnixTime::from_millis(1_700_000_000_000);
 
@@ -99,6 +117,29 @@ mod tests {
     #[test]
     fn another_keys_nonce_is_not_ours() {
         assert_eq!(key(2).check(&key(1).issue(ISSUED, [9; 8]), NOW), None);
+    }
+
+    #[test]
+    fn nonces_of_both_keys_are_good_while_one_takes_over_from_the_other() {
+        let secret = |byte| Secret::from_bytes(vec![byte; 32]);
+        let change = NOW.plus(Duration::from_secs(300));
+        let rotated = Timeline::new(vec![
+            Timed { value: secret(1), from: None, until: Some(change.plus(NONCE_LIFETIME)) },
+            Timed { value: secret(2), from: Some(change), until: None },
+        ]);
+        let (before, rotated) =
+            (NonceKeys::derive(&secret(1).into()).unwrap(), NonceKeys::derive(&rotated.unwrap()).unwrap());
+        let after = NonceKeys::derive(&secret(2).into()).unwrap();
+        let early = before.issue(ISSUED, [9; 8]);
+        assert_eq!(rotated.check(&early, change), Some(ISSUED));
+        let stamp = NonceStamp { at: change, ..ISSUED };
+        for (keys, issued, accepted) in
+            [(&rotated, ISSUED, &before), (&rotated, stamp, &after), (&after, stamp, &rotated)]
+        {
+            let nonce = keys.issue(issued, [9; 8]);
+            assert_eq!(accepted.check(&nonce, issued.at), Some(issued));
+        }
+        assert_eq!(after.check(&early, NOW), None);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use approov_verify::time::UnixTime;
 
 use crate::session::{Epoch, NONCE_LIFETIME, NonceStamp};
 
-use super::{ReplayCheck, Store, StoreError};
+use super::failed::FailedChecks;
+use super::{Known, ProofUse, ReplayCheck, Settled, Store, StoreError};
 
 /// A store in this process's memory, with a bound.
 ///
@@ -20,6 +21,7 @@ pub struct MemoryStore {
     epoch: Epoch,
     capacity: usize,
     proofs: Mutex<Proofs>,
+    failed: Mutex<FailedChecks>,
     counts: Mutex<Counts>,
 }
 
@@ -41,7 +43,7 @@ struct Counts {
 impl MemoryStore {
     /// An empty store for `capacity` proofs; `random` becomes its epoch.
     pub fn new(capacity: usize, random: u64) -> Self {
-        Self { epoch: random, capacity, proofs: Mutex::default(), counts: Mutex::default() }
+        Self { epoch: random, capacity, proofs: Mutex::default(), failed: Mutex::default(), counts: Mutex::default() }
     }
 
     fn remember_now(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> ReplayCheck {
@@ -84,8 +86,17 @@ impl Store for MemoryStore {
         self.epoch
     }
 
-    async fn remember(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> Result<ReplayCheck, StoreError> {
-        Ok(self.remember_now(key, nonce, now))
+    async fn remember(&self, used: ProofUse, now: UnixTime) -> Result<Known, StoreError> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).generation(&used.holder, now);
+        Ok(Known { replay: self.remember_now(used.proof, used.nonce, now), failed_generation: failed })
+    }
+
+    async fn settle(&self, checks: Settled, now: UnixTime) -> Result<(), StoreError> {
+        if !checks.passed {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.remember(checks.holder, checks.generation, checks.until, now);
+        }
+        Ok(())
     }
 
     async fn count(&self, name: &str, limit: u64, now: UnixTime) -> Result<bool, StoreError> {

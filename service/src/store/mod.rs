@@ -1,22 +1,25 @@
-//! The state that replicas share: which proofs were used, and how many checks a site made this minute.
+//! The state that replicas share: which proofs were used, which keys failed a check, and how many checks a site made
+//! this minute.
 //!
 //! A store has an epoch, a number that changes whenever it may have forgotten something (the process
 //! restarted, Redis restarted or was flushed). Nonces carry the epoch they were issued in, and only
 //! proofs with a nonce of the current epoch are accepted: what the store has forgotten cannot be
 //! replayed. Sessions survive, at the price of one more round trip for a fresh nonce.
 
+mod failed;
 mod memory;
 mod redis;
 
 use std::fmt;
 use std::future::Future;
 
+use approov_verify::jwk::Thumbprint;
 use approov_verify::replay::ReplayKey;
 use approov_verify::time::UnixTime;
 
 use crate::config::StoreAddress;
 use crate::crypto::random;
-use crate::session::{Epoch, NonceStamp};
+use crate::session::{Epoch, Generation, NonceStamp};
 
 pub use memory::MemoryStore;
 pub use redis::RedisStore;
@@ -30,6 +33,39 @@ pub enum ReplayCheck {
     Replayed,
     /// The store cannot tell: its nonce is from an epoch that the store no longer remembers.
     StaleEpoch,
+}
+
+/// A proof that is about to be used.
+#[derive(Clone, Copy, Debug)]
+pub struct ProofUse {
+    /// What tells it from other proofs.
+    pub proof: ReplayKey,
+    /// Whose it is.
+    pub holder: Thumbprint,
+    /// When and in which epoch its nonce was issued.
+    pub nonce: NonceStamp,
+}
+
+/// What the store knows when a proof is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Of the proof.
+    pub replay: ReplayCheck,
+    /// The generation of the latest failed check of its holder; 0 when none is known.
+    pub failed_generation: Generation,
+}
+
+/// What came of the checks of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// Whose checks they were.
+    pub holder: Thumbprint,
+    /// Of the session that has their results.
+    pub generation: Generation,
+    /// Whether all of them passed.
+    pub passed: bool,
+    /// When no refresh token from before can be in use any more.
+    pub until: UnixTime,
 }
 
 /// Why a store did not respond.
@@ -53,12 +89,14 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When the store is unavailable. The caller must refuse.
-    fn remember(
-        &self,
-        key: ReplayKey,
-        nonce: NonceStamp,
-        now: UnixTime,
-    ) -> impl Future<Output = Result<ReplayCheck, StoreError>> + Send;
+    fn remember(&self, used: ProofUse, now: UnixTime) -> impl Future<Output = Result<Known, StoreError>> + Send;
+
+    /// Remembers failed checks of a key, and costs the same when they passed. What is remembered of a key never becomes
+    /// less, in whatever order its requests end.
+    ///
+    /// # Errors
+    /// When the store is unavailable. The caller must refuse, whatever came of the checks.
+    fn settle(&self, checks: Settled, now: UnixTime) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Counts one use of `name` in the current minute. `Ok(true)`: within `limit`.
     ///
@@ -110,11 +148,18 @@ impl Store for AnyStore {
         }
     }
 
-    async fn remember(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> Result<ReplayCheck, StoreError> {
+    async fn remember(&self, used: ProofUse, now: UnixTime) -> Result<Known, StoreError> {
         match self {
-            AnyStore::Memory(store) => store.remember(key, nonce, now).await,
-            // Boxed: otherwise its size is part of every request's future, Redis or not.
-            AnyStore::Redis(store) => Box::pin(store.remember(key, nonce, now)).await,
+            AnyStore::Memory(store) => store.remember(used, now).await,
+            // On the heap, so that requests reserve no space for it when there is no Redis.
+            AnyStore::Redis(store) => Box::pin(store.remember(used, now)).await,
+        }
+    }
+
+    async fn settle(&self, checks: Settled, now: UnixTime) -> Result<(), StoreError> {
+        match self {
+            AnyStore::Memory(store) => store.settle(checks, now).await,
+            AnyStore::Redis(store) => store.settle(checks, now).await,
         }
     }
 

@@ -3,21 +3,23 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use approov_verify::replay::ReplayKey;
+use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 use aws_lc_rs::digest;
 use redis::aio::MultiplexedConnection;
 
 use crate::crypto::random;
-use crate::session::{Epoch, NONCE_LIFETIME, NonceStamp};
+use crate::session::{Epoch, Generation, NONCE_LIFETIME};
 
-use super::{ReplayCheck, Store, StoreError};
+use super::{Known, ProofUse, ReplayCheck, Settled, Store, StoreError};
 
 /// How long a Redis server has for one response.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a failed connection is not tried again, so that a server that cannot be reached costs no waiting.
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 const EPOCH_KEY: &str = "approov:epoch";
+/// The only member of the sorted set at [`failed_key`]; its score is the generation.
+const FAILED_MEMBER: &str = "generation";
 
 /// A store in a Redis server. Its epoch is made of the server's run id, read on every new connection,
 /// and a random value in the data set, read with every proof.
@@ -122,6 +124,11 @@ fn epoch_pipeline() -> Result<redis::Pipeline, StoreError> {
     Ok(pipeline)
 }
 
+/// Where the failed checks of a key are. The braces keep all that is about one key in one slot of a Redis Cluster.
+fn failed_key(holder: &Thumbprint) -> String {
+    format!("approov:{{{holder}}}:failed")
+}
+
 fn combined_epoch(run_id: &str, stored: &str) -> Epoch {
     let hash = digest::digest(&digest::SHA256, format!("{run_id}\n{stored}").as_bytes());
     hash.as_ref().iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
@@ -132,24 +139,44 @@ impl Store for RedisStore {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    async fn remember(&self, key: ReplayKey, nonce: NonceStamp, now: UnixTime) -> Result<ReplayCheck, StoreError> {
+    async fn remember(&self, used: ProofUse, now: UnixTime) -> Result<Known, StoreError> {
+        let ProofUse { proof, holder, nonce } = used;
         let lifetime = nonce.at.plus(NONCE_LIFETIME).since(now) + Duration::from_secs(60);
         let mut pipeline = epoch_pipeline()?;
         pipeline
             .cmd("SET")
-            .arg(format!("approov:proof:{key}"))
+            .arg(format!("approov:proof:{proof}"))
             .arg(1)
             .arg("NX")
             .arg("PX")
             .arg(u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
-        let ((stored, first), run_id): ((String, Option<String>), _) = self.run(&pipeline).await?;
+        pipeline.cmd("ZSCORE").arg(failed_key(&holder)).arg(FAILED_MEMBER);
+        type Response = (String, Option<String>, Option<Generation>);
+        let ((stored, first, failed), run_id): (Response, _) = self.run(&pipeline).await?;
         let epoch = combined_epoch(&run_id, &stored);
         self.epoch.store(epoch, Ordering::Relaxed);
-        Ok(match (nonce.epoch == epoch, first) {
+        let replay = match (nonce.epoch == epoch, first) {
             (false, _) => ReplayCheck::StaleEpoch,
             (true, Some(_)) => ReplayCheck::New,
             (true, None) => ReplayCheck::Replayed,
-        })
+        };
+        Ok(Known { replay, failed_generation: failed.unwrap_or_default() })
+    }
+
+    async fn settle(&self, checks: Settled, now: UnixTime) -> Result<(), StoreError> {
+        let key = failed_key(&checks.holder);
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        if checks.passed {
+            pipeline.cmd("ZSCORE").arg(&key).arg(FAILED_MEMBER).ignore();
+        } else {
+            // A sorted set of one member, because that is what keeps the greater of two numbers in one command.
+            pipeline.cmd("ZADD").arg(&key).arg("GT").arg(checks.generation).arg(FAILED_MEMBER).ignore();
+            let lifetime = checks.until.since(now).as_millis();
+            pipeline.cmd("PEXPIRE").arg(&key).arg(u64::try_from(lifetime).unwrap_or(u64::MAX).max(1)).ignore();
+        }
+        let ((), _) = self.run(&pipeline).await?;
+        Ok(())
     }
 
     async fn count(&self, name: &str, limit: u64, now: UnixTime) -> Result<bool, StoreError> {

@@ -17,6 +17,9 @@ pub struct RequestNotes {
     /// The `arc` claim of the tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arc: Option<String>,
+    /// The session's ID, by which it can be revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// Why a proof was refused or what went wrong inside, in more detail than the client learns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

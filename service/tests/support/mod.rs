@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use approov_listener::service::Peer;
 use approov_verify::secret::Secret;
 use approov_web_service::attest::Service;
 use approov_web_service::check::CheckClient;
 use approov_web_service::config::{Config, PublicUrl};
-use approov_web_service::dev::{self, sim};
+use approov_web_service::dev::{self, DevSecrets, sim};
 use approov_web_service::http::App;
 use approov_web_service::store::{AnyStore, Store as _};
 use approov_web_service::telemetry::{Log, LogFormat};
@@ -31,10 +32,15 @@ use tower::ServiceExt as _;
 pub const HOST: &str = "web.example:8087";
 pub const URL: &str = "http://web.example:8087/attest";
 pub const ORIGIN: &str = "https://app.example";
-/// Where browsers find a service whose file says so with [`PUBLIC_LINE`].
+/// Where browsers find a service whose file begins with [`FILE_HEAD`].
 pub const PUBLIC: &str = "https://web.example";
-pub const PUBLIC_LINE: &str = "public_urls = [\"https://web.example\"]\n";
+/// What no file of a service is without.
+pub const FILE_HEAD: &str = "public_urls = [\"https://web.example\"]\n\
+                             session_secret = \"ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=\"\n";
 pub const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// The service's own.
+pub const SESSION_SECRET: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
 pub fn public_url(text: &str) -> PublicUrl {
     PublicUrl::parse(text).unwrap()
@@ -44,19 +50,49 @@ pub fn secret() -> Secret {
     Secret::from_base64(SECRET).unwrap()
 }
 
+/// After this long, what has not happened counts as a hang, on however busy a machine.
+pub const HANG: Duration = Duration::from_secs(120);
+
+/// Waits for something, but not for ever.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(HANG, future).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
+
+/// Waits until something holds that no event announces, by asking again and again.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(what, asking).await;
+}
+
 /// The simulators on a free port.
 pub async fn simulators() -> SocketAddr {
+    serve_on_free_port(sim::router()).await
+}
+
+pub async fn serve_on_free_port(router: Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, sim::router::<()>()).await });
+    tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }
 
-/// The development configuration, changed as a test needs it.
+/// The development configuration, changed as a test needs it. Requests and checks have time enough, however busy the machine is.
 pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
+    dev_config_with(simulators().await, change)
+}
+
+/// The same with these simulators.
+pub fn dev_config_with(simulators: SocketAddr, change: impl FnOnce(&mut Config)) -> Config {
     let listen = "127.0.0.1:8087".parse().unwrap();
-    let mut config = dev::config(listen, simulators().await, &[], secret()).unwrap();
+    let secrets = DevSecrets { account: secret(), session: Secret::from_base64(SESSION_SECRET).unwrap() };
+    let mut config = dev::config(listen, simulators, &[], &secrets).unwrap();
     config.public_urls = vec![public_url(&format!("http://{HOST}"))];
+    config.limits.request = HANG;
+    config.limits.check = HANG;
     change(&mut config);
     config
 }
@@ -204,17 +240,15 @@ impl Browser {
     }
 
     pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Response {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(params);
-        if let Some(token) = &self.refresh_token {
-            form.append_pair("refresh-token", token);
-        }
+        let refresh_token = self.refresh_token.iter().map(|token| ("refresh-token", token.as_str()));
+        let pairs = params.iter().copied().chain(refresh_token);
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         let request = Request::post("/attest")
             .header("host", HOST)
             .header("origin", ORIGIN)
             .header("dpop", proof)
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(Body::from(form.finish()))
+            .body(Body::from(form))
             .unwrap();
         let response = send(service, request).await;
         self.keep_nonce(&response);
@@ -292,6 +326,8 @@ pub fn names(value: &Value) -> BTreeMap<String, &'static str> {
 pub struct Process {
     pub child: std::process::Child,
     pub url: String,
+    /// Where metrics are.
+    pub operations: String,
     pub announced: Value,
     log: std::sync::mpsc::Receiver<String>,
     seen: Vec<String>,
@@ -300,15 +336,32 @@ pub struct Process {
 impl Process {
     /// Starts the binary and waits for its first line.
     pub fn start(args: &[&str]) -> Self {
-        use std::io::{BufRead as _, BufReader};
+        Self::launch(args, &[], "")
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::launch(args, env, "")
+    }
+
+    /// The same, with this text as its standard input.
+    pub fn start_with_input(args: &[&str], input: &str) -> Self {
+        Self::launch(args, &[], input)
+    }
+
+    fn launch(args: &[&str], env: &[(&str, &str)], input: &str) -> Self {
+        use std::io::{BufRead as _, BufReader, Write as _};
         use std::process::{Command, Stdio};
         let mut child = Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
-            .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
             .args(args)
+            .envs(env.iter().copied())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let (sender, log) = std::sync::mpsc::channel();
         let errors = child.stderr.take().unwrap();
         std::thread::spawn(move || {
@@ -320,11 +373,12 @@ impl Process {
         });
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let announced: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
-            panic!("the service did not start: {:?}", log.recv_timeout(std::time::Duration::from_secs(1)))
-        });
+        // Without a line the process has ended, and its log with it.
+        let announced: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("the service did not start: {:?}", log.iter().collect::<Vec<_>>()));
         let url = announced["url"].as_str().unwrap().to_owned();
-        Self { child, url, announced, log, seen: Vec::new() }
+        let operations = announced["operations"].as_str().unwrap_or_default().to_owned();
+        Self { child, url, operations, announced, log, seen: Vec::new() }
     }
 
     /// Waits for a log line that `matches`; all lines so far count.
@@ -332,28 +386,27 @@ impl Process {
         self.wait_for_logs(1, matches).remove(0)
     }
 
-    /// Waits for so many log lines that match.
+    /// Waits for the first `count` log lines that match; all lines so far count.
     pub fn wait_for_logs(&mut self, count: usize, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        loop {
-            let lines = self.seen.iter().filter_map(|line| serde_json::from_str(line).ok());
-            let found: Vec<Value> = lines.filter(&matches).take(count).collect();
-            if found.len() == count {
-                return found;
-            }
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            match self.log.recv_timeout(left) {
-                Ok(line) => self.seen.push(line),
-                Err(_) => panic!("no such line in the log:\n{}", self.seen.join("\n")),
-            }
-        }
-    }
-
-    /// Every log line so far, after a moment for the last to come.
-    pub fn logged(&mut self) -> Vec<String> {
-        while let Ok(line) = self.log.recv_timeout(std::time::Duration::from_millis(200)) {
+        let read = |line: &String| serde_json::from_str(line).ok().filter(&matches);
+        let mut found: Vec<Value> = self.seen.iter().filter_map(read).take(count).collect();
+        while found.len() < count {
+            let Ok(line) = self.log.recv_timeout(HANG) else {
+                panic!("no {count} such lines in the log:\n{}", self.seen.join("\n"));
+            };
+            found.extend(read(&line));
             self.seen.push(line);
         }
+        found
+    }
+
+    /// Every log line of the requests that were responded to so far. A line is written before its response goes out, so once the line of one more
+    /// request is there, all are.
+    pub async fn logged(&mut self) -> Vec<String> {
+        let path = format!("/logged-{}", self.seen.len());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        self.wait_for_log(|line| line["path"] == path.as_str());
         self.seen.clone()
     }
 
@@ -363,15 +416,50 @@ impl Process {
     }
 
     /// Waits for the end; gives the exit code.
-    pub fn wait(&mut self) -> Option<i32> {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(25);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(std::time::Instant::now() < deadline, "the service did not end");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+    pub async fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        until("the service ends", async || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.and_then(|status| status.code())
+    }
+}
+
+/// A process with a configuration file in a directory of its own.
+pub struct Hosted {
+    pub process: Process,
+    directory: std::path::PathBuf,
+}
+
+impl Process {
+    /// Starts with a file, whose text may name the simulators.
+    pub async fn start_with_file(name: &str, text: &dyn Fn(SocketAddr) -> String) -> Hosted {
+        let directory = std::env::temp_dir().join(format!("approov-hosted-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("service.toml");
+        std::fs::write(&file, text(simulators().await)).unwrap();
+        Hosted { process: Self::start(&["--config", file.to_str().unwrap()]), directory }
+    }
+}
+
+impl Hosted {
+    /// Runs a command on its file.
+    pub fn command(&self, line: &str) -> String {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+            .args(line.split_whitespace())
+            .current_dir(&self.directory)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -379,6 +467,15 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until `/readyz` has this status.
+pub async fn wait_for_readiness(client: &reqwest::Client, url: &str, status: u16) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while client.get(format!("{url}/readyz")).send().await.unwrap().status() != status {
+        assert!(std::time::Instant::now() < deadline, "/readyz never says {status}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 

@@ -9,6 +9,7 @@ import { after, before, describe, test } from 'node:test'
 
 import { serveSite, startProtectedApi } from '../../../www-demo/stack.mjs'
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
+import { HANG } from '../harness/wait.mjs'
 import { startWorld } from '../harness/world.mjs'
 
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/
@@ -45,7 +46,7 @@ const MODULES = {
       ]
       return Promise.all(responses.map(verdict))
     },
-    check: (answers) => assert.deepEqual(answers, Array(6).fill([200, true])),
+    check: (verdicts) => assert.deepEqual(verdicts, Array(6).fill([200, true])),
   },
   'fingerprint.js': {
     use: async ({ module }) => {
@@ -57,9 +58,9 @@ const MODULES = {
   },
   'order.js': {
     use: async ({ written }) =>
-      written.map(([status, answer]) => [status, answer.proof.accepted, Boolean(answer.proof.msgs)]),
-    check: (answers) =>
-      assert.deepEqual(answers, [
+      written.map(([status, body]) => [status, body.proof.accepted, Boolean(body.proof.msgs)]),
+    check: (outcome) =>
+      assert.deepEqual(outcome, [
         [200, true, false],
         [200, true, true],
       ]),
@@ -69,7 +70,7 @@ const MODULES = {
       const response = await module.signedCall(apiUrl, 'this text is signed')
       return [response.status, Boolean((await response.json()).proof.msgs)]
     },
-    check: (answer) => assert.deepEqual(answer, [200, true]),
+    check: (outcome) => assert.deepEqual(outcome, [200, true]),
   },
   'account.js': {
     use: async ({ module }) =>
@@ -139,9 +140,12 @@ async function startAgent(source) {
     response.writeHead(isThere ? 200 : 503, headers).end(`export * from ${JSON.stringify(source)}`)
     isThere = true
   })
-  await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
+  await new Promise((resolve, reject) => {
+    server.once('error', reject).listen(0, '127.0.0.1', () => resolve(undefined))
+  })
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
   return {
-    url: `http://127.0.0.1:${server.address().port}/agent.js`,
+    url: `http://127.0.0.1:${port}/agent.js`,
     stop: () =>
       new Promise((resolve) => {
         server.close(resolve)
@@ -223,7 +227,7 @@ for (const engine of chosenEngines()) {
             console.log = (...args) => written.push(args)
             const { Approov } = await import('/package/index.js')
             const module = await import(`/${name}`)
-            const api = await import('/api.js')
+            const api = await import(/** @type {any} */ ('/api.js'))
             return window.eval(`(${use})`)({ module, api, Approov, written, apiUrl })
           },
           name,
@@ -237,12 +241,13 @@ for (const engine of chosenEngines()) {
     test('a check that never ends fails its own calls, and none that come later', async () => {
       await world.webdriver.get(`${site.url}/page`)
       const outcome = await world.run(async (apiUrl) => {
-        const { callApi } = await import('/api.js')
+        const { callApi } = await import(/** @type {any} */ ('/api.js'))
         const { ready } = grecaptcha
         const { setTimeout } = globalThis
         grecaptcha.ready = () => {}
         // Half a minute is over at once.
-        globalThis.setTimeout = (work, delay, ...rest) => setTimeout(work, delay === 30_000 ? 0 : delay, ...rest)
+        const soon = (work, delay, ...rest) => setTimeout(work, delay === 30_000 ? 0 : delay, ...rest)
+        Object.assign(globalThis, { setTimeout: soon })
         const messages = await Promise.all([0, 1].map(() => callApi(apiUrl).catch((error) => error.message)))
         Object.assign(globalThis, { setTimeout })
         grecaptcha.ready = ready
@@ -255,7 +260,7 @@ for (const engine of chosenEngines()) {
     test('a call between whose token and proof another begins a session gets through', async () => {
       await world.webdriver.get(`${site.url}/page`)
       const status = await world.run(async (apiUrl) => {
-        const { callApi, approovToken, renewSession } = await import('/api.js')
+        const { callApi, approovToken, renewSession } = await import(/** @type {any} */ ('/api.js'))
         await approovToken()
         const call = callApi(apiUrl)
         await renewSession()
@@ -268,12 +273,12 @@ for (const engine of chosenEngines()) {
       test(`${name} shows what it is for`, async () => {
         await world.webdriver.get(`${site.url}/${name}`)
         const value = () => world.webdriver.executeScript('return document.querySelector("output").value')
-        await world.webdriver.wait(async () => Boolean(await value()), 20_000)
+        await world.webdriver.wait(async () => Boolean(await value()), HANG)
         assert.match(await value(), shown)
       })
     }
 
-    test('a copied file that was changed is not run where its integrity is asked for', async () => {
+    test('a copied file that was changed is not run where its integrity is required', async () => {
       const html = await readFile(join(directory, 'integrity.html'), 'utf8')
       await writeFile(join(directory, 'changed.html'), html.replaceAll('./approov.js', './changed.js'))
       await writeFile(
@@ -281,10 +286,7 @@ for (const engine of chosenEngines()) {
         `${await readFile(join(world.packagePath, 'approov.js'), 'utf8')}\n// changed`,
       )
       await world.webdriver.get(`${site.url}/changed.html`)
-      await world.webdriver.wait(
-        () => world.webdriver.executeScript('return document.readyState === "complete"'),
-        20_000,
-      )
+      await world.webdriver.wait(() => world.webdriver.executeScript('return document.readyState === "complete"'), HANG)
       assert.equal(await world.webdriver.executeScript('return document.querySelector("output").value'), '')
     })
 
@@ -293,7 +295,7 @@ for (const engine of chosenEngines()) {
       await writeFile(join(directory, 'first-lines.js'), `${put(code)}\nexport { callApi }\n`)
       await world.webdriver.get(`${site.url}/page`)
       const outcome = await world.run(async (apiUrl) => {
-        const { callApi } = await import('/first-lines.js')
+        const { callApi } = await import(/** @type {any} */ ('/first-lines.js'))
         const response = await callApi(apiUrl)
         return [response.status, (await response.json()).proof.accepted]
       }, `${api.url}/shapes`)

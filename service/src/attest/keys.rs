@@ -1,0 +1,132 @@
+//! The keys of a configuration in force.
+//!
+//! What backends have too (an account's secrets) makes tokens and nothing else. Everything that only the service may make or
+//! open (nonces, refresh tokens, the random parts of decoys) follows from its session secret.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use approov_verify::secret::Secret;
+use approov_verify::time::UnixTime;
+use serde_json::json;
+
+use crate::check::Provider;
+use crate::config::{Account, Api, Config, ConfigError, MIGRATE};
+use crate::crypto::{CryptoError, random};
+use crate::secrets::{Outside, SecretList, Timeline};
+use crate::session::{NonceKeys, RefreshKeys};
+use crate::settings::Read;
+use crate::token::{Signer, SigningKey};
+
+/// The keys of a configuration.
+pub(super) struct Keys {
+    pub(super) nonce: NonceKeys,
+    accounts: BTreeMap<String, AccountKeys>,
+}
+
+/// Keys of one account.
+pub struct AccountKeys {
+    /// Seals its sessions.
+    pub refresh: RefreshKeys,
+    trusted: Signers,
+    decoy: Signers,
+    jwe: Option<Timeline<Secret>>,
+    /// What backends verify with, as a JWK Set.
+    public: Arc<[u8]>,
+    /// By what check services know its sites.
+    sites: BTreeMap<Provider, BTreeMap<String, Timeline<Secret>>>,
+}
+
+struct Signers {
+    account: Timeline<Signer>,
+    by_kid: BTreeMap<String, Signer>,
+}
+
+impl Keys {
+    /// Reads the secrets wherever they are, and derives the keys.
+    pub(super) fn new(config: &Config, outside: &dyn Outside) -> Read<Self> {
+        let Some(session_secret) = &config.session_secret else {
+            let message = format!("there is no session_secret, without which nothing is served; {MIGRATE} adds one");
+            return Err(ConfigError { position: None, message });
+        };
+        let session_secret = resolve(session_secret, outside)?;
+        let accounts = config.accounts.iter().map(|(site_key, account)| {
+            AccountKeys::new(account, &session_secret, outside).map(|keys| (site_key.clone(), keys))
+        });
+        Ok(Self { nonce: NonceKeys::derive(&session_secret)?, accounts: accounts.collect::<Read<_>>()? })
+    }
+
+    /// The public keys of an account, as a JWK Set.
+    pub(super) fn public(&self, site_key: &str) -> Option<Arc<[u8]>> {
+        self.accounts.get(site_key).map(|keys| Arc::clone(&keys.public))
+    }
+
+    pub(super) fn account(&self, account: &Account) -> Result<&AccountKeys, CryptoError> {
+        self.accounts.get(&account.site_key).ok_or(CryptoError)
+    }
+}
+
+impl AccountKeys {
+    fn new(account: &Account, session_secret: &Timeline<Secret>, outside: &dyn Outside) -> Read<Self> {
+        let secret = resolve(&account.secret, outside)?;
+        let keys = account.keys.iter().map(|(kid, key)| Ok((kid.clone(), key.resolve(outside)?)));
+        let keys = keys.collect::<Read<BTreeMap<_, _>>>()?;
+        let decoys =
+            keys.iter().map(|(kid, key)| Ok((kid.clone(), Signer::Key(key.with_pair(key.pair().generate_similar()?)))));
+        let decoy = Signers {
+            account: Signer::hs256(&Secret::from_bytes(random::<64>()?.to_vec())).into(),
+            by_kid: decoys.collect::<Result<_, CryptoError>>()?,
+        };
+        let public = keys.values().map(SigningKey::public_jwk).collect::<Result<Vec<_>, CryptoError>>()?;
+        let trusted = Signers {
+            account: secret.try_map(|secret| Ok::<_, CryptoError>(Signer::hs256(secret)))?,
+            by_kid: keys.into_iter().map(|(kid, key)| (kid, Signer::Key(key))).collect(),
+        };
+        let sites = account.checks.iter().map(|(provider, check)| {
+            let sites = check.sites.iter().filter_map(|(key, site)| Some((key, site.kind.secret()?)));
+            let sites = sites.map(|(key, secret)| Ok((key.clone(), resolve(secret, outside)?)));
+            Ok((*provider, sites.collect::<Read<_>>()?))
+        });
+        Ok(Self {
+            refresh: RefreshKeys::derive(session_secret, &account.site_key)?,
+            trusted,
+            decoy,
+            public: json!({ "keys": public }).to_string().into_bytes().into(),
+            jwe: account.jwe_secret.as_ref().map(|secret| resolve(secret, outside)).transpose()?,
+            sites: sites.collect::<Read<_>>()?,
+        })
+    }
+
+    /// Who signs tokens of this API: the key that its backend trusts when the checks `passed`,
+    /// otherwise one of the same kind that nobody knows.
+    ///
+    /// # Errors
+    /// When the API names a key that the account does not have.
+    pub fn signer(&self, api: &Api, passed: bool, now: UnixTime) -> Result<&Signer, CryptoError> {
+        let signers = if passed { &self.trusted } else { &self.decoy };
+        match &api.keyset_kid {
+            None => Ok(signers.account.making(now)),
+            Some(kid) => signers.by_kid.get(kid).ok_or(CryptoError),
+        }
+    }
+
+    /// What tokens are encrypted with.
+    ///
+    /// # Errors
+    /// When the account has nothing for it.
+    pub fn jwe(&self, now: UnixTime) -> Result<&Secret, CryptoError> {
+        self.jwe.as_ref().map(|secrets| secrets.making(now)).ok_or(CryptoError)
+    }
+
+    /// What a check service knows a site by; empty where it needs nothing.
+    pub fn site_secret(&self, provider: Provider, key: &str, now: UnixTime) -> &str {
+        let secrets = self.sites.get(&provider).and_then(|sites| sites.get(key));
+        let secret = secrets.map(|secrets| secrets.making(now).as_bytes()).unwrap_or_default();
+        // They are read as text.
+        std::str::from_utf8(secret).unwrap_or_default()
+    }
+}
+
+fn resolve(list: &SecretList, outside: &dyn Outside) -> Read<Timeline<Secret>> {
+    list.try_map(|kept| kept.resolve(outside))
+}
