@@ -187,7 +187,7 @@ fn account_with_check(verify_url: &str) -> String {
 
 /// Parameters of a first request to that account.
 const WITH_CHECK: [(&str, &str); 4] =
-    [("approov-site-key", "k"), ("api", "a.example"), ("hcaptcha-site-key", "h"), ("hcaptcha-token", "t")];
+    [("approov-site-key", "k"), ("api", "a.example"), ("hcaptcha-site-key", "h"), ("hcaptcha-token", "a-result")];
 
 /// What such a check service responds.
 const PASSED: &str =
@@ -216,7 +216,7 @@ async fn the_end_lets_running_requests_finish() {
     let file = File::new("end", &account_with_check(&format!("http://{}/", check.local_addr().unwrap())));
     let mut process = Process::start(&["--config", file.path()]);
     let (client, url) = (client(), process.url.clone());
-    let mut browser = Browser::default();
+    let mut browser = Browser::of_public();
     browser.ask_nonce_at(&client, &url).await.unwrap();
     let request = browser.attest_at(&client, &url, &WITH_CHECK);
     let end = async {
@@ -249,7 +249,7 @@ async fn a_check_whose_connection_fails_is_made_once_more() {
     let file = File::new("once-more", &account_with_check(&format!("https://{}/", check.local_addr().unwrap())));
     let process = Process::start_with(&["--config", file.path()], &[("SSL_CERT_FILE", roots.path())]);
     let (client, url) = (client(), process.url.clone());
-    let mut browser = Browser::default();
+    let mut browser = Browser::of_public();
     browser.ask_nonce_at(&client, &url).await.unwrap();
     let request = browser.attest_at(&client, &url, &WITH_CHECK);
     let service = async {
@@ -263,7 +263,7 @@ async fn a_check_whose_connection_fails_is_made_once_more() {
     };
     let (response, asked) = within("the check is made", join(request, service)).await;
     assert!(is_trusted(&response.unwrap().token()));
-    assert!(asked.ends_with("\r\n\r\nsecret=s&response=t&sitekey=h"), "{asked}");
+    assert!(asked.ends_with("\r\n\r\nsecret=s&response=a-result&sitekey=h"), "{asked}");
 }
 
 /// The faults in front of a handler that responds at once, and how long a request took by the paused clock.
