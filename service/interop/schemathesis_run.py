@@ -51,8 +51,8 @@ def main():
             "--no-color",
         ]
         code = subprocess.run(command, env=environment, check=False).returncode
-        with urllib.request.urlopen(f"{operations}/metrics", timeout=120) as answer:
-            counts = [line for line in answer.read().decode().splitlines() if line.startswith("approov_requests_total")]
+        with urllib.request.urlopen(f"{operations}/metrics", timeout=120) as response:
+            counts = [line for line in response.read().decode().splitlines() if line.startswith("approov_requests_total")]
         print("\n".join(counts))
         # Generated requests that never get past the door would show nothing.
         for outcome in ("token", "failed-check", "refused", "nonce"):

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use approov_web_service::cli::{self, Args, Console, Failure};
 use approov_web_service::config::Config;
 
-/// A directory of its own that goes away with the test.
+/// A directory of its own that is removed after the test.
 struct Place(PathBuf);
 
 impl Place {

@@ -260,7 +260,7 @@ async fn reach_unavailable() -> (u16, Code) {
     let mut config = config().await;
     config.store = approov_web_service::config::StoreAddress::Redis("redis://127.0.0.1:9/".to_owned());
     let service = service(config).await;
-    let form = format!("{GOOD}&hcaptcha-site-key={}&hcaptcha-token=sim-pass-away", sim::HCAPTCHA_SITE_KEY);
+    let form = format!("{GOOD}&hcaptcha-site-key={}&hcaptcha-token=sim-pass-unavailable", sim::HCAPTCHA_SITE_KEY);
     let (status, map) = post(&service, &form).await;
     assert_eq!(map["aprv-unavailable"], "the shared store is unavailable");
     (status, Code::Unavailable)

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use support::*;
 
-/// A directory of its own that goes away with the test.
+/// A directory of its own that is removed after the test.
 struct Place(PathBuf);
 
 impl Place {

@@ -233,12 +233,12 @@ async fn a_rate_limit_counts_over_all_replicas() {
 
 #[tokio::test]
 async fn without_redis_requests_are_refused_and_with_it_again_served() {
-    let Some(mut redis) = Redis::new("away").await else { return };
-    let replicas = Replicas::start("away", &redis.url()).await;
+    let Some(mut redis) = Redis::new("unavailable").await else { return };
+    let replicas = Replicas::start("unavailable", &redis.url()).await;
     let mut caller = Caller::new();
     caller.nonce(&replicas.one).await;
     let first = caller.proof();
-    let response = caller.attest_with(&replicas.one, &with_hcaptcha("sim-pass-away"), first.clone()).await;
+    let response = caller.attest_with(&replicas.one, &with_hcaptcha("sim-pass-unavailable"), first.clone()).await;
     assert_eq!(response.status, 200);
     let used = caller.proof();
     assert_eq!(caller.attest_with(&replicas.two, &REFRESH, used.clone()).await.status, 200);
