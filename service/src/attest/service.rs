@@ -11,6 +11,7 @@ use approov_verify::time::UnixTime;
 use crate::check::CheckClient;
 use crate::config::{Account, Config, ConfigError};
 use crate::crypto::CryptoError;
+use crate::limits::ClientLimits;
 use crate::secrets::{Outside, ProcessEnvironment};
 use crate::session::NonceStamp;
 use crate::store::AnyStore;
@@ -32,6 +33,8 @@ pub struct Service {
     pub log: Log,
     /// How close the process is to its bounds.
     pub pressure: Arc<Pressure>,
+    /// What clients have had lately.
+    pub limits: ClientLimits,
     /// What balancers are told.
     pub readiness: Readiness,
     /// The ids of requests.
@@ -73,6 +76,7 @@ impl Service {
             request_ids: RequestIds::default(),
             log,
             pressure: Arc::default(),
+            limits: ClientLimits::default(),
             readiness: Readiness::default(),
             over_tls,
         })

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use approov_listener::service::Peer;
@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 pub const HOST: &str = "web.example:8087";
+pub const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 pub const URL: &str = "http://web.example:8087/attest";
 pub const ORIGIN: &str = "https://app.example";
 pub const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -98,9 +99,12 @@ impl Response {
 }
 
 pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Response {
+    send_from(service, request, IP).await
+}
+
+pub async fn send_from(service: &Arc<Service>, mut request: Request<Body>, ip: IpAddr) -> Response {
     let app = App::new(Arc::clone(service), Router::new());
-    let mut request = request;
-    request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
+    request.extensions_mut().insert(Peer((ip, 1234).into()));
     let response = app.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -112,6 +116,8 @@ pub struct Browser {
     key: EcdsaKeyPair,
     pub nonce: String,
     pub refresh_token: Option<String>,
+    /// Where its requests come from.
+    pub ip: IpAddr,
     jti: u64,
 }
 
@@ -121,6 +127,7 @@ impl Default for Browser {
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             nonce: String::new(),
             refresh_token: None,
+            ip: IP,
             jti: 0,
         }
     }
@@ -129,7 +136,12 @@ impl Default for Browser {
 impl Browser {
     /// A session that has asked for its first nonce.
     pub async fn new(service: &Arc<Service>) -> Self {
-        let mut browser = Self::default();
+        Self::new_at(service, IP).await
+    }
+
+    /// The same from another address.
+    pub async fn new_at(service: &Arc<Service>, ip: IpAddr) -> Self {
+        let mut browser = Self { ip, ..Self::default() };
         let response = browser.ask_nonce(service).await;
         assert_eq!(response.status, 204, "{}", response.body);
         browser
@@ -173,7 +185,7 @@ impl Browser {
             .header("dpop", proof)
             .body(Body::empty())
             .unwrap();
-        let response = send(service, request).await;
+        let response = send_from(service, request, self.ip).await;
         self.keep_nonce(&response);
         response
     }
@@ -192,19 +204,17 @@ impl Browser {
     }
 
     pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Response {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(params);
-        if let Some(token) = &self.refresh_token {
-            form.append_pair("refresh-token", token);
-        }
+        let refresh_token = self.refresh_token.iter().map(|token| ("refresh-token", token.as_str()));
+        let params = params.iter().copied().chain(refresh_token);
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(params).finish();
         let request = Request::post("/attest")
             .header("host", HOST)
             .header("origin", ORIGIN)
             .header("dpop", proof)
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(Body::from(form.finish()))
+            .body(Body::from(form))
             .unwrap();
-        let response = send(service, request).await;
+        let response = send_from(service, request, self.ip).await;
         self.keep_nonce(&response);
         if response.status == 200 {
             self.refresh_token = Some(response.json()["refresh-token"].as_str().unwrap().to_owned());
