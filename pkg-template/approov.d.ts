@@ -27,7 +27,8 @@ export const Approov: Readonly<{
    * Resolves to an Approov token for an API: from the cache, or from the service.
    *
    * The first call of a session needs the result of at least one check. Later calls may repeat or omit it; a result that differs
-   * from the one before is verified again.
+   * from the one before is verified again. A request that carries a result runs on when its callers have given up, and the next call
+   * with the same result gets its token.
    *
    * @param api Domain of the API, such as `api.example.com`. It must be registered with the account and enabled for the web.
    * @throws {ApproovSessionError} there is no session, it has ended or was lost, or its first call came without a check result.
@@ -45,7 +46,7 @@ export const Approov: Readonly<{
    * @param nonce A value that JSON can carry, unique to the request; becomes `nonce`. Falsy: left out.
    * @param token Approov token that goes with the request; its SHA-256 becomes `ath`. Falsy: left out.
    * @param messageSignature Signature or hash of the message, in whatever form the backend expects; becomes `msgs`. Falsy: left out.
-   * @throws {ApproovSessionError} there is no session.
+   * @throws {ApproovSessionError} there is no session; `session-expired` if the token is of a session before, whose key is gone.
    * @throws {ApproovError} `invalid-argument`, naming the argument that is unusable.
    */
   getDPoPToken(
@@ -62,7 +63,8 @@ export const Approov: Readonly<{
    *
    * @param message Bytes to sign. Text has to be encoded first, with `new TextEncoder().encode(text)`.
    * @throws {ApproovSessionError} there is no session.
-   * @throws {ApproovError} `invalid-argument` if the message is not bytes.
+   * @throws {ApproovError} `invalid-argument` if the message is not bytes, or would be a proof: bytes whose part before the first dot is
+   *   the header of one, however it is encoded.
    */
   messageSignature(message: ArrayBufferLike | ArrayBufferView | readonly number[]): Promise<ArrayBuffer>
 
@@ -219,7 +221,10 @@ export class ApproovFetchError extends ApproovError {
   readonly errors: unknown
 }
 
-/** The Approov service reported errors; the message is the status text of the response. */
+/**
+ * The Approov service reported errors. The message is the status text of the response; where it has none (HTTP/2), the usual one and
+ * the codes.
+ */
 export class ApproovServiceError extends ApproovError {
   readonly code: 'service' | 'token-unavailable'
   /** Error codes of the service with their details, which may be empty. */

@@ -130,8 +130,14 @@ async function compiled(given) {
   if (typeof wasm === 'string' || isA(wasm, 'URL')) wasm = await fetch(wasm)
   if (isA(wasm, 'Response')) {
     const type = wasm.headers.get('content-type') ?? ''
-    if (!wasm.ok) throw new Error(`${wasm.url}: status ${wasm.status}`)
-    if (/^text\/html/i.test(type)) throw new Error(`${wasm.url} is a page, not WebAssembly`)
+    const isPage = /^text\/html/i.test(type)
+    if (!wasm.ok || isPage) {
+      const found = isPage ? 'a page, not WebAssembly' : `status ${wasm.status}`
+      const hint = given
+        ? ''
+        : '; if a bundler left the file out, give its URL as the option "wasm", or import approov-web-sdk/approov.js'
+      throw new Error(`${wasm.url}: ${found}${hint}`)
+    }
     // Compiling while it streams works with this type only, which many servers do not send.
     if (compileStreaming && /^application\/wasm$/i.test(type)) return compileStreaming(wasm)
     wasm = await wasm.arrayBuffer()

@@ -68,7 +68,8 @@ export const builtIns = freeze({
       promiseThen(promiseResolve(promise), fulfilled, rejected)
     }
   },
-  call: (object, name) => object[name](),
+  /** Calls a method that takes options, or nothing. WebKit reads options that were not given from Object.prototype. */
+  call: (object, name) => object[name]({ __proto__: null }),
   set,
   /** An object to be read by the browser. */
   record: () => ({ __proto__: null }),

@@ -13,12 +13,13 @@
 //!                                                                                └── next API alone ─┘
 //!
 //!   attest:  sign ─▶ send ─┬─ granted, or an error that is final ─▶ outcome
-//!             ▲            ├─ nonce refused: once, with the fresh one
-//!             └────────────┴─ retryable, and no results carried: twice, after a pause
+//!             ▲            ├─ proof refused, or its nonce: once, with a fresh one
+//!             └────────────┴─ retryable: twice, after a pause; with results once, if the network failed
 //! ```
 //!
 //! A request is one future that all who wait for it share. It makes progress as long as anybody waits; when the last one has left
-//! (time-out, abort), it is dropped, and with it the fetch.
+//! (time-out, abort), it is dropped, and with it the fetch. But once it has carried results to the service, it goes on in the
+//! background: they are good for one request, and its token is cached for the next call with the same results.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -44,6 +45,9 @@ use crate::wire::{Granted, Response};
 const BACKOFF: u32 = 250;
 /// How often a refresh is retried.
 const MAX_REFRESH_RETRIES: u32 = 2;
+
+/// When a time-out comes late, the response gets as long again, up to this long, in milliseconds.
+const MAX_LATE_GRACE: i64 = 1_000;
 
 /// An older presigned proof, in milliseconds, is not used: its `iat` must be one that any service considers recent.
 const PRESIGNED_PROOF_MAX_AGE: i64 = 60_000;
@@ -240,7 +244,7 @@ impl<H: Host> Sdk<H> {
         let tokens = active.batch(pending)?;
         let timeout = request.timeout;
         let cancelled_or_timed_out = async {
-            match select(Box::pin(self.host.sleep(timeout)), Box::pin(cancelled)).await {
+            match select(Box::pin(time_out(&self.host, timeout)), Box::pin(cancelled)).await {
                 Either::Left(((), _)) => {
                     let timeout = integer_literal(timeout.into());
                     Error::new(Code::Timeout, &["no response from the Approov service within ", &timeout, " ms"]).into()
@@ -250,7 +254,12 @@ impl<H: Host> Sdk<H> {
         };
         match select(tokens, Box::pin(cancelled_or_timed_out)).await {
             Either::Left((tokens, _)) => Ok(tokens?.get(&request.api)?.expose().to_owned()),
-            Either::Right((failure, _)) => Err(failure),
+            Either::Right((failure, tokens)) => {
+                if active.session.borrow().has_sent_results(pending.batch()) {
+                    active.spawn_background(tokens);
+                }
+                Err(failure)
+            }
         }
     }
 
@@ -295,6 +304,17 @@ impl<H: Host> Sdk<H> {
         // A failure here is not the caller's yet: the attest request tries again, and reports it.
         active.spawn_background(active.nonce());
         Ok(())
+    }
+}
+
+/// Waits for a call's time-out. A page that was blocked hears of the time-out before it hears of a response that came meanwhile:
+/// however late the timer is, the response gets as long again.
+async fn time_out<H: Host>(host: &H, milliseconds: u32) {
+    let due = host.now().monotonic.saturating_add(milliseconds.into());
+    host.sleep(milliseconds).await;
+    let late = host.now().monotonic.saturating_sub(due).min(MAX_LATE_GRACE);
+    if let Ok(grace @ 1..) = late.try_into() {
+        host.sleep(grace).await;
     }
 }
 
@@ -348,7 +368,7 @@ impl<H: Host> ActiveSession<H> {
         let request = Shared::new(async move {
             let (response, _) = active.exchange(Method::get(), None).await?;
             if response.usable_nonce().is_none() {
-                return Err(response.into_refusal().into());
+                return Err(response.into_nonce_error().into());
             }
             // The visitor is still solving the challenge. If this fails, the attest request signs for itself, and reports it.
             let claims = active.claims(Method::post());
@@ -473,7 +493,10 @@ impl<H: Host> ActiveSession<H> {
                     let retry_after = response.retry_after;
                     let has_nonce = response.usable_nonce().is_some();
                     let outcome = response.into_grant();
-                    if has_nonce && outcome.as_ref().is_err_and(Error::is_invalid_nonce) && retries.take_nonce_retry() {
+                    if let Err(error) = &outcome
+                        && (error.is_invalid_proof() || has_nonce && error.is_invalid_nonce())
+                        && retries.take_proof_retry()
+                    {
                         continue;
                     }
                     (outcome.map_err(Failure::from), trip, retry_after)
@@ -481,8 +504,8 @@ impl<H: Host> ActiveSession<H> {
                 Err(failure) => (Err(failure), RoundTrip::instant(self.host.now()), None),
             };
             let pause = match &outcome {
-                Err(failure) if failure.error.is_retryable() => retries.next_pause(retry_after, self.host.random()?),
-                _ => None,
+                Err(failure) => retries.next_pause(&failure.error, retry_after, self.host.random()?),
+                Ok(_) => None,
             };
             match pause {
                 Some(pause) => self.host.sleep(pause).await,
@@ -521,26 +544,33 @@ impl<H: Host> Drop for BatchGuard<H> {
 /// How often a request may be sent again.
 #[derive(Debug)]
 struct Retries {
-    nonce: bool,
-    refresh: u32,
+    carries_results: bool,
+    has_proof_retry: bool,
+    left: u32,
     pause: u32,
 }
 
 impl Retries {
-    /// If a request that carried results failed, they may have been consumed: only a refused nonce shows that they have not.
+    /// Results are good for one request. When the network failed, the service may have consumed them; it gives the same key the
+    /// same outcome for the same results, so they may be sent once more. After a response, only a refused proof shows that this
+    /// request has not consumed them.
     fn new(carries_results: bool) -> Self {
-        Retries { nonce: true, refresh: if carries_results { 0 } else { MAX_REFRESH_RETRIES }, pause: BACKOFF }
+        let left = if carries_results { 1 } else { MAX_REFRESH_RETRIES };
+        Retries { carries_results, has_proof_retry: true, left, pause: BACKOFF }
     }
 
-    fn take_nonce_retry(&mut self) -> bool {
-        std::mem::take(&mut self.nonce)
+    fn take_proof_retry(&mut self) -> bool {
+        std::mem::take(&mut self.has_proof_retry)
     }
 
     /// How long to wait before the next retry, in milliseconds: what the service requests, or a time that doubles and is spread by
-    /// half in both directions, so that clients which failed together do not retry together. None where no retry is left, or the
+    /// half in both directions, so that clients which failed together do not retry together. None where no retry is allowed, or the
     /// service requests more time than a call has.
-    fn next_pause(&mut self, retry_after: Option<i64>, [jitter]: [u8; 1]) -> Option<u32> {
-        self.refresh = self.refresh.checked_sub(1)?;
+    fn next_pause(&mut self, error: &Error, retry_after: Option<i64>, [jitter]: [u8; 1]) -> Option<u32> {
+        if !error.is_retryable() || (self.carries_results && error.code() != Code::Network) {
+            return None;
+        }
+        self.left = self.left.checked_sub(1)?;
         let jittered = (self.pause / 2).saturating_add(self.pause.saturating_mul(u32::from(jitter)) / 255);
         self.pause = self.pause.saturating_mul(2);
         let requested = retry_after.map_or(0, |pause| u32::try_from(pause.max(0)).unwrap_or(u32::MAX));

@@ -119,12 +119,22 @@ pub enum Pending {
     },
 }
 
+impl Pending {
+    /// The batch that brings the token.
+    #[must_use]
+    pub fn batch(self) -> BatchId {
+        match self {
+            Pending::Existing(batch) | Pending::New { batch, .. } => batch,
+        }
+    }
+}
+
 /// The body of an attest request, and what may be done when the request fails.
 #[derive(Debug)]
 pub struct AttestBody {
     /// The form to be posted.
     pub form: String,
-    /// Whether it carries results that the service may consume, so that it must not be sent twice.
+    /// Whether it carries results, which the service may consume.
     pub carries_results: bool,
 }
 
@@ -226,6 +236,12 @@ impl Session {
             refresh_token: batch.sent_refresh_token.as_ref(),
         };
         Ok(AttestBody { form: attest.to_form(), carries_results: !batch.fresh.is_empty() })
+    }
+
+    /// Whether a batch is under way with results that the service may have consumed.
+    #[must_use]
+    pub fn has_sent_results(&self, id: BatchId) -> bool {
+        self.batches.iter().any(|batch| batch.id == id && !batch.is_open() && !batch.fresh.is_empty())
     }
 
     /// Takes from a response what every response carries, whatever else it says: the next nonce and the service's time.
@@ -679,6 +695,19 @@ mod tests {
         complete(&mut session, plain, granted(&["other"], "plain", 30), 30).expect("tokens");
         let next = new_batch(&session.request(&call("third"), at(40)).expect("a step"));
         assert!(session.seal(next).expect("sealed").form.contains("refresh-token=refresh-fresh"));
+    }
+
+    #[test]
+    fn only_a_sealed_batch_with_results_may_have_consumed_them() {
+        let mut session = session();
+        let batch = new_batch(&session.request(&with_recaptcha("api", "r1"), at(0)).expect("a step"));
+        assert!(!session.has_sent_results(batch));
+        session.seal(batch).expect("sealed");
+        assert!(session.has_sent_results(batch));
+        complete(&mut session, batch, granted(&["api"], "first", 10), 10).expect("tokens");
+        assert!(!session.has_sent_results(batch));
+        let (refresh, _) = sent(&mut session, &call("other"), at(20));
+        assert!(!session.has_sent_results(refresh));
     }
 
     #[test]

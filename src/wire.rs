@@ -30,6 +30,7 @@ pub const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 
 const INVALID_NONCE: &str = "aprv-invalid-nonce";
+const INVALID_PROOF: &str = "aprv-invalid-dpop-token";
 const INVALID_REFRESH_TOKEN: &str = "aprv-invalid-refresh-token";
 /// Prefix of the error codes about requested APIs.
 const API_ERROR_PREFIX: &str = "aprv-api-";
@@ -202,7 +203,7 @@ impl Response {
             Body::Json(Json::Object(members)) => Grant::parse(members).map(Granted::Session),
             Body::Text(text) if self.content_type == "text/plain" => {
                 let token = text.trim_ascii();
-                if is_token(token) {
+                if is_token(token) && is_compact(token) {
                     Ok(Granted::Bare(token.into()))
                 } else {
                     Err(malformed(&["a text that is not a token"]))
@@ -217,10 +218,17 @@ impl Response {
     pub fn into_refusal(self) -> Error {
         let Response { status, status_text, content_type, body, .. } = self;
         let retryable = matches!(status, 429 | 500 | 502..=504);
-        let message = if status_text.is_empty() { reason_phrase(status) } else { status_text };
+        let has_phrase = !status_text.is_empty();
+        let mut message = if has_phrase { status_text } else { reason_phrase(status) };
         let kind = body.kind(&content_type);
         let error = match error_map(body) {
             Some(errors) if (400..600).contains(&status) => {
+                if !has_phrase {
+                    for (index, (code, _)) in errors.iter().enumerate() {
+                        message.push_str(if index == 0 { ": " } else { ", " });
+                        message.push_str(code);
+                    }
+                }
                 Error::new(Code::Service, &[&message]).with_service_errors(errors)
             }
             _ => Error::new(
@@ -239,6 +247,19 @@ impl Response {
         error.retryable_if(retryable)
     }
 
+    /// The error of a response to a nonce request that has no usable nonce.
+    #[must_use]
+    pub fn into_nonce_error(self) -> Error {
+        if !self.is_success() {
+            return self.into_refusal();
+        }
+        malformed(&[
+            "no usable ",
+            NONCE_HEADER,
+            " header: a proxy may have removed or doubled it, or Access-Control-Expose-Headers does not name it",
+        ])
+    }
+
     fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -249,6 +270,12 @@ impl Error {
     #[must_use]
     pub fn is_invalid_nonce(&self) -> bool {
         self.has_service_code(INVALID_NONCE)
+    }
+
+    /// Whether the service refused the proof for another reason: it was used before, if a browser repeated the request by itself.
+    #[must_use]
+    pub fn is_invalid_proof(&self) -> bool {
+        self.has_service_code(INVALID_PROOF)
     }
 
     /// Whether the service refused the refresh token.
@@ -270,13 +297,15 @@ impl Error {
 }
 
 impl Body {
-    /// Reads the bytes of a body of some media type. `parse` is a JSON parser: `None` for what is not JSON, or nests too deeply.
+    /// Reads the bytes of a body of some media type. An object is read as JSON whatever its type: proxies change that. `parse` is a
+    /// JSON parser: `None` for what is not JSON, or nests too deeply.
     pub fn read(bytes: Vec<u8>, content_type: &str, parse: impl FnOnce(&str) -> Option<Json>) -> Body {
         if bytes.is_empty() {
             return Body::Empty;
         }
         let Ok(text) = String::from_utf8(bytes) else { return Body::NotText };
-        let json = if is_json(content_type) { parse(&text) } else { None };
+        let may_be_json = is_json(content_type) || text.trim_ascii_start().starts_with('{');
+        let json = if may_be_json { parse(&text) } else { None };
         json.map_or(Body::Text(text), Body::Json)
     }
 
@@ -299,16 +328,16 @@ impl Body {
 impl Grant {
     fn parse(members: SmallMap<Json>) -> Result<Grant, Error> {
         let mut members = Members(members);
-        let tokens = members.object("tokens")?.try_map(|api, token| match token {
+        let tokens = members.object("tokens")?.try_map(|_, token| match token {
             Json::String(token) if is_token(&token) => Ok(Secret::from(token)),
-            other => Err(malformed(&[other.kind(), " as the token for \"", api, "\""])),
+            other => Err(malformed(&[other.kind(), " as a token"])),
         })?;
         let token_lifetime = members.number("token-lifetime", 0.0, MAX_LIFETIME_SECONDS)?;
         let refresh_token = members.string("refresh-token")?;
         if !is_token(&refresh_token) {
             return Err(malformed(&["an unusable \"refresh-token\""]));
         }
-        let expiries = members.object("expiries")?.try_map(|name, moment| moment_of(&moment, name))?;
+        let expiries = members.object("expiries")?.try_map(|_, moment| moment_of(&moment, "expiries"))?;
         let session_expiry =
             expiries.get(SESSION).copied().ok_or_else(|| malformed(&["no \"session\" among the \"expiries\""]))?;
         let server_time = moment_of(&members.take("server-time")?, "server-time")?;
@@ -377,6 +406,20 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 * 1024 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// Whether a text has the form of a compact JWS or JWE: three or five parts of base64url.
+fn is_compact(token: &str) -> bool {
+    let (mut parts, mut previous) = (1, b'.');
+    for byte in token.bytes() {
+        match byte {
+            b'.' if previous != b'.' => parts += 1,
+            b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {}
+            _ => return false,
+        }
+        previous = byte;
+    }
+    previous != b'.' && matches!(parts, 3 | 5)
+}
+
 /// The error codes in a body: a flat object of strings, or such an object as the member `errors`.
 fn error_map(body: Body) -> Option<SmallMap<String>> {
     let Body::Json(Json::Object(mut members)) = body else { return None };
@@ -398,6 +441,8 @@ fn malformed(what: &[&str]) -> Error {
 /// The standard phrase of a status (RFC 9110, section 15), for HTTP/2 and later, which do not send one.
 fn reason_phrase(status: u16) -> String {
     match status {
+        // What `fetch` shows of a redirect that it does not follow.
+        0 => "a redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -529,7 +574,10 @@ mod tests {
         };
         let Ok(Granted::Bare(token)) = plain("a.b.c\n").into_grant() else { panic!("a token") };
         assert_eq!(token.expose(), "a.b.c");
-        for wrong in ["", "two words", "<html>\n</html>"] {
+        assert!(matches!(plain("a.b.c.d.e-_9").into_grant(), Ok(Granted::Bare(_))));
+        for wrong in
+            ["", "two words", "<html>\n</html>", "OK", "a.b", "a.b.c.d", "a..c", "a.b.c!", "a.b.c.d.e.f", "{}x.y.z"]
+        {
             assert_eq!(plain(wrong).into_grant().expect_err("an error").code(), Code::InvalidResponse);
         }
     }
@@ -583,7 +631,7 @@ mod tests {
         for body in [codes.clone(), json!({"message": "m", "errors": codes})] {
             let error = response(400, &body).into_grant().expect_err("an error");
             assert_eq!(error.code(), Code::Service);
-            assert_eq!(error.message(), "Bad Request");
+            assert_eq!(error.message(), "Bad Request: aprv-no-site-key, rqst-illegal-params");
             let errors: Vec<_> = error.service_errors().iter().collect();
             assert_eq!(errors, [("aprv-no-site-key", &String::new()), ("rqst-illegal-params", &"a, b".to_owned())]);
         }
@@ -615,7 +663,36 @@ mod tests {
     #[test]
     fn special_codes_are_recognised() {
         assert!(response(401, &json!({"aprv-invalid-nonce": ""})).into_refusal().is_invalid_nonce());
+        assert!(response(401, &json!({"aprv-invalid-dpop-token": ""})).into_refusal().is_invalid_proof());
         assert!(response(401, &json!({"aprv-invalid-refresh-token": "x"})).into_refusal().is_invalid_refresh_token());
+    }
+
+    #[test]
+    fn a_response_without_its_nonce_says_what_may_have_become_of_it() {
+        for nonce in [None, Some("one, two".to_owned())] {
+            let error = Response { status: 204, nonce, ..Response::default() }.into_nonce_error();
+            assert_eq!(error.code(), Code::InvalidResponse);
+            for part in ["DPoP-Nonce", "proxy", "Access-Control-Expose-Headers"] {
+                assert!(error.message().contains(part), "{error}");
+            }
+        }
+        assert_eq!(response(403, &json!({"aprv-x": ""})).into_nonce_error().code(), Code::Service);
+        let redirect = Response::default().into_nonce_error();
+        assert!(redirect.message().contains("a redirect"), "{redirect}");
+    }
+
+    #[test]
+    fn no_error_quotes_a_body() {
+        for body in [
+            json!({"tokens": {"secret": 5}, "token-lifetime": 1}),
+            json!({"tokens": {"secret": "two words"}}),
+            json!({"tokens": {}, "token-lifetime": 1, "refresh-token": "secret secret"}),
+            json!({"tokens": {}, "token-lifetime": 1, "refresh-token": "r", "expiries": {"secret": "x"}}),
+            json!({"secret": "secret"}),
+        ] {
+            let error = response(200, &body).into_grant().expect_err("an error");
+            assert!(!error.message().contains("secret"), "{error}");
+        }
     }
 
     #[test]
@@ -636,6 +713,8 @@ mod tests {
         assert!(matches!(read(b"[1]", "application/problem+json"), Body::Json(Json::Array(_))));
         assert!(matches!(read(b"[1", "application/json"), Body::Text(text) if text == "[1"));
         assert!(matches!(read(b"[1]", "text/plain"), Body::Text(_)));
+        assert!(matches!(read(b"\n {\"a\":1}", "text/plain"), Body::Json(Json::Object(_))), "whatever its type");
+        assert!(matches!(read(b"{\"a\":1", ""), Body::Text(_)));
         assert!(matches!(read(&[0xff], "application/json"), Body::NotText));
     }
 }

@@ -21,7 +21,8 @@ export function serve(reply) {
   requests = []
   globalThis.fetch = async (url, init) => {
     const headers = Object.fromEntries(new Headers(init.headers))
-    const request = { url, method: init.method ?? 'GET', body: init.body, headers, signal: init.signal }
+    const { body, signal, redirect } = init
+    const request = { url, method: init.method ?? 'GET', body, headers, signal, redirect }
     requests.push(request)
     if (reply === undefined) return realFetch(url, init)
     return reply(request, requests.length)
@@ -33,8 +34,9 @@ export function grant(request) {
   if (request.method === 'GET') return new Response(null, { status: 204, headers: { 'DPoP-Nonce': 'n1' } })
   const tokens = {}
   for (const api of new URLSearchParams(request.body).getAll('api')) tokens[api] = `token.for.${api}`
-  const body = { tokens, 'token-lifetime': 120, 'refresh-token': 'refresh', 'server-time': Date.now(),
-                 expiries: { session: Date.now() + 7_200_000, 'recap:re': Date.now() + 7_200_000 } }
+  const now = Date.now()
+  const body = { tokens, 'token-lifetime': 120, 'refresh-token': 'refresh', 'server-time': now,
+                 expiries: { session: now + 7_200_000, 'recap:re': now + 7_200_000 } }
   return Response.json(body, { headers: { 'DPoP-Nonce': 'n2' } })
 }
 export const post = respond => (request, count) => request.method === 'GET' ? grant(request) : respond(request, count)
@@ -413,6 +415,8 @@ async fn strange_responses_are_fetch_errors_and_leave_the_session_as_it_was() {
         "() => { throw new TypeError('Failed to fetch') }".to_owned(),
         "() => { throw 'a string' }".to_owned(),
         "() => { throw null }".to_owned(),
+        "() => new Response('OK', { headers: { 'content-type': 'text/plain' } })".to_owned(),
+        "() => ({ status: 200, headers: new Headers({ 'content-type': 'application/json' }), body: { getReader: () => ({ read: async () => ({ value: 'text'.repeat(3) }) }) }, statusText: '' })".to_owned(),
         "() => Promise.reject(undefined)".to_owned(),
         "() => ({ status: 200 })".to_owned(),
     ] {
@@ -432,7 +436,7 @@ async fn session_goes_on(respond: &str) {
 
 #[wasm_bindgen_test]
 async fn nesting_is_decoded_to_a_depth_and_no_further() {
-    for (depth, what) in [(14, "an array as the token"), (15, "broken JSON")] {
+    for (depth, what) in [(14, "an array as a token"), (15, "broken JSON")] {
         let nested = [&"[".repeat(depth), "1", &"]".repeat(depth)].concat();
         begin_responding(&format!("() => Response.json({{ tokens: {{ api: {nested} }} }})")).await;
         let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
@@ -476,7 +480,7 @@ async fn an_error_map_arrives_whole() {
     begin_responding("() => Response.json({ 'aprv-api-not-found': 'api', 'aprv-no-site-key': '' }, { status: 400 })")
         .await;
     let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
-    assert_eq!(describe(&failure), "ApproovServiceError service: Bad Request");
+    assert_eq!(describe(&failure), "ApproovServiceError service: Bad Request: aprv-api-not-found, aprv-no-site-key");
     assert_eq!(
         JSON::stringify(&get(&failure, "errors")).unwrap(),
         r#"{"aprv-api-not-found":"api","aprv-no-site-key":""}"#
@@ -486,8 +490,10 @@ async fn an_error_map_arrives_whole() {
 
 #[wasm_bindgen_test]
 async fn a_call_times_out_and_aborts_its_request() {
-    begin_responding("request => new Promise(() => {})").await;
-    let late = failure(fetch_token(&"api".into(), &js("{ recaptchaToken: 'r', timeout: 50 }"))).await;
+    begin("auto").await;
+    ok(fetch_token(&"api".into(), &result("r"))).await;
+    serve(&js("request => new Promise(() => {})"));
+    let late = failure(fetch_token(&"other".into(), &js("{ timeout: 50 }"))).await;
     assert_eq!(describe(&late), "ApproovFetchError timeout: no response from the Approov service within 50 ms");
     assert_eq!(text(&get(&late, "cause"), "name"), "TimeoutError");
     let requests = received();
@@ -612,4 +618,74 @@ async fn what_a_proof_signs_is_not_signed_as_a_message() {
             assert!(signed.is_ok(), "{message}");
         }
     }
+}
+
+/// The source of a function that gives what `grant` gives, with its body as this source of a function makes it.
+fn granting(remake: &str) -> String {
+    format!(
+        "async request => {{ const given = globalThis.approovGrant(request); return ({remake})(given, await given.text()) }}"
+    )
+}
+
+#[wasm_bindgen_test]
+async fn a_grant_is_read_whatever_its_media_type() {
+    for content_type in ["text/plain", "text/html; charset=utf-8", ""] {
+        begin_responding(&granting(&format!(
+            "({{ headers }}, text) => (headers.set('content-type', '{content_type}'), new Response(text, {{ headers }}))"
+        )))
+        .await;
+        assert_eq!(ok(fetch_token(&"api".into(), &result("r1"))).await, "token.for.api", "{content_type}");
+        assert_eq!(
+            ok(fetch_token(&"other".into(), &JsValue::UNDEFINED)).await,
+            "token.for.other",
+            "the session goes on"
+        );
+    }
+}
+
+#[wasm_bindgen_test]
+async fn a_response_without_a_stream_is_read() {
+    for body in [
+        "body: undefined, arrayBuffer: async () => new TextEncoder().encode(text).buffer",
+        "body: null, text: async () => text",
+        "text: async () => text",
+        "arrayBuffer: undefined, text: () => text",
+    ] {
+        begin_responding(&granting(&format!(
+            "({{ headers }}, text) => ({{ status: 200, statusText: '', headers, {body} }})"
+        )))
+        .await;
+        assert_eq!(ok(fetch_token(&"api".into(), &result("r1"))).await, "token.for.api", "{body}");
+    }
+    begin_responding("() => ({ status: 200, headers: new Headers(), text: async () => ' '.repeat(300 * 1024) })").await;
+    let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
+    assert!(text(&failure, "message").contains("256 KiB"), "{}", describe(&failure));
+}
+
+#[wasm_bindgen_test]
+async fn no_error_carries_what_a_response_was_made_of() {
+    for part in ["'sec' + 'ret'.repeat(2)", "new Uint16Array([115, 101])", "[115, 101]", "{ secret: 1 }", "5"] {
+        begin_responding(&format!(
+            "() => ({{ status: 200, statusText: '', headers: new Headers({{ 'content-type': 'application/json' }}),
+                      body: {{ getReader: () => ({{ count: 0, read: async function () {{
+                          return this.count++ ? {{ done: true }} : {{ value: {part} }} }} }}) }} }})"
+        ))
+        .await;
+        let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
+        assert_eq!(text(&failure, "class"), "ApproovFetchError");
+        assert!(!text(&failure, "message").contains("secret"), "{}", describe(&failure));
+        for carried in [get(&failure, "cause"), get(&failure, "errors")] {
+            assert!(carried.is_undefined() || carried.is_instance_of::<js_sys::Error>(), "{part}: {carried:?}");
+        }
+    }
+}
+
+#[wasm_bindgen_test]
+async fn redirects_are_not_followed_and_are_no_type_error_elsewhere() {
+    begin("auto").await;
+    serve(&post(js("() => Response.redirect('https://elsewhere.example.com/')").unchecked_ref()).into());
+    let failure = failure(fetch_token(&"api".into(), &result("r1"))).await;
+    assert_eq!(text(&failure, "code"), "invalid-response");
+    // workerd throws a TypeError for 'error'.
+    assert_eq!(text(&received().pop(), "redirect"), "manual");
 }

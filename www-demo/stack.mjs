@@ -26,7 +26,7 @@ export async function startProgram(
   name,
   program,
   args,
-  { ready, onError = () => {}, env = {}, startTimeout = 20_000 },
+  { ready, onError = () => {}, env = {}, startTimeout = 120_000 },
 ) {
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } })
   children.add(child)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use approov_listener::Listener;
-use approov_listener::limits::Limits;
+use approov_listener::limits::{Limits, Timeouts};
 use approov_listener::log::{Log, LogFormat};
 use approov_listener::metrics::Metrics;
 use approov_listener::shutdown::Phase;
@@ -19,6 +19,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+/// After this long, what has not happened counts as a hang, on however busy a machine.
+const HANG: Duration = Duration::from_secs(120);
+/// So long that none of them ends a connection while a test runs.
+const TIMEOUTS: Timeouts = {
+    let hour = Duration::from_secs(3600);
+    Timeouts { head: hour, body: hour, write: hour, idle: hour, age: None }
+};
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 struct Server {
@@ -35,7 +42,7 @@ impl Server {
         let listener = Listener {
             socket,
             identity: None,
-            limits: Limits { connections, ..Limits::default() },
+            limits: Limits { connections, timeouts: TIMEOUTS, ..Limits::default() },
             is_trusted: Arc::new(move |_| trusts_all),
             pressure: Arc::default(),
             log: Log::new(LogFormat::Quiet),
@@ -73,8 +80,8 @@ async fn is_served(stream: &mut TcpStream) -> bool {
         }
         Some(())
     };
-    // Without an end to wait for, a test that fails would wait for ever.
-    tokio::time::timeout(Duration::from_secs(60), ask).await.ok().flatten().is_some()
+    let served = tokio::time::timeout(HANG, ask).await;
+    served.unwrap_or_else(|_| panic!("a connection neither ended nor got its response")).is_some()
 }
 
 #[tokio::test]

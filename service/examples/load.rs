@@ -166,6 +166,8 @@ struct Service {
 }
 
 const SITE_KEY: &str = "load";
+/// Where browsers would find it: what proofs are about.
+const PUBLIC: &str = "http://load.example";
 const HCAPTCHA_SITE_KEY: &str = "10000000-ffff-ffff-ffff-000000000001";
 
 impl Service {
@@ -175,17 +177,21 @@ impl Service {
         let binary = binary.unwrap_or(&next_to_examples);
         let (simulators, simulated) = announced(Command::new(binary).args(["serve", "--dev"]))?;
         let config = std::env::temp_dir().join(format!("approov-load-{}.toml", std::process::id()));
-        std::fs::write(
-            &config,
+        // Not through a link that somebody else put there.
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&config)?;
+        std::io::Write::write_all(
+            &mut file,
             format!(
-                "session_secret = \"{secret}\"\n[limits]\nreplay_entries = {REMEMBERED}\n\
+                "public_urls = [\"{PUBLIC}\"]\nsession_secret = \"{secret}\"\n\
+                 [limits]\nreplay_entries = {REMEMBERED}\n\
                  [[account]]\nsite_key = \"{SITE_KEY}\"\nsecret = \"{secret}\"\n\
                  [[account.api]]\ndomain = \"localhost\"\nallow_web = true\n\
                  [[account.hcaptcha.site]]\nsite_key = \"{HCAPTCHA_SITE_KEY}\"\nsecret = \"0x{zeros}\"\n\
                  verify_url = \"{simulated}/sim/hcaptcha/siteverify\"\n",
                 secret = base64::engine::general_purpose::STANDARD.encode([7; 32]),
                 zeros = "0".repeat(40),
-            ),
+            )
+            .as_bytes(),
         )?;
         let (child, url) = announced(on_first_core(binary).args(["serve", "--config"]).arg(&config))?;
         Ok(Self { child, simulators, url, config })
@@ -224,7 +230,7 @@ fn announced(command: &mut Command) -> Outcome<(Child, String)> {
 async fn run(options: &Options) -> Outcome<()> {
     let earlier = bare_verification()?;
     let service = Service::start(options.service.as_ref())?;
-    let url = format!("{}/attest", service.url);
+    let url = format!("{PUBLIC}/attest");
     let address = service.url.trim_start_matches("http://").to_owned();
     let key = Key::new()?;
     let mut number = 0;

@@ -79,7 +79,7 @@ class Browser:
         self.nonce = None
 
     def request(self, method, form=None, nonce=None):
-        claims = {"htm": method, "htu": self.url, "jti": secrets.token_urlsafe(16), "iat": int(time.time())}
+        claims = {"htm": method, "htu": GIVEN["htu"], "jti": secrets.token_urlsafe(16), "iat": int(time.time())}
         if nonce or self.nonce:
             claims["nonce"] = nonce or self.nonce
         proof = jwt.encode(claims, self.key, "ES256", headers={"typ": "dpop+jwt", "jwk": self.jwk})

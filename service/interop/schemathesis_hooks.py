@@ -27,7 +27,7 @@ def proof(method, nonce=None):
 
 
 def nonce():
-    answer = requests.get(URL, headers={"DPoP": proof("GET")}, timeout=10)
+    answer = requests.get(URL, headers={"DPoP": proof("GET")}, timeout=120)
     assert answer.status_code == 204, answer.text
     return answer.headers["DPoP-Nonce"]
 

@@ -46,11 +46,12 @@ def main():
             "--max-examples", os.environ.get("EXAMPLES", "150"),
             "--seed", "1",
             "--workers", "2",
+            "--request-timeout", "120",
             "--suppress-health-check", "all",
             "--no-color",
         ]
         code = subprocess.run(command, env=environment, check=False).returncode
-        with urllib.request.urlopen(f"{operations}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{operations}/metrics", timeout=120) as answer:
             counts = [line for line in answer.read().decode().splitlines() if line.startswith("approov_requests_total")]
         print("\n".join(counts))
         # Generated requests that never get past the door would show nothing.
@@ -60,7 +61,7 @@ def main():
         return code
     finally:
         service.terminate()
-        service.wait(timeout=30)
+        service.wait(timeout=120)
 
 
 sys.exit(main())

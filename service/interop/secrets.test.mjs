@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { configure, session, start } from './service.mjs'
+import { PUBLIC, configure, session, start } from './service.mjs'
 
 const SITE_KEY = 'interop'
 const API = 'es.example'
@@ -26,6 +26,7 @@ before(async () => {
   configure(file, 'api', '-add', 'hs.example', '-allowWeb', '-y')
   const check = ['-secret', `0x${'0'.repeat(40)}`, '-verifyURL', `${simulators.url}/sim/hcaptcha/siteverify`]
   configure(file, 'web', '-hcaptcha', '-add', simulators.hcaptcha_site_key, ...check, '-y')
+  writeFileSync(file, `public_urls = ["${PUBLIC}"]\n${readFileSync(file, 'utf8')}`)
   service = await start('--config', file)
   const { attest, nonce } = await session(service.url)
   const response = await attest([
@@ -49,6 +50,7 @@ function attempts(secret) {
   const given = {
     ...honest,
     url: `${service.url}/attest`,
+    htu: `${PUBLIC}/attest`,
     site_key: SITE_KEY,
     hcaptcha_site_key: simulators.hcaptcha_site_key,
     keyset_api: API,

@@ -35,19 +35,26 @@ export async function start(...args) {
   }
 }
 
+/** Where browsers find the services of these tests. */
+export const PUBLIC = 'https://web.example.com'
+
 /** A session whose key and proofs are jose's. */
 export async function session(service) {
   const { publicKey, privateKey } = await jose.generateKeyPair('ES256', { extractable: true })
   const { kty, crv, x, y } = await jose.exportJWK(publicKey)
   const jwk = { kty, crv, x, y }
-  const url = `${service}/attest`
+  const htu = `${PUBLIC}/attest`
   let nonce
   const call = async (method, params) => {
-    const proof = await new jose.SignJWT({ htm: method, htu: url, jti: randomUUID(), ...(nonce && { nonce }) })
+    const proof = await new jose.SignJWT({ htm: method, htu, jti: randomUUID(), ...(nonce && { nonce }) })
       .setProtectedHeader({ typ: 'dpop+jwt', alg: 'ES256', jwk })
       .setIssuedAt()
       .sign(privateKey)
-    const response = await fetch(url, { method, headers: { DPoP: proof }, body: params && new URLSearchParams(params) })
+    const response = await fetch(`${service}/attest`, {
+      method,
+      headers: { DPoP: proof },
+      body: params && new URLSearchParams(params),
+    })
     nonce = response.headers.get('DPoP-Nonce')
     return response
   }

@@ -4,13 +4,13 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import * as jose from 'jose'
-import { configure, session, start } from './service.mjs'
+import { PUBLIC, configure, session, start } from './service.mjs'
 
 const KIND = {
   'hs.example': { alg: 'HS256' },
@@ -46,6 +46,7 @@ before(async () => {
       'rs-1': configure(file, 'keyset', '-getPublic', 'rs-1'),
     },
   }
+  writeFileSync(file, `public_urls = ["${PUBLIC}"]\n${readFileSync(file, 'utf8')}`)
   service = await start('--config', file)
 })
 

@@ -36,7 +36,7 @@ codes! {
     BodyTooLarge = "rqst-body-too-large", 413;
     /// The body is not a well-formed form.
     BodyParse = "rqst-body-parse", 400;
-    /// Parameters the service does not know, or that appear twice; the value lists them.
+    /// Parameters the service does not know, or that appear twice, or whose text cannot be one; the value lists them.
     IllegalParams = "rqst-illegal-params", 400;
     /// `approov-site-key` is missing.
     NoSiteKey = "aprv-no-site-key", 400;
@@ -66,7 +66,7 @@ codes! {
     InvalidNonce = "aprv-invalid-nonce", 401;
     /// The `DPoP` header is missing, malformed, wrongly signed, about another request, or seen before.
     InvalidDpopToken = "aprv-invalid-dpop-token", 401;
-    /// The refresh token is malformed, not ours, another key's, or past its lifetime.
+    /// The refresh token is malformed, not ours, another key's, revoked, or past its lifetime.
     InvalidRefreshToken = "aprv-invalid-refresh-token", 401;
     /// Fingerprint parameters, but the account has no subscription.
     FpConfigNotFound = "fp-config-not-found", 400;

@@ -16,6 +16,7 @@
 //! | [`session`] | sessions in refresh tokens, and nonces |
 //! | [`check`] | the check services: one file each, with all its names, its request and how its response is judged |
 //! | [`telemetry`] | the log and the counters |
+//! | [`allowed_origins`] | which pages may use an account |
 //! | [`secrets`] | lists of secrets with times, and where they are kept |
 //! | [`settings`] | a configuration file being read: positions, values within bounds |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
@@ -27,6 +28,7 @@
 
 #![warn(missing_docs)]
 
+pub mod allowed_origins;
 pub mod attest;
 pub mod check;
 pub mod cli;

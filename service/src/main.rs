@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: &str = "\
 approov-web-service serve --dev [--listen 127.0.0.1:8087] [--api DOMAIN]... [--dev-tls]
     [--secret BASE64|- | --secret-file FILE] [--session-secret BASE64|- | --session-secret-file FILE]
-    [--latency MS] [--fault drop|lose|delay:MS|5xx[:STATUS]|clock:SECONDS]
+    [--dev-public] [--public-url URL]... [--latency MS] [--fault drop|lose|delay:MS|5xx[:STATUS]|clock:SECONDS]
 approov-web-service serve --config FILE [--listen ADDRESS]
     --operations ADDRESS  where /metrics and /openapi.json are
     --json      print one line of JSON when listening

@@ -23,6 +23,12 @@ pub fn http_date(time: UnixTime) -> String {
     httpdate::fmt_http_date(system_time(time))
 }
 
+/// The time that a `Date` header says, if it is well-formed.
+pub fn parse_http_date(text: &str) -> Option<UnixTime> {
+    let since = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(UnixTime::from_secs(i64::try_from(since.as_secs()).ok()?))
+}
+
 /// The same time as the standard library has it.
 pub fn system_time(time: UnixTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(0))
@@ -52,5 +58,7 @@ mod tests {
     #[test]
     fn a_date_header_is_gmt() {
         assert_eq!(http_date(TIME), "Tue, 04 May 2021 11:32:30 GMT");
+        assert_eq!(parse_http_date("Tue, 04 May 2021 11:32:30 GMT"), Some(UnixTime::from_secs(TIME.as_secs())));
+        assert_eq!(parse_http_date("yesterday"), None);
     }
 }

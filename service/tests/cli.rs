@@ -203,7 +203,11 @@ fn example_tokens_check_out_in_every_form() {
     place.ok("account -add k");
     place.ok("keyset -add ES256 -kid e1");
     place.ok("keyset -add RS256 -kid r1");
-    assert_eq!(place.ok("keyset -list"), "e1 alg:ES256\nr1 alg:RS256\n");
+    let listed = place.ok("keyset -list");
+    assert!(
+        listed.starts_with("e1 alg:ES256\nr1 alg:RS256\nNOTE: a public key also tells the tokens of failed checks"),
+        "{listed}"
+    );
     assert!(place.ok("keyset -getPublic r1").starts_with("-----BEGIN PUBLIC KEY-----\n"));
     for (domain, options) in [
         ("hs.example", ""),
@@ -232,6 +236,142 @@ fn example_tokens_check_out_in_every_form() {
     let secret = place.ok("secret -get base64");
     assert!(place.text().contains(secret.trim()));
     assert!(!place.ok("secret -get base64url").contains(['+', '/', '=']));
+}
+
+#[test]
+fn secrets_are_staged_then_active_then_retired() {
+    let place = Place::new("rotate");
+    place.ok("account -add k");
+    place.ok("api -add a.example -jwe");
+    for options in ["", "-jwe"] {
+        let get = |more: &str| place.ok(&format!("secret -get base64 {options} {more}"));
+        let old = get("");
+        let refused = |line: &str, word: &str| match place.run(&format!("secret {line} {options}"), "YES\n") {
+            Err(Failure::Refused(message)) => assert!(message.contains(word), "{line}: {message}"),
+            other => panic!("{line}: {other:?}"),
+        };
+        refused("-activate", "-rotate");
+        refused("-retire", "no old");
+        let said = place.ok(&format!("secret -rotate {options}"));
+        assert!(said.contains("-get base64 -staged") && said.contains("secret -activate"), "{said}");
+        refused("-rotate", "staged already");
+        let staged = get("-staged");
+        assert_eq!(get(""), old, "staged is not in force");
+        assert_eq!(staged.trim().len(), old.trim().len());
+        let before = place.text();
+        assert!(matches!(place.run(&format!("secret -activate {options}"), "no\n"), Err(Failure::Refused(_))));
+        assert_eq!(place.text(), before);
+        // Tokens of both are told good while both are known.
+        let old_token = place.ok("token -genExample a.example");
+        place.ok(&format!("secret -activate {options}"));
+        assert_eq!(get(""), staged);
+        place.ok(&format!("token -check {old_token}"));
+        assert!(place.text().contains("until = "), "the old one ends by itself");
+        place.ok(&format!("secret -retire {options}"));
+        assert_eq!(get(""), staged);
+        assert!(matches!(place.run(&format!("token -check {old_token}"), ""), Err(Failure::Refused(_))));
+    }
+    place.ok("secret -rotate -secretFile /run/secrets/next");
+    assert!(place.text().contains("{ file = \"/run/secrets/next\", from = 9999-12-31T23:59:59Z }"), "{}", place.text());
+    place.ok("secret -retire -staged");
+    assert!(!place.text().contains("9999"), "{}", place.text());
+}
+
+#[test]
+fn the_session_secret_is_never_shown() {
+    let place = Place::new("session-secret");
+    place.ok("account -add k");
+    let secret = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("session_secret = \"")).unwrap();
+        line.trim_end_matches('"').to_owned()
+    };
+    let secret = secret(&place.text());
+    assert!(
+        matches!(place.run("secret -get base64 -session", ""), Err(Failure::Usage(message)) if message.contains("only the service"))
+    );
+    let lines = ["web -list", "account -list", "secret -get base64", "secret -rotate -session", "config -migrate"];
+    let said = lines.map(|line| place.ok(line)).concat();
+    assert!(!said.contains(&secret), "{said}");
+    assert!(place.text().contains(&format!("{{ value = \"{secret}\", until = ")), "{}", place.text());
+}
+
+#[test]
+fn a_key_is_rotated_and_takes_its_apis_over() {
+    let place = Place::new("keys");
+    place.ok("account -add k");
+    place.ok("keyset -add ES256 -kid one");
+    place.ok("keyset -add RS256 -kid other");
+    place.ok("api -add a.example -keySetKID one");
+    place.ok("api -add b.example -keySetKID other");
+    let said = place.ok("keyset -rotate one -kid two");
+    assert!(said.contains("keyset -activate two"), "{said}");
+    assert!(place.ok("keyset -list").contains("two alg:ES256, staged to replace one\n"));
+    assert!(place.ok("api -list").contains("a.example with type:keyset, alg:ES256, kid:one"));
+    for (line, word) in [
+        ("keyset -rotate one", "staged already"),
+        ("keyset -rotate none", "none"),
+        ("keyset -activate one", "not staged"),
+        ("keyset -activate none", "none"),
+        ("keyset -remove one", "one"),
+    ] {
+        match place.run(line, "YES\n") {
+            Err(Failure::Refused(message)) => assert!(message.contains(word), "{line}: {message}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+    assert!(place.ok("keyset -activate two").contains("key two signs for a.example"));
+    let listed = place.ok("api -list");
+    assert!(listed.contains("alg:ES256, kid:two") && listed.contains("alg:RS256, kid:other"), "{listed}");
+    place.ok("keyset -remove one");
+    assert!(!place.text().contains("replaces"), "{}", place.text());
+}
+
+#[test]
+fn revoked_sessions_are_listed_until_they_would_have_ended() {
+    let place = Place::new("revoked");
+    place.ok("account -add k");
+    let (session, key) = ("AQEBAQEBAQEBAQEBAQEBAQ", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE");
+    place.ok(&format!("session -revoke {session}"));
+    place.ok(&format!("session -revoke {key}"));
+    place.ok(&format!("session -revoke {session}"));
+    let listed = place.ok("session -list");
+    let lines: Vec<&str> = listed.lines().map(|line| line.split_once(" until ").unwrap().0).collect();
+    assert_eq!(lines, [format!("session {session}"), format!("key {key}")]);
+    assert!(place.text().contains(&format!("    {{ key = \"{key}\", until = ")), "{}", place.text());
+    // What has ended goes with the next edit.
+    let text = place.text();
+    let until = text.split_once("until = ").unwrap().1.split_once(' ').unwrap().0;
+    fs::write(place.file(), text.replace(until, "2026-01-01T00:00:00Z")).unwrap();
+    assert!(!place.ok("session -list").contains("2026-01-01"));
+    place.ok("session -revoke BQUFBQUFBQUFBQUFBQUFBQ");
+    assert!(!place.text().contains("2026-01-01"), "{}", place.text());
+    place.ok("session -revokeAll");
+    let listed = place.ok("session -list");
+    assert!(listed.starts_with("every session that began before ") && listed.lines().count() == 1, "{listed}");
+    for bad in ["session -revoke nonsense", "session -revoke AAAA", "session"] {
+        assert!(matches!(place.run(bad, "YES\n"), Err(Failure::Usage(_))), "{bad}");
+    }
+}
+
+#[test]
+fn no_more_sessions_are_listed_than_every_replica_can_hold() {
+    let place = Place::new("many");
+    place.ok("account -add k");
+    let id = |n: u32| approov_web_service::session::SessionId::from_bytes(u128::from(n).to_be_bytes());
+    let entries = |count: u32| -> String {
+        (0..count).map(|n| format!("    {{ session = \"{}\", until = 2999-01-01T00:00:00Z }},\n", id(n))).collect()
+    };
+    let before = place.text();
+    let with =
+        |count: u32| before.replace("[[account]]\n", &format!("[[account]]\nrevoked = [\n{}]\n", entries(count)));
+    fs::write(place.file(), with(10_000)).unwrap();
+    assert_eq!(place.ok("session -list").lines().count(), 10_000);
+    match place.run(&format!("session -revoke {}", id(10_000)), "YES\n") {
+        Err(Failure::Refused(message)) => assert!(message.contains("-revokeAll"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    let error = Config::parse(&with(10_001)).unwrap_err();
+    assert!(error.message.contains("not_before"), "{error}");
 }
 
 #[test]

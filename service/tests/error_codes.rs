@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use approov_listener::shutdown::Phase;
 use approov_web_service::attest::Service;
@@ -14,6 +15,7 @@ use approov_web_service::config::Config;
 use approov_web_service::dev::sim;
 use approov_web_service::error::Code;
 use approov_web_service::http::App;
+use approov_web_service::store::seconds_to_next_minute;
 use axum::Router;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -65,7 +67,7 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
         )
     };
     let text = [
-        format!("session_secret = \"{SESSION_SECRET}\"\n"),
+        format!("public_urls = [\"http://{HOST}\"]\nsession_secret = \"{SESSION_SECRET}\"\n"),
         account("full", ""),
         sites(false, 0),
         account("strict", ""),
@@ -81,7 +83,11 @@ verify_url = "http://{sims}/sim/recaptcha/siteverify"
         "[[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n".to_owned(),
     ]
     .concat();
-    Config::parse(&text).unwrap()
+    let mut config = Config::parse(&text).unwrap();
+    // Time enough, however busy the machine is.
+    config.limits.request = HANG;
+    config.limits.check = HANG;
+    config
 }
 
 /// Sends a form with a sound proof and gives the response's status and map.
@@ -106,28 +112,28 @@ async fn every_error_code_is_reached() {
     let short = "AAAA";
     let forms: Vec<(u16, String, &[Code])> = vec![
         (400, format!("{good}&nonsense=1&also=2"), &[Code::IllegalParams]),
-        (400, format!("api=a.example&{hcap}=x"), &[Code::NoSiteKey]),
+        (400, format!("api=a.example&{hcap}=sim-fail-x"), &[Code::NoSiteKey]),
         (400, GOOD.to_owned(), &[Code::NoWebProtectParams]),
-        (400, format!("approov-site-key=nobody&api=a.example&{hcap}=x"), &[Code::NoMatchingAccount]),
+        (400, format!("approov-site-key=nobody&api=a.example&{hcap}=sim-fail-x"), &[Code::NoMatchingAccount]),
         (
             400,
-            format!("approov-site-key=bare&api=a.example&{hcap}=x"),
+            format!("approov-site-key=bare&api=a.example&{hcap}=sim-fail-x"),
             &[Code::NoWebProtectDef, Code::HcapConfigNotFound],
         ),
         (400, format!("{good}&payload={short}"), &[Code::PayloadInvalidSize]),
         (400, format!("{good}&payload=%2B%2F"), &[Code::PayloadNotBase64Url]),
-        (400, format!("approov-site-key=full&{hcap}=x"), &[Code::ApiNoTargets]),
+        (400, format!("approov-site-key=full&{hcap}=sim-fail-x"), &[Code::ApiNoTargets]),
         (400, format!("{good}&api="), &[Code::ApiEmptyTarget]),
         (400, format!("{good}&api=A.example"), &[Code::ApiDuplicateTarget]),
         (400, format!("{good}&api=b&api=c"), &[Code::ApiTooManyTargets, Code::ApiNotFound]),
         (400, format!("{good}&api=mobile.example"), &[Code::ApiNotWebEnabled]),
         (401, format!("{GOOD}&refresh-token=x"), &[Code::InvalidRefreshToken]),
         (400, format!("approov-site-key=one&api=a.example&{fp}=x"), &[Code::FpConfigNotFound]),
-        (400, format!("approov-site-key=one&api=a.example&{hcap}=x"), &[Code::HcapConfigNotFound]),
-        (400, format!("approov-site-key=two&api=a.example&{recap}=x"), &[Code::RecapConfigNotFound]),
+        (400, format!("approov-site-key=one&api=a.example&{hcap}=sim-fail-x"), &[Code::HcapConfigNotFound]),
+        (400, format!("approov-site-key=two&api=a.example&{recap}=sim-fail-x"), &[Code::RecapConfigNotFound]),
         (
             400,
-            format!("approov-site-key=strict&api=a.example&{hcap}=x"),
+            format!("approov-site-key=strict&api=a.example&{hcap}=sim-fail-x"),
             &[Code::FpMissingRequired, Code::RecapMissingRequired],
         ),
         (
@@ -137,7 +143,7 @@ async fn every_error_code_is_reached() {
         ),
         (400, format!("{GOOD}&fingerprintjs-token=t"), &[Code::FpParamMismatch, Code::FpBrowserTokenNotFound]),
         (400, format!("{GOOD}&hcaptcha-key=t"), &[Code::HcapParamMismatch]),
-        (400, format!("{GOOD}&recaptcha-token=t"), &[Code::RecapParamMismatch]),
+        (400, format!("{GOOD}&recaptcha-token=sim-fail-x"), &[Code::RecapParamMismatch]),
         (
             400,
             format!("{GOOD}&fingerprintjs-token=&fingerprintjs-visitor-id=&fingerprintjs-request-id="),
@@ -154,14 +160,14 @@ async fn every_error_code_is_reached() {
             format!("{GOOD}&fingerprintjs-token=t&fingerprintjs-visitor-id=v&fingerprintjs-request-id=r"),
             &[Code::FpBrowserTokenNotFound],
         ),
-        (400, format!("{GOOD}&hcaptcha-site-key=other&hcaptcha-token=t"), &[Code::HcapSiteKeyNotFound]),
-        (400, format!("{GOOD}&recaptcha-site-key=other&recaptcha-token=t"), &[Code::RecapSiteKeyNotFound]),
+        (400, format!("{GOOD}&hcaptcha-site-key=other&hcaptcha-token=sim-fail-x"), &[Code::HcapSiteKeyNotFound]),
+        (400, format!("{GOOD}&recaptcha-site-key=other&recaptcha-token=sim-fail-x"), &[Code::RecapSiteKeyNotFound]),
         (
             502,
             format!("{GOOD}&{fp}=sim-error-a&{hcap}=sim-error-a&{recap}=sim-error-a"),
             &[Code::FpTokenCheck, Code::HcapTokenCheck, Code::RecapTokenCheck],
         ),
-        (403, format!("approov-site-key=closed&api=a.example&{hcap}=x"), &[Code::OriginNotAllowed]),
+        (403, format!("approov-site-key=closed&api=a.example&{hcap}=sim-fail-x"), &[Code::OriginNotAllowed]),
         (413, format!("{good}&payload={}", "A".repeat(70_000)), &[Code::BodyTooLarge]),
     ];
     let mut reached = BTreeSet::new();
@@ -207,15 +213,14 @@ async fn reach_rate_limit(service: &Arc<Service>) -> (u16, Code) {
             sim::HCAPTCHA_SITE_KEY
         )
     };
-    // Twice more than the limit, in case a minute ends between.
-    for n in 0..3 {
-        let (status, map) = post(service, &form(n)).await;
-        if status == 429 {
-            assert!(map.contains_key("aprv-rate-limit"));
-            return (status, Code::RateLimit);
-        }
-    }
-    panic!("a limit of one per minute let three through");
+    // A minute begins, so that none ends between the two requests.
+    let to_next = i64::try_from(seconds_to_next_minute(service.now())).unwrap() * 1000;
+    service.clock_offset.store(to_next, Ordering::Relaxed);
+    assert_eq!(post(service, &form(0)).await.0, 200);
+    let (status, map) = post(service, &form(1)).await;
+    service.clock_offset.store(0, Ordering::Relaxed);
+    assert!(map.contains_key("aprv-rate-limit"));
+    (status, Code::RateLimit)
 }
 
 async fn reach_proof_faults(service: &Arc<Service>, nonce: bool) -> (u16, Code) {

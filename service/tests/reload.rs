@@ -34,7 +34,7 @@ impl Drop for Place {
 
 fn account(api: &str) -> String {
     format!(
-        "session_secret = \"{SESSION_SECRET}\"\n[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
+        "{FILE_HEAD}[[account]]\nsite_key = \"k\"\nsecret = \"{SECRET}\"\n\
          [[account.api]]\ndomain = \"{api}\"\nallow_web = true\n\
          [[account.hcaptcha.site]]\nsite_key = \"h\"\nsecret = \"s\"\n"
     )
@@ -47,7 +47,7 @@ fn start(file: &Path) -> Process {
 /// What the service says to a refresh for `a.example`: enough to see which configuration is in force.
 async fn codes(process: &Process) -> Vec<String> {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let mut browser = Browser::default();
+    let mut browser = Browser::of_public();
     browser.ask_nonce_at(&client, &process.url).await.unwrap();
     let params = [("approov-site-key", "k"), ("api", "a.example"), ("refresh-token", "x")];
     browser.attest_at(&client, &process.url, &params).await.unwrap().codes()

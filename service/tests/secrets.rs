@@ -68,7 +68,10 @@ fn account(secret: &str, site_secret: &str) -> String {
 #[test]
 fn without_a_session_secret_nothing_is_served_and_the_command_that_adds_one_is_named() {
     let place = Place::new("none");
-    place.file("service.toml", &account(&format!("secret = \"{SECRET}\""), "secret = \"s\""));
+    place.file(
+        "service.toml",
+        &(format!("public_urls = [\"{PUBLIC}\"]\n") + &account(&format!("secret = \"{SECRET}\""), "secret = \"s\"")),
+    );
     let (served, said) = place.run("serve --config service.toml --listen 127.0.0.1:0", "", &[]);
     assert!(!served);
     assert!(said.contains("session_secret") && said.contains("`approov-web-service config -migrate`"), "{said}");
@@ -80,7 +83,7 @@ async fn secrets_in_files_and_variables_serve_with_a_newline_at_their_end() {
     let sims = simulators().await;
     let session = place.file("session", &format!("{SESSION_SECRET}\r\n"));
     let site = place.file("site", &format!("{}\n", sim::HCAPTCHA_SECRET));
-    let text = format!("session_secret_file = \"{session}\"\n")
+    let text = format!("public_urls = [\"{PUBLIC}\"]\nsession_secret_file = \"{session}\"\n")
         + &account(
             "secret_env = \"APPROOV_TEST_SECRET\"",
             &format!("secret_file = \"{site}\"\nverify_url = \"http://{sims}/sim/hcaptcha/siteverify\""),
@@ -88,7 +91,7 @@ async fn secrets_in_files_and_variables_serve_with_a_newline_at_their_end() {
     let config = place.file("service.toml", &text);
     let process = Process::start_with(&["--config", &config], &[("APPROOV_TEST_SECRET", &format!("{SECRET}\n"))]);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let mut browser = Browser::default();
+    let mut browser = Browser::of_public();
     assert_eq!(browser.ask_nonce_at(&client, &process.url).await.unwrap().status, 204);
     let response = browser.attest_at(&client, &process.url, &with_hcaptcha("sim-pass-kept")).await.unwrap();
     assert!(is_trusted(&response.token()), "{}", response.body);
@@ -98,8 +101,7 @@ async fn secrets_in_files_and_variables_serve_with_a_newline_at_their_end() {
 async fn a_secret_that_changes_in_its_own_file_is_in_force_soon() {
     let place = Place::new("changed");
     let secret = place.file("secret", SECRET);
-    let text = format!("session_secret = \"{SESSION_SECRET}\"\n")
-        + &account(&format!("secret_file = \"{secret}\""), "secret = \"s\"");
+    let text = FILE_HEAD.to_owned() + &account(&format!("secret_file = \"{secret}\""), "secret = \"s\"");
     let config = place.file("service.toml", &text);
     let mut process = Process::start(&["--config", &config]);
     place.file("secret", "short");
@@ -119,12 +121,12 @@ fn a_secret_that_cannot_be_had_is_named_at_the_start_and_its_text_is_not() {
         (
             "secret_env = \"APPROOV_NOT_SET\"",
             "secret = \"s\"".to_owned(),
-            "line 4, column 14: the environment variable APPROOV_NOT_SET is not set",
+            "line 5, column 14: the environment variable APPROOV_NOT_SET is not set",
         ),
         (
             "secret_file = \"/nowhere\"",
             "secret = \"s\"".to_owned(),
-            "line 4, column 15: the file /nowhere cannot be read: ",
+            "line 5, column 15: the file /nowhere cannot be read: ",
         ),
         (
             "secret_env = \"APPROOV_SHORT\"",
@@ -138,7 +140,7 @@ fn a_secret_that_cannot_be_had_is_named_at_the_start_and_its_text_is_not() {
             "/lines must be one line of printable characters",
         ),
     ] {
-        place.file("service.toml", &(format!("session_secret = \"{SESSION_SECRET}\"\n") + &account(secret, &site)));
+        place.file("service.toml", &(FILE_HEAD.to_owned() + &account(secret, &site)));
         let env = [("APPROOV_SHORT", "c2hvcnQ="), ("APPROOV_GOOD", SECRET)];
         let (served, said) = place.run("serve --config service.toml --listen 127.0.0.1:0", "", &env);
         assert!(!served && said.contains("service.toml: ") && said.contains(expected), "{said}");
@@ -199,7 +201,7 @@ fn a_file_of_an_earlier_version_is_migrated_by_one_command() {
     let old = account(&format!("secret = \"{SECRET}\" # the shop's"), "secret = \"s\"");
     place.file(
         "service.toml",
-        &format!("# The service.\nnonce_secret = \"{SECRET}\"\nlisten = \"127.0.0.1:0\"\n\n{old}"),
+        &format!("# The service.\nnonce_secret = \"{SECRET}\"\npublic_urls = [\"{PUBLIC}\"]\n\n{old}"),
     );
     let (worked, said) = place.run("config -migrate", "no\n", &[]);
     assert!(!worked && said.contains("nothing was changed"), "{said}");

@@ -36,7 +36,7 @@ extern "C" {
     #[wasm_bindgen(catch, js_name = getRandomValues)]
     pub(super) fn get_random_values(bytes: &mut [u8]) -> Result<(), JsValue>;
 
-    /// Calls a method of an object that has no arguments.
+    /// Calls a method of an object, with no options.
     #[wasm_bindgen(catch)]
     pub(super) fn call(object: &JsValue, method: &str) -> Result<JsValue, JsValue>;
 

@@ -3,6 +3,7 @@
 //! Of objects with options, own properties count alone: what a page or its libraries add to `Object.prototype` is not an option.
 
 use js_sys::{Array, ArrayBuffer, JSON, Object, Reflect, Uint8Array};
+use serde::Serializer as _;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::DomException;
@@ -141,14 +142,13 @@ pub(super) fn message(value: &JsValue) -> Result<Uint8Array, Failure> {
     Ok(message)
 }
 
-/// What `getExpiries` resolves to.
-pub(super) fn expiries(expiries: Vec<(String, UnixMillis)>) -> JsValue {
-    let object = Object::new();
-    for (name, moment) in expiries {
-        #[allow(clippy::cast_precision_loss)] // far below 2^53
-        set(&object, &name, &JsValue::from(moment as f64));
-    }
-    object.into()
+/// What `getExpiries` resolves to: Unix milliseconds by name.
+pub(super) fn expiries(expiries: Vec<(String, UnixMillis)>) -> Result<JsValue, Failure> {
+    #[allow(clippy::cast_precision_loss)] // far below 2^53
+    let members = expiries.into_iter().map(|(name, moment)| (name, moment as f64));
+    serde_wasm_bindgen::Serializer::json_compatible().collect_map(members).map_err(|cause| {
+        Failure::caused_by(Error::new(Code::Internal, &["the expiries could not be put into an object"]), cause.into())
+    })
 }
 
 /// A failure as the facade takes it: the class of the error to be made, and its properties.

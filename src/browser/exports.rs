@@ -81,7 +81,7 @@ pub fn message_signature(message: &JsValue) -> JsValue {
 /// `Approov.getExpiries`
 #[wasm_bindgen(js_name = getExpiries)]
 pub fn get_expiries() -> JsValue {
-    with_session(|session| Ok(convert::expiries(session.expiries())))
+    with_session(|session| convert::expiries(session.expiries()))
 }
 
 fn sdk() -> Rc<Sdk<Browser>> {

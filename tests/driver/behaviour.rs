@@ -8,7 +8,7 @@ use crate::simulated::{
 use approov_web_sdk::argument::Argument;
 use approov_web_sdk::config::SessionArguments;
 use approov_web_sdk::dpop::ProofArguments;
-use approov_web_sdk::driver::Failure;
+use approov_web_sdk::driver::{Failure, Host as _};
 use approov_web_sdk::error::{Class, Code, Error};
 use approov_web_sdk::token_request::TokenArguments;
 use approov_web_sdk::wire::{Body, Response};
@@ -135,6 +135,20 @@ fn a_refused_nonce_is_retried_once_with_the_fresh_one() {
 }
 
 #[test]
+fn a_proof_that_a_browser_has_sent_twice_is_made_again_once() {
+    let mut world = World::started();
+    let mut refusals = 0;
+    world.host.serve(move |request| {
+        refusals += 1;
+        (10, Ok(if refusals == 1 { refusal(401, "aprv-invalid-dpop-token") } else { good(request) }))
+    });
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+    world.host.serve(|_| (10, Ok(refusal(401, "aprv-invalid-dpop-token"))));
+    assert_eq!(code(world.fetch(api("b"))), Code::Service);
+    assert_eq!(world.host.posts().len(), 2 + 2);
+}
+
+#[test]
 fn a_nonce_that_is_refused_twice_is_an_error() {
     let mut world = World::started();
     world.host.serve(|_| (10, Ok(refusal(401, "aprv-invalid-nonce"))));
@@ -145,13 +159,21 @@ fn a_nonce_that_is_refused_twice_is_an_error() {
 }
 
 #[test]
-fn a_request_with_a_fresh_result_is_never_sent_twice() {
-    for reply in [Err("reset"), Ok(refusal(502, "recap-token-check")), Ok(refusal(503, "x"))] {
+fn a_request_with_a_fresh_result_is_sent_again_once_and_only_if_the_network_failed() {
+    for (reply, posts) in [(Err("reset"), 2), (Ok(refusal(502, "recap-token-check")), 1), (Ok(refusal(503, "x")), 1)] {
         let mut world = World::started();
         world.host.serve(move |_| (10, reply.clone()));
         assert!(world.fetch(with_result("a", "r1")).is_err());
-        assert_eq!(world.host.posts().len(), 1);
+        assert_eq!(world.host.posts().len(), posts);
     }
+    let mut world = World::started();
+    let mut lost = false;
+    world
+        .host
+        .serve(move |request| (10, if std::mem::replace(&mut lost, true) { Ok(good(request)) } else { Err("reset") }));
+    assert!(world.fetch(with_result("a", "r1")).is_ok());
+    let posts = world.host.posts();
+    assert_eq!(posts[0], posts[1], "the same request with another proof");
 }
 
 #[test]
@@ -213,15 +235,99 @@ fn a_pause_longer_than_the_time_out_is_not_begun_and_the_reason_is_reported() {
 #[test]
 fn a_response_past_the_time_out_is_a_fetch_error_and_the_request_is_aborted() {
     let mut world = World::started();
-    world.pass(100);
+    world.fetch(with_result("a", "r1")).unwrap();
+    let begun = world.host.now_since_start();
     world.host.serve(|request| (60_000, Ok(good(request))));
-    let arguments = TokenArguments { timeout: Argument::Number(250.0), ..with_result("a", "r1") };
+    let arguments = TokenArguments { timeout: Argument::Number(250.0), ..api("b") };
     assert_eq!(code(world.fetch(arguments)), Code::Timeout);
-    assert_eq!(world.host.now_since_start(), 350);
+    assert_eq!(world.host.now_since_start() - begun, 250);
     world.settle();
     assert_eq!(world.host.aborted(), 1);
     world.host.serve(|request| (10, Ok(good(request))));
-    assert!(world.fetch(with_result("a", "r2")).is_ok());
+    assert!(world.fetch(api("b")).is_ok());
+}
+
+/// A call that ends with `aborted` after so many milliseconds.
+fn aborted_after(world: &World, milliseconds: u32, arguments: TokenArguments) -> Shared {
+    let (sdk, host) = (Rc::clone(&world.sdk), world.host.clone());
+    let outcome = Shared::default();
+    let settled = Rc::clone(&outcome);
+    world.spawn(async move {
+        let cancelled = async {
+            host.sleep(milliseconds).await;
+            Failure::caused_by(Error::new(Code::Aborted, &["aborted"]), "reason")
+        };
+        *settled.borrow_mut() = Some(sdk.fetch_token(arguments, cancelled).await);
+    });
+    outcome
+}
+
+type Shared = Rc<std::cell::RefCell<Option<Result<String, Failure<&'static str>>>>>;
+
+#[test]
+fn a_request_that_carries_a_result_runs_on_when_its_caller_gives_up_and_its_token_is_cached() {
+    for gives_up_by_time_out in [false, true] {
+        let mut world = World::started();
+        world.pass(100);
+        world.host.serve(|request| (1_000, Ok(good(request))));
+        let given_up = if gives_up_by_time_out {
+            let arguments = TokenArguments { timeout: Argument::Number(300.0), ..with_result("a", "r1") };
+            aborted_after(&world, 60_000, arguments)
+        } else {
+            aborted_after(&world, 300, with_result("a", "r1"))
+        };
+        world.pass(500);
+        assert!(given_up.borrow().as_ref().is_some_and(Result::is_err));
+        // The component is mounted again while the request is under way, and once more when it is done.
+        let mut again = world.start_fetch(with_result("a", "r1"));
+        world.pass(1_000);
+        assert_eq!(again.try_recv().unwrap().unwrap().unwrap(), "100:a");
+        assert_eq!(world.fetch(with_result("a", "r1")).unwrap(), "100:a");
+        assert_eq!((world.host.posts().len(), world.host.aborted()), (1, 0));
+    }
+}
+
+#[test]
+fn a_request_that_runs_on_is_given_up_in_the_end() {
+    let mut world = World::started();
+    world.pass(100);
+    world.host.serve(|request| (60_000, Ok(good(request))));
+    let given_up = aborted_after(&world, 300, with_result("a", "r1"));
+    world.pass(10_200);
+    assert!(given_up.borrow().is_some());
+    assert_eq!(world.host.aborted(), 0);
+    world.pass(200);
+    assert_eq!(world.host.aborted(), 1);
+}
+
+#[test]
+fn a_result_that_has_not_left_the_page_is_not_sent_for_a_caller_who_gave_up() {
+    let mut world = World::new(|request| (1_000, Ok(good(request))));
+    world.initialize().unwrap();
+    let given_up = aborted_after(&world, 300, with_result("a", "r1"));
+    world.pass(5_000);
+    assert!(given_up.borrow().is_some());
+    assert!(world.host.posts().is_empty(), "the nonce came later");
+}
+
+#[test]
+fn a_response_that_came_while_the_page_was_blocked_counts_before_the_time_out() {
+    let mut world = World::started();
+    world.pass(100);
+    // On its way when the page is blocked, and there before the page hears of anything: but the timer is called first.
+    world.host.serve(|request| (10_500, Ok(good(request))));
+    let mut call = world.start_fetch(with_result("a", "r1"));
+    world.pass(10);
+    world.block(11_000);
+    world.pass(2_000);
+    assert!(call.try_recv().unwrap().unwrap().is_ok());
+    // The wait is not longer for a response that has not come.
+    world.host.serve(|request| (60_000, Ok(good(request))));
+    let mut call = world.start_fetch(api("b"));
+    world.pass(10);
+    world.block(30_000);
+    world.pass(1_010);
+    assert_eq!(code(call.try_recv().unwrap().unwrap()), Code::Timeout);
 }
 
 #[test]
@@ -246,11 +352,11 @@ fn a_shared_failure_reaches_every_caller_and_is_not_remembered() {
     world.pass(100);
     world.host.serve(|_| (10, Err("reset")));
     let calls: Vec<_> = (0..3).map(|_| world.start_fetch(with_result("a", "r1"))).collect();
-    world.pass(100);
+    world.pass(1_000);
     for mut call in calls {
         assert_eq!(code(call.try_recv().unwrap().unwrap()), Code::Network);
     }
-    assert_eq!(world.host.posts().len(), 1);
+    assert_eq!(world.host.posts().len(), 2);
     world.host.serve(|request| (10, Ok(good(request))));
     assert!(world.fetch(with_result("a", "r1")).is_ok());
 }
@@ -263,7 +369,7 @@ fn a_caller_without_results_shares_the_fate_of_the_request_it_waits_for() {
     let mut first = world.start_fetch(with_result("a", "r1"));
     world.pass(10);
     let mut second = world.start_fetch(api("b"));
-    world.pass(100);
+    world.pass(1_000);
     assert_eq!(code(first.try_recv().unwrap().unwrap()), Code::Network);
     assert_eq!(code(second.try_recv().unwrap().unwrap()), Code::Network);
 }
@@ -372,6 +478,15 @@ fn two_lazy_callers_at_once_both_end_with_a_token() {
     let both = futures_util::future::join(lazy("r1"), lazy("r2"));
     let (first, second) = world.run(both);
     assert!(first.is_ok() && second.is_ok());
+}
+
+#[test]
+fn a_nonce_that_a_proxy_took_away_is_named() {
+    let mut world = World::new(|_| (10, Ok(Response { status: 204, ..Response::default() })));
+    world.initialize().unwrap();
+    let failure = world.fetch(with_result("a", "r1")).expect_err("an error");
+    assert_eq!(failure.error.code(), Code::InvalidResponse);
+    assert!(failure.error.message().contains("DPoP-Nonce"), "{}", failure.error);
 }
 
 #[test]

@@ -120,6 +120,12 @@ impl World {
         self.host.0.now.set(end);
     }
 
+    /// Lets time pass without a timer being called, as when a page is blocked.
+    pub fn block(&mut self, milliseconds: i64) {
+        self.pool.run_until_stalled();
+        self.host.0.now.set(self.host.0.now.get() + milliseconds);
+    }
+
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         self.pool.spawner().spawn_local(future).expect("spawned");
     }

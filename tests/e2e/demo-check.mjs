@@ -4,6 +4,7 @@ import { By, until } from 'selenium-webdriver'
 
 import { startDemo } from '../../www-demo/demo.mjs'
 import { openBrowser } from './harness/browser.mjs'
+import { HANG } from './harness/wait.mjs'
 
 const CHECKS = ['hcaptcha', 'recaptcha', 'fingerprint']
 
@@ -24,11 +25,11 @@ process.exitCode = failures === 0 ? 0 : 1
 /** Both runs with one check service. */
 async function checkOne(check) {
   const passed = await runDemo(check, 'pass')
-  const answer = passed.steps.api.state === 'done' ? JSON.parse(passed.steps.api.text) : undefined
-  if (passed.state === 'done' && answer?.proof?.accepted === true) {
+  const body = passed.steps.api.state === 'done' ? JSON.parse(passed.steps.api.text) : undefined
+  if (passed.state === 'done' && body?.proof?.accepted === true) {
     console.log(`\n${check}: the API verified these claims, and accepted the proof`)
-    console.log(JSON.stringify(answer.claims, null, 2))
-    console.log(`proof: ${JSON.stringify(answer.proof)}`)
+    console.log(JSON.stringify(body.claims, null, 2))
+    console.log(`proof: ${JSON.stringify(body.proof)}`)
   } else {
     report(`${check}: a passing check was not accepted`, passed)
   }
@@ -54,7 +55,7 @@ async function runDemo(check, outcome) {
   await webdriver.findElement(By.css(`input[name=check][value=${check}]`)).click()
   await webdriver.findElement(By.css(`select[name=outcome] option[value=${outcome}]`)).click()
   await webdriver.findElement(By.id('run')).click()
-  await webdriver.wait(until.elementLocated(By.css('#outcome[data-state=done], #outcome[data-state=failed]')), 30_000)
+  await webdriver.wait(until.elementLocated(By.css('#outcome[data-state=done], #outcome[data-state=failed]')), HANG)
   return webdriver.executeScript(() => ({
     outcome: document.getElementById('outcome').textContent,
     state: document.getElementById('outcome').dataset.state,

@@ -4,7 +4,8 @@
 //! request demands of it (checks 8 to 12). Check 1, a single `DPoP` header field, is for whoever holds the headers;
 //! that a proof is used once is for a [`ReplayStore`](crate::replay::ReplayStore) and [`Proof::replay_key`].
 
-use crate::encoding::{decode_base64url, encode_base64url, sha256};
+use crate::crypto::sha256;
+use crate::encoding::{decode_base64url, encode_base64url};
 use crate::json::{self, JsonError};
 use crate::jwk::{InvalidJwk, P256PublicKey, Thumbprint};
 use crate::jws::{Jws, JwsError};
@@ -244,6 +245,12 @@ impl<'a> UnverifiedProof<'a> {
         self.proof.check(expected)
     }
 
+    /// [`Proof::url`], on the word of whoever sent it.
+    #[must_use]
+    pub const fn url(&self) -> &HttpUri {
+        self.proof.url()
+    }
+
     /// The thumbprint of the key that the proof names.
     #[must_use]
     pub const fn thumbprint(&self) -> &Thumbprint {
@@ -339,6 +346,12 @@ impl Proof {
     #[must_use]
     pub fn issued_at(&self) -> UnixTime {
         UnixTime::from_numeric_date(self.claims.iat).unwrap_or(UnixTime::from_millis(0))
+    }
+
+    /// The URL that the proof is for (`htu`): chooses [`Expected::url`] where a server is found at several.
+    #[must_use]
+    pub const fn url(&self) -> &HttpUri {
+        &self.htu
     }
 
     /// The proof's claims.

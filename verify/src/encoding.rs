@@ -1,6 +1,5 @@
-//! Base64url and SHA-256 as JOSE uses them.
+//! Base64url as JOSE uses it.
 
-use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -19,12 +18,6 @@ pub(crate) fn decode_base64url_array<const N: usize>(text: &str) -> Option<[u8; 
 
 pub(crate) fn encode_base64url(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
-}
-
-pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
-    out
 }
 
 #[cfg(test)]

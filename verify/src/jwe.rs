@@ -1,19 +1,16 @@
 //! Compact JSON Web Encryption (RFC 7516) with the algorithms of Approov's encrypted tokens:
 //! A256GCMKW (RFC 7518 section 4.7) wraps the content key, A256GCM (section 5.3) encrypts the content.
 
+use crate::crypto::Aes;
 use crate::encoding::decode_base64url;
 use crate::jws::{JwsError, read_header};
 use crate::secret::Secret;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde_json::{Map, Value};
 use std::fmt;
 use zeroize::Zeroizing;
 
-const KEY_LENGTH: usize = 32;
-const TAG_LENGTH: usize = 16;
-
 /// A key for A256GCMKW. `Debug` shows nothing of it.
-pub struct JweKey(LessSafeKey);
+pub struct JweKey(Aes);
 
 impl JweKey {
     /// A key from a secret of 32 bytes.
@@ -97,24 +94,14 @@ fn unwrap_key(header: &Map<String, Value>, wrapped: Vec<u8>, key: &JweKey) -> Re
     open(&key.0, &parameter("iv")?, b"", wrapped, &parameter("tag")?).map(Zeroizing::new)
 }
 
-fn open(key: &LessSafeKey, iv: &[u8], aad: &[u8], ciphertext: Vec<u8>, tag: &[u8]) -> Result<Vec<u8>, JweError> {
-    if iv.len() != NONCE_LEN || tag.len() != TAG_LENGTH {
-        return Err(JweError::Malformed);
-    }
-    let nonce = Nonce::try_assume_unique_for_key(iv).map_err(|_| JweError::Malformed)?;
-    let mut sealed = ciphertext;
-    let length = sealed.len();
-    sealed.extend(tag);
-    key.open_in_place(nonce, Aad::from(aad), &mut sealed).map_err(|_| JweError::Decryption)?;
-    sealed.truncate(length);
-    Ok(sealed)
+fn open(key: &Aes, iv: &[u8], aad: &[u8], ciphertext: Vec<u8>, tag: &[u8]) -> Result<Vec<u8>, JweError> {
+    let iv = iv.try_into().map_err(|_| JweError::Malformed)?;
+    let tag = tag.try_into().map_err(|_| JweError::Malformed)?;
+    key.open(iv, aad, ciphertext, tag).ok_or(JweError::Decryption)
 }
 
-fn aes_key(bytes: &[u8]) -> Option<LessSafeKey> {
-    if bytes.len() != KEY_LENGTH {
-        return None;
-    }
-    UnboundKey::new(&AES_256_GCM, bytes).ok().map(LessSafeKey::new)
+fn aes_key(bytes: &[u8]) -> Option<Aes> {
+    Aes::new(bytes.try_into().ok()?)
 }
 
 fn decode(part: &str) -> Result<Vec<u8>, JweError> {

@@ -1,10 +1,7 @@
 //! Public keys as JSON Web Keys (RFC 7517) and their thumbprints (RFC 7638).
 
-use crate::encoding::{decode_base64url, decode_base64url_array, encode_base64url, sha256};
-use aws_lc_rs::digest::{self, Digest};
-use aws_lc_rs::encoding::AsDer as _;
-use aws_lc_rs::rsa::{PublicEncryptingKey, PublicKeyComponents};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
+use crate::crypto::{NoRsaKey, P256, P256_POINT_LENGTH, Rsa, sha256};
+use crate::encoding::{decode_base64url, decode_base64url_array, encode_base64url};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::str::FromStr;
@@ -100,9 +97,9 @@ impl fmt::Display for InvalidJwk {
 impl std::error::Error for InvalidJwk {}
 
 /// A P-256 public key, for ES256 signatures (RFC 7518 section 3.4).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct P256PublicKey {
-    key: ParsedPublicKey,
+    key: P256,
     thumbprint: Thumbprint,
 }
 
@@ -117,12 +114,13 @@ impl P256PublicKey {
             return Err(InvalidJwk::UnsupportedKey);
         }
         let [x, y] = [text(jwk, "x")?, text(jwk, "y")?];
-        let mut point = Vec::with_capacity(P256_POINT_LENGTH);
-        point.push(UNCOMPRESSED);
-        for coordinate in [x, y] {
-            point.extend(decode_base64url_array::<P256_COORDINATE_LENGTH>(coordinate).ok_or(InvalidJwk::Malformed)?);
+        let mut point = [UNCOMPRESSED; P256_POINT_LENGTH];
+        let (_, coordinates) = point.split_at_mut(1);
+        for (coordinate, text) in coordinates.chunks_exact_mut(P256_COORDINATE_LENGTH).zip([x, y]) {
+            let bytes = decode_base64url_array::<P256_COORDINATE_LENGTH>(text).ok_or(InvalidJwk::Malformed)?;
+            coordinate.copy_from_slice(&bytes);
         }
-        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).map_err(|_| InvalidJwk::InvalidKey)?;
+        let key = P256::new(&point).ok_or(InvalidJwk::InvalidKey)?;
         // What `Thumbprint::of_jwk` would hash: base64url, as `x` and `y` are here, needs no escapes.
         let members = ["{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"", x, "\",\"y\":\"", y, "\"}"].concat();
         Ok(Self { key, thumbprint: Thumbprint(sha256(members.as_bytes())) })
@@ -148,15 +146,13 @@ impl P256PublicKey {
     /// Whether `signature` (64 bytes, r then s) is this key's over `message`, hashed with SHA-256.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.key.verify_sig(message, signature).is_ok()
+        self.key.verifies(message, signature)
     }
 
     /// Whether `signature` (64 bytes, r then s) is this key's over a message with this SHA-256 hash.
     #[must_use]
     pub fn verifies_digest(&self, message_hash: &[u8; 32], signature: &[u8]) -> bool {
-        Digest::import_less_safe(message_hash, &digest::SHA256)
-            .and_then(|hash| self.key.verify_digest_sig(&hash, signature))
-            .is_ok()
+        self.key.verifies_digest(message_hash, signature)
     }
 
     /// The thumbprint.
@@ -167,7 +163,6 @@ impl P256PublicKey {
 }
 
 const P256_COORDINATE_LENGTH: usize = 32;
-const P256_POINT_LENGTH: usize = 1 + 2 * P256_COORDINATE_LENGTH;
 /// The first byte of an uncompressed point (SEC 1 section 2.3.3).
 const UNCOMPRESSED: u8 = 4;
 /// What precedes the coordinates in the `SubjectPublicKeyInfo` of an uncompressed P-256 point: the sequences,
@@ -203,9 +198,21 @@ const P256_SPKI_PREFIX: [u8; 27] = [
 ];
 
 /// An RSA public key of 2048 to 8192 bits, for RS256 signatures (RFC 7518 section 3.3).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RsaPublicKey {
-    key: ParsedPublicKey,
+    key: Rsa,
+}
+
+impl fmt::Debug for P256PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("P256PublicKey").field("thumbprint", &self.thumbprint).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RsaPublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RsaPublicKey").finish_non_exhaustive()
+    }
 }
 
 impl RsaPublicKey {
@@ -216,13 +223,12 @@ impl RsaPublicKey {
     pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, InvalidJwk> {
         check_metadata(jwk, "RSA", "RS256")?;
         let [n, e] = ["n", "e"].map(|member| decode_base64url(text(jwk, member)?).ok_or(InvalidJwk::Malformed));
-        let key = PublicKeyComponents { n: n?, e: e? };
+        let (n, e) = (n?, e?);
         // Base64urlUInt (RFC 7518 section 2): no leading zero octets.
-        if [&key.n, &key.e].into_iter().any(|number| number.first().is_none_or(|first| *first == 0)) {
+        if [&n, &e].into_iter().any(|number| number.first().is_none_or(|first| *first == 0)) {
             return Err(InvalidJwk::Malformed);
         }
-        let spki = key.as_der().map_err(|_| InvalidJwk::InvalidKey)?;
-        Self::from_spki(spki.as_ref()).map_err(|_| InvalidJwk::InvalidKey)
+        Rsa::new(&n, &e).map(|key| Self { key }).ok_or(InvalidJwk::InvalidKey)
     }
 
     /// Reads a `SubjectPublicKeyInfo` (RFC 8017 appendix A.1), the content of a PEM `PUBLIC KEY`.
@@ -231,18 +237,17 @@ impl RsaPublicKey {
     /// [`InvalidJwk::UnsupportedKey`] for anything but an RSA key, [`InvalidJwk::InvalidKey`] for an RSA key
     /// whose modulus has fewer than 2048 or more than 8192 bits.
     pub fn from_spki(der: &[u8]) -> Result<Self, InvalidJwk> {
-        let size = PublicEncryptingKey::from_der(der).map_err(|_| InvalidJwk::UnsupportedKey)?.key_size_bits();
-        if !(2048..=8192).contains(&size) {
-            return Err(InvalidJwk::InvalidKey);
+        match Rsa::from_spki(der) {
+            Ok(key) => Ok(Self { key }),
+            Err(NoRsaKey::Other) => Err(InvalidJwk::UnsupportedKey),
+            Err(NoRsaKey::Invalid) => Err(InvalidJwk::InvalidKey),
         }
-        let key = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der);
-        Ok(Self { key: key.map_err(|_| InvalidJwk::InvalidKey)? })
     }
 
     /// Whether `signature` is this key's over `message` (RSASSA-PKCS1-v1_5 with SHA-256).
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.key.verify_sig(message, signature).is_ok()
+        self.key.verifies(message, signature)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Compact JSON Web Signatures (RFC 7515).
 
+use crate::crypto::Hmac;
 use crate::encoding::decode_base64url;
 use crate::json::{self, JsonError};
 use crate::jwk::{P256PublicKey, RsaPublicKey};
 use crate::secret::Secret;
-use aws_lc_rs::hmac;
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -67,7 +67,7 @@ impl VerificationKey {
 
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
-            Self::Hs256(key) => hmac::verify(&key.0, message, signature).is_ok(),
+            Self::Hs256(key) => key.0.has_signed(message, signature),
             Self::Es256(key) => key.verifies(message, signature),
             Self::Rs256(key) => key.verifies(message, signature),
         }
@@ -76,7 +76,7 @@ impl VerificationKey {
 
 /// A key for HS256. `Debug` shows nothing of it.
 #[derive(Clone)]
-pub struct HmacKey(Box<hmac::Key>);
+pub struct HmacKey(Hmac);
 
 impl HmacKey {
     /// A key from a secret of at least 32 bytes.
@@ -87,7 +87,7 @@ impl HmacKey {
         if secret.as_bytes().len() < 32 {
             return Err(SecretTooShort);
         }
-        Ok(Self(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))))
+        Hmac::new(secret.as_bytes()).map(Self).ok_or(SecretTooShort)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::public_url::PublicUrl;
 use crate::replay::{MemoryReplayStore, ReplayStore};
 use crate::time::UnixTime;
-use crate::verifier::{Body, Challenge, Demands, Error, NONCE_HEADER, Request, Verified, Verifier};
+use crate::verifier::{Body, Challenge, Demands, Error, NONCE_HEADER, Request, Verified, Verifier, joined_values};
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -45,13 +45,20 @@ struct Settings {
     bound_headers: Vec<HeaderName>,
     nonces: Option<NonceSource>,
     rules: Vec<Rule>,
+    monitor: Option<Report>,
     query_required: bool,
     clock: Clock,
 }
 
 type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
 type NonceSource = Arc<dyn Fn() -> HeaderValue + Send + Sync>;
+type Report = Arc<dyn Fn(&Error, &Parts) + Send + Sync>;
 type Rule = Arc<dyn Fn(&Verified, &Parts) -> Result<(), Refusal> + Send + Sync>;
+
+/// Among the extensions of a request that was let pass, without [`Verified`], because the layer only
+/// [monitors](ApproovLayer::monitor): why it would have been refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WouldFail(pub Error);
 
 /// Why a rule of the application refuses a request that is good otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +87,7 @@ impl<S> ApproovLayer<S> {
                 bound_headers: Vec::new(),
                 nonces: None,
                 rules: Vec::new(),
+                monitor: None,
                 query_required: false,
                 clock: Arc::new(UnixTime::now),
             },
@@ -123,6 +131,15 @@ impl<S> ApproovLayer<S> {
     #[must_use]
     pub fn nonces(mut self, source: impl Fn() -> HeaderValue + Send + Sync + 'static) -> Self {
         self.settings.nonces = Some(Arc::new(source));
+        self
+    }
+
+    /// Refuses nothing but what the application's own [rules](Self::rule) refuse: for the time in which clients are not all
+    /// of the version that sends tokens. What would have been refused is reported, and passes with [`WouldFail`] among its
+    /// extensions in place of [`Verified`]. A body that is too long to be compared is still refused.
+    #[must_use]
+    pub fn monitor(mut self, report: impl Fn(&Error, &Parts) + Send + Sync + 'static) -> Self {
+        self.settings.monitor = Some(Arc::new(report));
         self
     }
 
@@ -240,34 +257,62 @@ where
     B: http_body::Body<Data = Bytes> + From<Bytes>,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let (mut parts, mut body) = request.into_parts();
-    let verified = {
-        let binding = settings.binding(&parts.headers);
-        let checked = verifier.check(
-            &Request {
-                method: parts.method.as_str(),
-                url: &settings.url(&parts),
-                headers: &parts.headers,
-                body: Body::Unread,
-                binding: binding.as_deref(),
-            },
-            Demands { binding: !settings.bound_headers.is_empty(), query: settings.query_required },
-            now,
-        )?;
-        if checked.needs_body() {
-            let bytes = read(body, settings.body_limit).await?;
-            checked.check_message(&Body::Bytes(&bytes))?;
-            body = B::from(bytes);
-        } else {
-            checked.check_message(&Body::Unread)?;
+    let (mut parts, body) = request.into_parts();
+    let mut body = Some(body);
+    match (examine(verifier, settings, &parts, &mut body, now).await, body) {
+        (Ok(verified), Some(body)) => {
+            parts.extensions.insert(verified);
+            Ok(http::Request::from_parts(parts, body))
         }
-        verifier.check_replay(checked, now).await?
-    };
-    for rule in &settings.rules {
-        rule(&verified, &parts).map_err(Problem::Refused)?;
+        (Err(Problem::Unverified(error)), Some(body)) if settings.monitor.is_some() => {
+            if let Some(report) = &settings.monitor {
+                report(&error, &parts);
+            }
+            parts.extensions.insert(WouldFail(error));
+            Ok(http::Request::from_parts(parts, body))
+        }
+        (Err(problem), _) => Err(problem),
+        (Ok(_), None) => Err(Problem::BodyBroken),
     }
-    parts.extensions.insert(verified);
-    Ok(http::Request::from_parts(parts, body))
+}
+
+/// Checks a request. The body is there afterwards, unless it could not be read.
+async fn examine<S, B>(
+    verifier: &Verifier<S>,
+    settings: &Settings,
+    parts: &Parts,
+    body: &mut Option<B>,
+    now: UnixTime,
+) -> Result<Verified, Problem>
+where
+    S: ReplayStore,
+    B: http_body::Body<Data = Bytes> + From<Bytes>,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let binding = settings.binding(&parts.headers);
+    let request = Request {
+        method: parts.method.as_str(),
+        url: &settings.url(parts),
+        headers: &parts.headers,
+        body: Body::Unread,
+        binding: binding.as_deref(),
+    };
+    let demands = Demands { binding: !settings.bound_headers.is_empty(), query: settings.query_required };
+    let mut checked = verifier.check_with_keys(&request, demands, now).await?;
+    match body.take_if(|_| checked.needs_body()) {
+        Some(unread) => {
+            let bytes = read(unread, settings.body_limit).await?;
+            let verdict = checked.check_message(&Body::Bytes(&bytes));
+            *body = Some(B::from(bytes));
+            verdict?;
+        }
+        None => checked.check_message(&Body::Unread)?,
+    }
+    let verified = verifier.check_replay(checked).await?;
+    for rule in &settings.rules {
+        rule(&verified, parts).map_err(Problem::Refused)?;
+    }
+    Ok(verified)
 }
 
 async fn read<B>(body: B, limit: usize) -> Result<Bytes, Problem>
@@ -287,29 +332,16 @@ impl Settings {
     /// target is one that [`PublicUrl::request_url`] refuses.
     fn url(&self, parts: &Parts) -> String {
         let uri = requested_uri(parts);
-        let known = match self.public_urls.as_slice() {
-            [only] => Some(only),
-            several => {
-                let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-                let authority = uri.authority().map(http::uri::Authority::as_str).or(host);
-                authority.and_then(|authority| several.iter().find(|url| url.has_authority(authority)))
-            }
-        };
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let known =
+            PublicUrl::of_request(&self.public_urls, uri.authority().map(http::uri::Authority::as_str).or(host));
         let target = uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
         known.and_then(|url| url.request_url(target).ok()).unwrap_or_default()
     }
 
     /// The data that the token must be bound to. `None` when it need not be bound, or a header is missing or repeated.
     fn binding(&self, headers: &HeaderMap) -> Option<Vec<u8>> {
-        let mut data = Vec::new();
-        for name in &self.bound_headers {
-            let mut values = headers.get_all(name).iter();
-            match (values.next(), values.next()) {
-                (Some(value), None) => data.extend_from_slice(value.as_bytes()),
-                _ => return None,
-            }
-        }
-        Some(data).filter(|_| !self.bound_headers.is_empty())
+        joined_values(headers, &self.bound_headers).filter(|_| !self.bound_headers.is_empty())
     }
 }
 
@@ -340,11 +372,7 @@ impl From<Error> for Problem {
 impl Problem {
     fn into_response<R: From<Bytes>>(self, settings: &Settings) -> Response<R> {
         let (status, code, detail) = match &self {
-            // What is wrong inside this server is for its logs, not for clients.
-            Self::Unverified(error @ (Error::Store(_) | Error::BodyUnread)) => {
-                (error.status(), error.code(), "the request cannot be checked at the moment".to_owned())
-            }
-            Self::Unverified(error) => (error.status(), error.code(), error.to_string()),
+            Self::Unverified(error) => (error.status(), error.code(), error.public_detail()),
             Self::Refused(refusal) => (403, refusal.code, refusal.detail.to_owned()),
             Self::BodyTooLarge => (413, "body_too_large", "the body is too long to be checked".to_owned()),
             Self::BodyBroken => (400, "body_unreadable", "the body could not be read".to_owned()),
@@ -364,7 +392,7 @@ impl Problem {
         if let Self::Unverified(error) = &self
             && let Some(challenge) = error.challenge()
         {
-            headers.insert(WWW_AUTHENTICATE, challenge_header(challenge));
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge.header_value()));
             if challenge == Challenge::UseDpopNonce
                 && let Some(source) = &settings.nonces
             {
@@ -373,13 +401,4 @@ impl Problem {
         }
         response
     }
-}
-
-const fn challenge_header(challenge: Challenge) -> HeaderValue {
-    HeaderValue::from_static(match challenge {
-        Challenge::None => r#"DPoP algs="ES256""#,
-        Challenge::InvalidToken => r#"DPoP error="invalid_token", algs="ES256""#,
-        Challenge::InvalidDpopProof => r#"DPoP error="invalid_dpop_proof", algs="ES256""#,
-        Challenge::UseDpopNonce => r#"DPoP error="use_dpop_nonce", algs="ES256""#,
-    })
 }

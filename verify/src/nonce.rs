@@ -3,10 +3,10 @@
 //! A nonce is the number of a minute and its HMAC. So all servers with the same secret give out and accept the same
 //! ones, a client may use one as often as it likes while it is accepted, and nobody can make one for the future.
 
+use crate::crypto::Hmac;
 use crate::encoding::{decode_base64url_array, encode_base64url};
 use crate::secret::Secret;
 use crate::time::UnixTime;
-use aws_lc_rs::{hkdf, hmac};
 use serde_json::Value;
 use std::ops::RangeInclusive;
 
@@ -27,7 +27,7 @@ const TAG_LENGTH: usize = 32;
 #[derive(Clone)]
 pub(crate) struct ServerNonces {
     /// The first makes nonces; each recognises its own.
-    keys: Vec<hmac::Key>,
+    keys: Vec<Hmac>,
 }
 
 /// What a proof's `nonce` is to a server that gives out nonces.
@@ -45,15 +45,15 @@ impl ServerNonces {
     /// Nonces by keys that are derived from these secrets. `None` when there are none, or when the cryptographic
     /// module refuses.
     pub(crate) fn new(secrets: &[Secret]) -> Option<Self> {
-        let keys: Option<Vec<_>> = secrets.iter().map(derive_key).collect();
+        let keys: Option<Vec<_>> = secrets.iter().map(|secret| Hmac::derived(secret.as_bytes(), PURPOSE)).collect();
         keys.filter(|keys| !keys.is_empty()).map(|keys| Self { keys })
     }
 
     /// The nonce to give out.
     pub(crate) fn current(&self, now: UnixTime) -> String {
         let number = number_at(now).to_be_bytes();
-        let tag = self.keys.first().map(|key| hmac::sign(key, &number));
-        encode_base64url(&[number.as_slice(), tag.as_ref().map_or(&[], AsRef::as_ref)].concat())
+        let tag = self.keys.first().map(|key| key.sign(&number));
+        encode_base64url(&[number.as_slice(), tag.as_ref().map_or(&[], <[u8; TAG_LENGTH]>::as_slice)].concat())
     }
 
     /// What a nonce is.
@@ -70,18 +70,13 @@ impl ServerNonces {
     fn number_of(&self, text: &str) -> Option<i64> {
         let bytes: [u8; NUMBER_LENGTH + TAG_LENGTH] = decode_base64url_array(text)?;
         let (number, tag) = bytes.split_first_chunk::<NUMBER_LENGTH>()?;
-        let made_here = self.keys.iter().any(|key| hmac::verify(key, number, tag).is_ok());
+        let made_here = self.keys.iter().any(|key| key.has_signed(number, tag));
         made_here.then(|| i64::from_be_bytes(*number))
     }
 }
 
 fn number_at(now: UnixTime) -> i64 {
     now.as_secs().div_euclid(ROTATION_SECONDS)
-}
-
-fn derive_key(secret: &Secret) -> Option<hmac::Key> {
-    let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret.as_bytes());
-    extracted.expand(&[PURPOSE], hmac::HMAC_SHA256).ok().map(hmac::Key::from)
 }
 
 #[cfg(test)]
@@ -134,8 +129,8 @@ mod tests {
         let nonce = own.current(at(NOW));
         assert_eq!(nonces(&[8]).origin(&json!(nonce), at(NOW)), NonceOrigin::Foreign);
         // The secret itself is not the key.
-        let direct = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]), &MINUTE.to_be_bytes());
-        let direct = encode_base64url(&[MINUTE.to_be_bytes().as_slice(), direct.as_ref()].concat());
+        let direct = Hmac::new(&[7; 32]).unwrap().sign(&MINUTE.to_be_bytes());
+        let direct = encode_base64url(&[MINUTE.to_be_bytes().as_slice(), direct.as_slice()].concat());
         for other in [
             json!(direct),
             json!(""),

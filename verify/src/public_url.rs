@@ -41,9 +41,17 @@ impl PublicUrl {
         if HttpUri::of_request(&url)?.origin() == origin { Ok(url) } else { Err(InvalidUri) }
     }
 
+    /// The one of these URLs that a request with this `Host` was meant for. A server with one URL is meant by every request.
+    #[must_use]
+    pub fn of_request<'a>(urls: &'a [Self], host: Option<&str>) -> Option<&'a Self> {
+        match urls {
+            [only] => Some(only),
+            several => host.and_then(|host| several.iter().find(|url| url.has_authority(host))),
+        }
+    }
+
     /// Whether a request with this `Host` was meant for this URL.
-    #[cfg(feature = "tower")]
-    pub(crate) fn has_authority(&self, authority: &str) -> bool {
+    fn has_authority(&self, authority: &str) -> bool {
         self.base.with_authority(authority).is_ok_and(|requested| requested.origin() == self.base.origin())
     }
 }

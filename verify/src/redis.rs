@@ -1,42 +1,13 @@
 //! A replay store in Redis. Feature `redis`.
 
-use crate::replay::{ReplayCheck, ReplayEntry, ReplayStore, StoreError, quota};
+use crate::redis_commands::RedisCommands;
+use crate::replay::{ReplayCheck, ReplayEntry, ReplayStore, StoreError};
 use crate::time::UnixTime;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{RedisError, RedisFuture, RedisResult, ServerError, ServerErrorKind, Value};
-use std::collections::BTreeMap;
+use redis::{FromRedisValue, RedisError, RedisFuture, RedisResult, ServerError, ServerErrorKind, Value};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// How often a store exchanges with the others how much all of them hold.
-const LOAD_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The keys of one holder are a sorted set by expiry, by the clock of Redis. KEYS: the set. ARGV: the key, its lifetime
-/// in milliseconds, the holder's quota. Returns 0 for a replayed key, 1 for a new one, 2 beyond the quota.
-const REMEMBER: &str = r"
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 2 end
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
-if redis.call('PTTL', KEYS[1]) <= tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2] + 1) end
-return 1
-";
-
-/// How many keys all holders have, in a hash by the ten seconds in which they expire. KEYS: the hash. ARGV: by turns, in
-/// how many times ten seconds keys expire, and how many were added. Returns the sum.
-const EXCHANGE_LOAD: &str = r"
-local present = math.floor(redis.call('TIME')[1] / 10)
-for i = 1, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], string.format('%.0f', present + ARGV[i]), ARGV[i + 1]) end
-local held, counts = 0, redis.call('HGETALL', KEYS[1])
-for i = 1, #counts, 2 do
-  if tonumber(counts[i]) < present then redis.call('HDEL', KEYS[1], counts[i]) else held = held + counts[i + 1] end
-end
-return held
-";
-const LOAD_STEP_MILLIS: i64 = 10_000;
 
 /// A store that all servers behind one URL share. It needs Redis 5 or later, or another server of its protocol.
 ///
@@ -50,19 +21,7 @@ const LOAD_STEP_MILLIS: i64 = 10_000;
 #[derive(Clone)]
 pub struct RedisReplayStore<C = Reconnecting> {
     connection: C,
-    prefix: Arc<str>,
-    capacity: usize,
-    load: Arc<Mutex<Load>>,
-}
-
-/// What is known of how much all servers hold.
-#[derive(Default)]
-struct Load {
-    /// At the last exchange.
-    held: u64,
-    /// Added since, by when it expires, in steps from now.
-    added: BTreeMap<i64, u64>,
-    exchanged_at: Option<UnixTime>,
+    commands: Arc<RedisCommands>,
 }
 
 impl RedisReplayStore {
@@ -108,85 +67,37 @@ impl<C: ConnectionLike + Clone + Send + Sync> RedisReplayStore<C> {
     /// `maxmemory-policy` is `noeviction`.
     #[must_use]
     pub fn new(connection: C, prefix: impl Into<String>) -> Self {
-        Self { connection, prefix: prefix.into().into(), capacity: 1_000_000, load: Arc::default() }
+        Self { connection, commands: Arc::new(RedisCommands::new(prefix)) }
     }
 
     /// How many unexpired keys all servers together may have in Redis. Default: a million.
     #[must_use]
-    pub const fn capacity(mut self, keys: usize) -> Self {
-        self.capacity = keys;
-        self
+    pub fn capacity(self, keys: usize) -> Self {
+        Self { commands: Arc::new(self.commands.with_capacity(keys)), ..self }
     }
 
-    fn load(&self) -> MutexGuard<'_, Load> {
-        self.load.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many keys all servers hold, as far as this one knows.
-    async fn held(&self, now: UnixTime) -> Result<usize, StoreError> {
-        let due = {
-            let mut load = self.load();
-            let recent = |at: UnixTime| at <= now && now < at.plus(LOAD_INTERVAL);
-            if load.exchanged_at.is_some_and(recent) {
-                None
-            } else {
-                load.exchanged_at = Some(now);
-                Some(std::mem::take(&mut load.added))
-            }
-        };
-        if let Some(added) = due {
-            let mut command = redis::cmd("EVAL");
-            command.arg(EXCHANGE_LOAD).arg(1).arg(format!("{}{{load}}", self.prefix));
-            for (steps, count) in added {
-                command.arg(steps).arg(count);
-            }
-            let held = command.query_async(&mut self.connection.clone()).await.map_err(unavailable)?;
-            self.load().held = held;
+    async fn send<T: FromRedisValue>(&self, words: &[Vec<u8>]) -> Result<T, StoreError> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
         }
-        let load = self.load();
-        Ok(usize::try_from(load.added.values().fold(load.held, |sum, count| sum.saturating_add(*count)))
-            .unwrap_or(usize::MAX))
-    }
-
-    fn note_added(&self, lifetime: i64) {
-        *self.load().added.entry(lifetime.div_euclid(LOAD_STEP_MILLIS)).or_default() += 1;
+        command.query_async(&mut self.connection.clone()).await.map_err(unavailable)
     }
 }
 
 impl<C> fmt::Debug for RedisReplayStore<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisReplayStore")
-            .field("prefix", &self.prefix)
-            .field("capacity", &self.capacity)
-            .finish_non_exhaustive()
+        f.debug_struct("RedisReplayStore").field("commands", &self.commands).finish_non_exhaustive()
     }
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync> ReplayStore for RedisReplayStore<C> {
     async fn remember(&self, entry: ReplayEntry, now: UnixTime) -> Result<ReplayCheck, StoreError> {
-        let held = self.held(now).await?;
-        if held >= self.capacity {
-            return Err(StoreError::Full);
+        if let Some(command) = self.commands.exchange(now) {
+            self.commands.exchanged(self.send(&command).await?);
         }
-        let lifetime = entry.until.as_millis().saturating_sub(now.as_millis()).max(0);
-        let verdict: i64 = redis::cmd("EVAL")
-            .arg(REMEMBER)
-            .arg(1)
-            .arg(format!("{}{{{}}}", self.prefix, entry.holder))
-            .arg(entry.key.as_bytes())
-            .arg(lifetime)
-            .arg(quota(self.capacity, held))
-            .query_async(&mut self.connection.clone())
-            .await
-            .map_err(unavailable)?;
-        match verdict {
-            0 => Ok(ReplayCheck::Replayed),
-            1 => {
-                self.note_added(lifetime);
-                Ok(ReplayCheck::New)
-            }
-            _ => Ok(ReplayCheck::OverQuota),
-        }
+        let verdict = self.send(&self.commands.remember(&entry, now)?).await?;
+        Ok(self.commands.verdict(verdict, &entry, now))
     }
 }
 

@@ -1,11 +1,11 @@
 //! Remembering what may be used once.
 
-use crate::encoding::{encode_base64url, sha256};
+use crate::crypto::sha256;
+use crate::encoding::encode_base64url;
 use crate::jwk::Thumbprint;
 use crate::time::UnixTime;
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::BinaryHeap;
 use std::fmt;
 use std::future::{self, Future};
 use std::sync::{Mutex, PoisonError};
@@ -139,11 +139,17 @@ pub struct MemoryReplayStore {
     entries: Mutex<Entries>,
 }
 
+// Hash tables of WebAssembly have no random key, so that clients could choose what collides in them.
+#[cfg(target_arch = "wasm32")]
+use std::collections::{BTreeMap as Table, BTreeSet as Set, btree_map::Entry};
+#[cfg(not(target_arch = "wasm32"))]
+use std::collections::{HashMap as Table, HashSet as Set, hash_map::Entry};
+
 #[derive(Debug, Default)]
 struct Entries {
-    keys: HashSet<ReplayKey>,
+    keys: Set<ReplayKey>,
     by_expiry: BinaryHeap<Reverse<(UnixTime, ReplayKey, Thumbprint)>>,
-    held: HashMap<Thumbprint, usize>,
+    held: Table<Thumbprint, usize>,
 }
 
 impl Entries {

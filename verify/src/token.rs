@@ -3,13 +3,14 @@
 use crate::json::{self, JsonError};
 use crate::jwe::{self, JweError, JweKey};
 use crate::jwk::Thumbprint;
+use crate::jwks::RemoteKeySet;
 use crate::jws::{Jws, JwsError};
 use crate::keyset::KeySet;
 use crate::time::UnixTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -70,6 +71,14 @@ pub struct Embed {
     pub hcaptcha: BTreeMap<String, CaptchaResult>,
     /// reCAPTCHA results (`recap:…`).
     pub recaptcha: BTreeMap<String, CaptchaResult>,
+    /// Turnstile results (`turnstile:…`).
+    pub turnstile: BTreeMap<String, CaptchaResult>,
+    /// Friendly Captcha results (`friendly:…`).
+    pub friendly_captcha: BTreeMap<String, CaptchaResult>,
+    /// ALTCHA results (`altcha:…`).
+    pub altcha: BTreeMap<String, CaptchaResult>,
+    /// The names of debug tokens (`debug:…`) that stood in for a check.
+    pub debug: BTreeSet<String>,
 }
 
 /// What a token says about a Fingerprint identification.
@@ -84,7 +93,7 @@ pub struct FingerprintResult {
     pub full: Map<String, Value>,
 }
 
-/// What a token says about an hCaptcha or reCAPTCHA check.
+/// What a token says about the check of a captcha.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CaptchaResult {
@@ -128,6 +137,14 @@ pub enum TokenError {
     Expired,
     /// `nbf` has not come.
     NotYetValid,
+    /// `iss` is not the issuer that the verifier asks for, or is missing.
+    Issuer,
+    /// `aud` does not name this API, or is missing.
+    Audience,
+    /// A debug token stood in for a check, and the verifier does not allow that.
+    Debug,
+    /// The account's public keys could not be fetched.
+    KeysUnavailable,
 }
 
 impl TokenError {
@@ -149,6 +166,10 @@ impl TokenError {
             Self::Claim(_) => "token_claim",
             Self::Expired => "token_expired",
             Self::NotYetValid => "token_not_yet_valid",
+            Self::Issuer => "token_issuer",
+            Self::Audience => "token_audience",
+            Self::Debug => "token_debug",
+            Self::KeysUnavailable => "keys_unavailable",
         }
     }
 }
@@ -170,6 +191,10 @@ impl fmt::Display for TokenError {
             Self::Claim(name) => write!(f, "the token's claim {name} is missing or malformed"),
             Self::Expired => f.write_str("the token has expired"),
             Self::NotYetValid => f.write_str("the token is not valid yet"),
+            Self::Issuer => f.write_str("the token is of another issuer"),
+            Self::Audience => f.write_str("the token is for another API"),
+            Self::Debug => f.write_str("the token was made with a debug token, which is not allowed here"),
+            Self::KeysUnavailable => f.write_str("the keys of the tokens' issuer could not be fetched"),
         }
     }
 }
@@ -214,10 +239,14 @@ impl From<JweError> for TokenError {
 #[derive(Debug)]
 pub(crate) struct TokenReader {
     pub(crate) keys: KeySet,
+    pub(crate) remote_keys: Option<RemoteKeySet>,
     pub(crate) jwe_keys: Vec<JweKey>,
     pub(crate) must_be_encrypted: bool,
     pub(crate) max_length: usize,
     pub(crate) leeway: Duration,
+    pub(crate) issuer: Option<String>,
+    pub(crate) audience: Option<String>,
+    pub(crate) debug_allowed: bool,
 }
 
 impl TokenReader {
@@ -226,9 +255,9 @@ impl TokenReader {
             return Err(TokenError::TooLarge);
         }
         let claims = match text.bytes().filter(|byte| *byte == b'.').count() {
-            4 => self.signed_claims(&self.decrypt(text)?)?,
+            4 => self.signed_claims(&self.decrypt(text)?, now)?,
             _ if self.must_be_encrypted => return Err(TokenError::NotEncrypted),
-            _ => self.signed_claims(text)?,
+            _ => self.signed_claims(text, now)?,
         };
         let claims = Claims::read(claims)?;
         if claims.expires.plus(self.leeway) <= now {
@@ -238,7 +267,28 @@ impl TokenReader {
         if not_before.is_some_and(|start| start > now.plus(self.leeway)) {
             return Err(TokenError::NotYetValid);
         }
+        self.check_parties(&claims)?;
         Ok(claims)
+    }
+
+    /// Who made the token, for whom, and by what means.
+    fn check_parties(&self, claims: &Claims) -> Result<(), TokenError> {
+        let names = |claim: &str, wanted: &str| match claims.all.get(claim) {
+            Some(Value::String(one)) => one == wanted,
+            // Several audiences (RFC 7519 section 4.1.3).
+            Some(Value::Array(several)) if claim == "aud" => several.iter().any(|one| one == wanted),
+            _ => false,
+        };
+        if self.issuer.as_ref().is_some_and(|wanted| !names("iss", wanted)) {
+            return Err(TokenError::Issuer);
+        }
+        if self.audience.as_ref().is_some_and(|wanted| !names("aud", wanted)) {
+            return Err(TokenError::Audience);
+        }
+        if !claims.embed.debug.is_empty() && !self.debug_allowed {
+            return Err(TokenError::Debug);
+        }
+        Ok(())
     }
 
     /// Tries each key. An error other than a wrong key is the same for all of them.
@@ -253,7 +303,17 @@ impl TokenReader {
         verdict
     }
 
-    fn signed_claims(&self, text: &str) -> Result<Map<String, Value>, TokenError> {
+    fn signed_claims(&self, text: &str, now: UnixTime) -> Result<Map<String, Value>, TokenError> {
+        let remote = self.remote_keys.as_ref().map(|keys| keys.current(now));
+        let verdict = self.signed_claims_by(text, remote.as_ref().and_then(Option::as_deref));
+        match (verdict, remote) {
+            // One of the keys that are missing might be the token's.
+            (Err(TokenError::Algorithm | TokenError::UnknownKey), Some(None)) => Err(TokenError::KeysUnavailable),
+            (verdict, _) => verdict,
+        }
+    }
+
+    fn signed_claims_by(&self, text: &str, remote: Option<&KeySet>) -> Result<Map<String, Value>, TokenError> {
         let jws = Jws::parse(text)?;
         let header = jws.header();
         if !header.get("typ").is_none_or(|typ| typ.as_str().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT"))) {
@@ -265,8 +325,8 @@ impl TokenReader {
             Some(_) => return Err(TokenError::Malformed),
         };
         // A key decides what it is used for; `alg` and `kid` of the header can but narrow the choice.
-        let mut of_algorithm =
-            self.keys.iter().filter(|named| named.key.algorithm().name() == jws.algorithm()).peekable();
+        let keys = self.keys.iter().chain(remote.into_iter().flat_map(KeySet::iter));
+        let mut of_algorithm = keys.filter(|named| named.key.algorithm().name() == jws.algorithm()).peekable();
         of_algorithm.peek().ok_or(TokenError::Algorithm)?;
         let mut candidates = of_algorithm.filter(|named| named.matches_kid(kid)).peekable();
         candidates.peek().ok_or(TokenError::UnknownKey)?;
@@ -319,6 +379,18 @@ impl Embed {
                 }
                 "recap" => {
                     embed.recaptcha.insert(key, result.map(CaptchaResult::read).ok_or(MALFORMED)?);
+                }
+                "turnstile" => {
+                    embed.turnstile.insert(key, result.map(CaptchaResult::read).ok_or(MALFORMED)?);
+                }
+                "friendly" => {
+                    embed.friendly_captcha.insert(key, result.map(CaptchaResult::read).ok_or(MALFORMED)?);
+                }
+                "altcha" => {
+                    embed.altcha.insert(key, result.map(CaptchaResult::read).ok_or(MALFORMED)?);
+                }
+                "debug" => {
+                    embed.debug.insert(key);
                 }
                 _ => {}
             }

@@ -87,7 +87,6 @@ impl HttpUri {
     }
 
     /// This URL at another authority (`host` or `host:port`, as in a `Host` header).
-    #[cfg(feature = "tower")]
     pub(crate) fn with_authority(&self, authority: &str) -> Result<Self, InvalidUri> {
         let (host, port) = normalise_authority(authority, self.scheme)?;
         Ok(Self { host, port, ..self.clone() })

@@ -8,8 +8,9 @@ export const CHECKS = {
   hcaptcha: {
     key: 'hcaptchaSiteKey',
     option: 'hcaptchaToken',
-    script: () => 'https://js.hcaptcha.com/1/api.js?render=explicit',
-    simulated: (simulators) => `${simulators}/hcaptcha/1/api.js?render=explicit`,
+    // recaptchacompat=off: or it takes the place of reCAPTCHA's own `grecaptcha`.
+    script: () => 'https://js.hcaptcha.com/1/api.js?render=explicit&recaptchacompat=off',
+    simulated: (simulators) => `${simulators}/hcaptcha/1/api.js?render=explicit&recaptchacompat=off`,
     async run({ key, script, widget }) {
       await loadScript(script)
       widget.id ??= globalThis.hcaptcha.render(widget.place(), { sitekey: key, size: 'invisible' })

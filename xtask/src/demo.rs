@@ -41,7 +41,7 @@ impl Servers {
 }
 
 /// Runs `cargo build` and returns its JSON messages.
-fn cargo_build(project: &Project, arguments: &[&str]) -> Result<String> {
+pub(crate) fn cargo_build(project: &Project, arguments: &[&str]) -> Result<String> {
     let result = project
         .cargo()
         .args(["build", "--message-format=json-render-diagnostics"])

@@ -29,7 +29,8 @@ use crate::project::Project;
 const USAGE: &str = "\
 cargo xtask <command>
 
-  package               build dist/ (approov.js in one file, the split build, types, README) and the npm tarball
+  package               build dist/ (approov.js in one file, the split build, types, README) and the npm tarball, and
+                        dist-verify/ (the verifier's npm tarball and its Python wheel)
   demo [--check]        start service, protected API and demo site until Ctrl-C; --check drives the demo once in a
                         headless browser, prints what the API verified and exits
   test [PART]...        run the tests; parts: unit, web, e2e, package, interop (all of them by default)
@@ -63,6 +64,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["package"] => {
             let project = Project::locate()?;
             package::build(&project)?;
+            package::verify::build(&project)?;
             Ok(ExitCode::SUCCESS)
         }
         ["demo"] => demo::serve(&Project::locate()?),

@@ -254,8 +254,8 @@ pub(crate) fn ensure_npm_packages(directory: &Path) -> Result<()> {
     fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))
 }
 
-/// The Python of a virtual environment in the build directory that has the packages of these requirement files.
-pub(crate) fn ensure_python_packages(project: &Project, requirements: &[PathBuf]) -> Result<PathBuf> {
+/// The Python of a virtual environment of this name in the build directory that has the packages of these requirement files.
+pub(crate) fn ensure_python_packages(project: &Project, name: &str, requirements: &[PathBuf]) -> Result<PathBuf> {
     if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
         install_debian_packages(&["python3", "python3-venv"])?;
     }
@@ -263,7 +263,7 @@ pub(crate) fn ensure_python_packages(project: &Project, requirements: &[PathBuf]
         .iter()
         .map(|path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display())))
         .collect::<Result<String>>()?;
-    let environment = project.target.join("python");
+    let environment = project.target.join(name);
     let python = environment.join("bin/python");
     let stamp = environment.join("installed-requirements.txt");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
@@ -285,6 +285,11 @@ fn ensure_debian_tools(tools: &[&DebianTool]) -> Result<()> {
     let missing: Vec<&str> =
         tools.iter().filter(|tool| find(tool.program).is_none()).map(|tool| tool.package).collect();
     if missing.is_empty() { Ok(()) } else { install_debian_packages(&missing) }
+}
+
+/// Installs jq, which the conformance kit's runner needs.
+pub(crate) fn ensure_jq() -> Result<()> {
+    ensure_debian_tools(&[&DebianTool { program: "jq", package: "jq" }])
 }
 
 /// Installs the Redis server, which replicas of the service share in a test.

@@ -102,6 +102,7 @@ impl Attest<'_> {
         let context = CheckContext {
             client_ip: &client_ip,
             page_host: page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default(),
+            allowed_origins: &account.allowed_origins,
             // The true time, also when tests of clients set the service's clock wrong: it is compared with that of
             // the check services.
             now: UnixTime::now(),
@@ -120,11 +121,14 @@ impl Attest<'_> {
             (fresh, result, outcome)
         });
         let mut problems = Problems::default();
-        let mut results = Vec::new();
+        let (mut results, mut reasons) = (Vec::new(), Vec::new());
         for (fresh, result, outcome) in join_all(checks).await {
             self.notes.checks.push(format!("{}: {result}", fresh.provider.name()));
             match outcome {
-                Err(error) => problems.add(fresh.provider.definition().codes.check, error.0),
+                Err(error) => {
+                    problems.add(fresh.provider.definition().codes.check, error.kind());
+                    reasons.push(error.reason().to_owned());
+                }
                 Ok(checked) => {
                     if checked.verdict.is_err() {
                         let counters = &self.service.limits;
@@ -135,8 +139,26 @@ impl Attest<'_> {
                 }
             }
         }
+        self.compare_clocks();
+        if !reasons.is_empty() {
+            self.notes.detail = Some(reasons.join("; "));
+        }
         problems.into_result()?;
         Ok(results)
+    }
+
+    /// Says that this machine's clock is wrong, if it is: others will refuse what it dates.
+    fn compare_clocks(&self) {
+        let offset = self.service.checks.clock_offset();
+        self.service.metrics.clock_offset(offset);
+        if offset.unsigned_abs() > MAX_CLOCK_OFFSET_MS && self.active.said.first("clock") {
+            let (seconds, side) = (offset.unsigned_abs() / 1000, if offset > 0 { "ahead of" } else { "behind" });
+            let message = format!(
+                "this machine's clock is at least {seconds} s {side} the check services': backends will take tokens and \
+                 proofs for old, or for made in the future. This is said once; approov_clock_offset_seconds follows"
+            );
+            self.service.log.event("clock", &message);
+        }
     }
 }
 
@@ -145,12 +167,15 @@ fn site_name(account: &Account, fresh: &FreshResult<'_>) -> String {
     format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.key)
 }
 
+/// How far this machine's clock may be from those of the check services before the log says so.
+const MAX_CLOCK_OFFSET_MS: u64 = 5_000;
+
 /// What became of a check, for the log and the counters.
 fn result_name(outcome: &Result<Checked, CheckError>) -> &'static str {
     match outcome {
         Ok(Checked { verdict: Ok(()), .. }) => "passed",
         Ok(Checked { verdict: Err(rule), .. }) => rule.name(),
-        Err(_) => "error",
+        Err(error) => error.kind(),
     }
 }
 

@@ -51,9 +51,9 @@ impl<'a> Form<'a> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| &**value)
     }
 
-    /// The names, in the order they came.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| &**name)
+    /// Names and values, in the order they came.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_form_with_too_many_parameters_is_refused_before_they_are_read() {
-        assert_eq!(Form::read(None, None, "api=a&".repeat(63).as_bytes()).unwrap().names().count(), 63);
+        assert_eq!(Form::read(None, None, "api=a&".repeat(63).as_bytes()).unwrap().0.len(), 63);
         for long in ["a&".repeat(64), "&".repeat(64), "%&".repeat(30_000)] {
             let refusal = Form::read(None, None, long.as_bytes()).unwrap_err();
             assert!(refusal.has(Code::IllegalParams), "{refusal:?}");

@@ -4,9 +4,11 @@
 //! open (nonces, refresh tokens, the random parts of decoys) follows from its session secret.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
+use serde_json::json;
 
 use crate::check::Provider;
 use crate::config::{Account, Api, Config, ConfigError, MIGRATE};
@@ -14,7 +16,7 @@ use crate::crypto::{CryptoError, random};
 use crate::secrets::{Outside, SecretList, Timeline};
 use crate::session::{NonceKeys, RefreshKeys};
 use crate::settings::Read;
-use crate::token::Signer;
+use crate::token::{Signer, SigningKey};
 
 /// The keys of a configuration.
 pub(super) struct Keys {
@@ -29,6 +31,8 @@ pub struct AccountKeys {
     trusted: Signers,
     decoy: Signers,
     jwe: Option<Timeline<Secret>>,
+    /// What backends verify with, as a JWK Set.
+    public: Arc<[u8]>,
     /// By what check services know its sites.
     sites: BTreeMap<Provider, BTreeMap<String, Timeline<Secret>>>,
 }
@@ -52,6 +56,11 @@ impl Keys {
         Ok(Self { nonce: NonceKeys::derive(&session_secret)?, accounts: accounts.collect::<Read<_>>()? })
     }
 
+    /// The public keys of an account, as a JWK Set.
+    pub(super) fn public(&self, site_key: &str) -> Option<Arc<[u8]>> {
+        self.accounts.get(site_key).map(|keys| Arc::clone(&keys.public))
+    }
+
     pub(super) fn account(&self, account: &Account) -> Result<&AccountKeys, CryptoError> {
         self.accounts.get(&account.site_key).ok_or(CryptoError)
     }
@@ -68,6 +77,7 @@ impl AccountKeys {
             account: Signer::hs256(&Secret::from_bytes(random::<64>()?.to_vec())).into(),
             by_kid: decoys.collect::<Result<_, CryptoError>>()?,
         };
+        let public = keys.values().map(SigningKey::public_jwk).collect::<Result<Vec<_>, CryptoError>>()?;
         let trusted = Signers {
             account: secret.try_map(|secret| Ok::<_, CryptoError>(Signer::hs256(secret)))?,
             by_kid: keys.into_iter().map(|(kid, key)| (kid, Signer::Key(key))).collect(),
@@ -81,6 +91,7 @@ impl AccountKeys {
             refresh: RefreshKeys::derive(session_secret, &account.site_key)?,
             trusted,
             decoy,
+            public: json!({ "keys": public }).to_string().into_bytes().into(),
             jwe: account.jwe_secret.as_ref().map(|secret| resolve(secret, outside)).transpose()?,
             sites: sites.collect::<Read<_>>()?,
         })

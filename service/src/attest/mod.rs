@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
-use approov_verify::uri::HttpUri;
 
 use crate::crypto::RequestEntropy;
 use crate::error::{Code, Problems, Refusal};
@@ -41,8 +40,6 @@ const STORE_RETRY: u64 = 1;
 pub struct Incoming<'a> {
     /// HTTP method.
     pub method: &'a str,
-    /// URL as the browser sees it.
-    pub url: &'a HttpUri,
     /// Every `DPoP` header.
     pub proofs: &'a [&'a str],
     /// The `Origin` header.
@@ -85,7 +82,7 @@ impl<'a> Attest<'a> {
             return Err(unavailable("the request was not understood", None));
         };
         let thumbprint = proof.thumbprint().to_string();
-        let mut plan = Plan::new(self.active, &request, &thumbprint, &self.incoming)?;
+        let mut plan = Plan::new(self.active, &request, proof.thumbprint(), &self.incoming)?;
         // Up to here nothing has cost more than a few microseconds. Limits come before signatures, signatures before
         // stores and check services.
         let payer = self.admit(&plan, proof.thumbprint())?;

@@ -15,6 +15,9 @@ use super::Attest;
 /// clock in the browser must not lock its user out.
 const UNBOUNDED_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);
 
+/// How much of a wrong URL the log says.
+const MAX_NOTED_CHARS: usize = 256;
+
 impl<'a> Attest<'a> {
     /// Checks a nonce request: the proof must be sound, but needs no nonce yet.
     ///
@@ -63,9 +66,17 @@ impl<'a> Attest<'a> {
     }
 
     fn check_proof(&mut self, proof: &UnverifiedProof<'_>, nonce: Nonce<'_>) -> Result<(), Refusal> {
+        let urls = &self.active.attest_urls;
+        let Some(url) = urls.iter().find(|url| *url == proof.url()) else {
+            // Operators see what to put into public_urls.
+            let refusal = self.bad_proof(DpopError::Url);
+            let url: String = proof.url().to_string().chars().take(MAX_NOTED_CHARS).collect();
+            self.notes.detail = Some(format!("{}: {url}", DpopError::Url.code()));
+            return Err(refusal);
+        };
         let expected = Expected {
             method: self.incoming.method,
-            url: self.incoming.url,
+            url,
             nonce,
             access_token: None,
             thumbprint: None,

@@ -89,17 +89,18 @@ pub(super) fn require(provider: Provider, account: Option<&Account>, problems: &
     }
 }
 
-/// Names that no parameter has, and names that came twice but may come once.
+/// Names that no parameter has, names that came twice but may come once, and those of texts that cannot be what they
+/// should.
 fn illegal_names(form: &Form<'_>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut illegal = BTreeSet::new();
-    for name in form.names() {
-        let known = matches!(name, API | SITE_KEY | PAYLOAD | REFRESH_TOKEN)
-            || Provider::ALL
-                .into_iter()
-                .flat_map(|provider| provider.definition().params)
-                .any(|param| param.name == name);
-        if !known || (!seen.insert(name) && name != API) {
+    let of_results = || Provider::ALL.into_iter().flat_map(|provider| provider.definition().params);
+    for (name, value) in form.pairs() {
+        let fits = match of_results().find(|param| param.name == name) {
+            Some(param) => value.is_empty() || param.text.fits(value),
+            None => matches!(name, API | SITE_KEY | PAYLOAD | REFRESH_TOKEN),
+        };
+        if !fits || (!seen.insert(name) && name != API) {
             illegal.insert(name.chars().take(MAX_LISTED_CHARS).collect());
         }
     }
@@ -293,7 +294,7 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
         faults(body).into_iter().map(|(code, _)| code).collect()
     }
 
-    const GOOD: &str = "approov-site-key=site&api=A.example&hcaptcha-site-key=h&hcaptcha-token=t";
+    const GOOD: &str = "approov-site-key=site&api=A.example&hcaptcha-site-key=h&hcaptcha-token=token-of-h";
 
     #[test]
     fn a_complete_request_has_no_faults() {
@@ -306,7 +307,7 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
         assert_eq!(
             faults(
                 "approov-site-key=site&api=&api=x.example&api=x.EXAMPLE&api=mobile.example&payload=%3D&\
-                 hcaptcha-site-key=&recaptcha-token=t&fingerprintjs-token=&bogus=1&payload=2&zz"
+                 hcaptcha-site-key=&recaptcha-token=token-of-r&fingerprintjs-token=&bogus=1&payload=2&zz"
             ),
             [
                 ("rqst-illegal-params", "bogus, payload, zz"),
@@ -326,6 +327,20 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
             ]
             .map(|(code, detail)| (code, detail.to_owned()))
         );
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_a_result_is_named() {
+        let with = |params: &str| faults(&format!("approov-site-key=strict&api=x&{params}"));
+        let named = |name: &str| ("rqst-illegal-params", name.to_owned());
+        for token in ["t", "a+token+with+spaces", "%E2%82%ACuro-euro", "tab%09tab-tab"] {
+            let found = with(&format!("hcaptcha-site-key=h&hcaptcha-token={token}"));
+            assert!(found.contains(&named("hcaptcha-token")), "{token}: {found:?}");
+        }
+        let found = with("fingerprintjs-token=f&fingerprintjs-visitor-id=.%09.&fingerprintjs-request-id=a/b");
+        assert!(found.contains(&named("fingerprintjs-request-id, fingerprintjs-visitor-id")), "{found:?}");
+        let found = with("fingerprintjs-token=f&fingerprintjs-visitor-id=v&fingerprintjs-request-id=1.r");
+        assert!(!found.iter().any(|(code, _)| *code == "rqst-illegal-params"), "{found:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use approov_listener::log::RequestIds;
 use approov_listener::pressure::Pressure;
 use approov_verify::time::UnixTime;
+use approov_verify::uri::HttpUri;
 
 use crate::check::CheckClient;
 use crate::config::{Account, Config, ConfigError};
@@ -41,14 +42,14 @@ pub struct Service {
     pub request_ids: RequestIds,
     /// How far the service's clock is off, milliseconds: not zero in tests of clients only.
     pub clock_offset: Arc<AtomicI64>,
-    /// Whether requests come over TLS: decides the scheme of the URL that proofs are about.
-    pub over_tls: bool,
 }
 
 /// A configuration in force.
 pub struct ActiveConfig {
     /// The configuration.
     pub config: Config,
+    /// The URLs of `/attest` as browsers see them: one of these is what a proof is about.
+    pub attest_urls: Vec<HttpUri>,
     keys: Keys,
     /// What the log says once while it is in force.
     pub said: Said,
@@ -59,13 +60,7 @@ impl Service {
     ///
     /// # Errors
     /// When a secret cannot be had, or keys cannot be derived.
-    pub fn new(
-        config: Config,
-        store: AnyStore,
-        checks: CheckClient,
-        log: Log,
-        over_tls: bool,
-    ) -> Result<Self, ConfigError> {
+    pub fn new(config: Config, store: AnyStore, checks: CheckClient, log: Log) -> Result<Self, ConfigError> {
         let active = ActiveConfig::new(config, &ProcessEnvironment)?;
         Ok(Self {
             active: RwLock::new(Arc::new(active)),
@@ -78,7 +73,6 @@ impl Service {
             pressure: Arc::default(),
             limits: ClientLimits::default(),
             readiness: Readiness::default(),
-            over_tls,
         })
     }
 
@@ -107,7 +101,8 @@ impl Service {
 impl ActiveConfig {
     fn new(config: Config, outside: &dyn Outside) -> Result<Self, ConfigError> {
         let keys = Keys::new(&config, outside)?;
-        Ok(Self { config, keys, said: Said::default() })
+        let attest_urls = config.public_urls.iter().map(|url| url.attest().clone()).collect();
+        Ok(Self { config, attest_urls, keys, said: Said::default() })
     }
 
     /// The keys of an account of this configuration.
@@ -118,6 +113,12 @@ impl ActiveConfig {
         self.keys.account(account)
     }
 
+    /// The public keys of an account as a JWK Set, if it publishes them.
+    pub fn published_keys(&self, site_key: &str) -> Option<Arc<[u8]>> {
+        self.config.accounts.get(site_key).filter(|account| account.publish_jwks)?;
+        self.keys.public(site_key)
+    }
+
     /// A fresh nonce.
     pub fn issue_nonce(&self, now: UnixTime, epoch: u64, random: [u8; 8]) -> String {
         self.keys.nonce.issue(NonceStamp { at: now, epoch }, random)
@@ -126,12 +127,5 @@ impl ActiveConfig {
     /// When a nonce was issued, if it is the service's and good at `now`.
     pub fn check_nonce(&self, nonce: &str, now: UnixTime) -> Option<NonceStamp> {
         self.keys.nonce.check(nonce, now)
-    }
-
-    /// Whether any account serves pages of this origin. The preflight request names no account, so
-    /// this decides about cross-origin headers; the account's own list decides about the request.
-    pub fn any_account_allows(&self, origin: &str) -> bool {
-        self.config.accounts.is_empty()
-            || self.config.accounts.values().any(|account| account.allowed_origins.allows(Some(origin)))
     }
 }

@@ -1,12 +1,20 @@
 //! The HTTP client for the check services' servers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use approov_verify::time::UnixTime;
+use reqwest::header::DATE;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Map, Value};
 use url::Url;
 
+use crate::allowed_origins::AllowedOrigins;
+use crate::time::parse_http_date;
+
+use super::clock;
+use super::definition::is_id;
 use super::outcome::CheckError;
 use super::params::ResultParams;
 
@@ -20,6 +28,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub struct CheckClient {
     client: Client,
+    clock_offset: Arc<AtomicI64>,
 }
 
 /// What a check knows about the request that it is made for.
@@ -29,6 +38,8 @@ pub struct CheckContext<'a> {
     pub client_ip: &'a str,
     /// Host of the page, from its `Origin`; empty when unknown.
     pub page_host: &'a str,
+    /// The pages that may use the account.
+    pub allowed_origins: &'a AllowedOrigins,
     /// When the check is made, by a clock that is right.
     pub now: UnixTime,
 }
@@ -50,6 +61,8 @@ pub(super) struct ServerResponse {
     pub(super) status: u16,
     /// Body.
     pub(super) body: Vec<u8>,
+    /// How far this machine's clock is ahead of the server's, milliseconds; see [`clock::offset`].
+    pub(super) clock_offset: i64,
 }
 
 impl ServerResponse {
@@ -77,7 +90,13 @@ impl CheckClient {
             .no_proxy()
             .user_agent(concat!("approov-web-service/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client })
+        Ok(Self { client, clock_offset: Arc::default() })
+    }
+
+    /// How far this machine's clock is ahead of the server's that responded last, milliseconds; negative when it is
+    /// behind, 0 when it may be right.
+    pub fn clock_offset(&self) -> i64 {
+        self.clock_offset.load(Ordering::Relaxed)
     }
 
     /// A GET request, for [`Self::send`].
@@ -97,7 +116,7 @@ impl CheckClient {
 
     /// Sends a request, a second time only when no connection could be made: then the server knows nothing of it yet.
     pub(super) async fn send(&self, name: &str, request: RequestBuilder) -> Result<ServerResponse, CheckError> {
-        let second = request.try_clone();
+        let (second, sent) = (request.try_clone(), UnixTime::now());
         let response = match (request.send().await, second) {
             (Err(error), Some(second)) if error.is_connect() && !error.is_timeout() => {
                 tokio::time::sleep(RETRY_DELAY).await;
@@ -107,21 +126,24 @@ impl CheckClient {
         };
         let mut response = response.map_err(|error| explain(name, &error))?;
         let status = response.status().as_u16();
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok()).and_then(parse_http_date);
+        let clock_offset = date.map_or(0, |date| clock::offset(sent, UnixTime::now(), date));
+        self.clock_offset.store(clock_offset, Ordering::Relaxed);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| explain(name, &error))? {
             if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
-                return Err(CheckError(format!("{name} gave too long a response")));
+                return Err(CheckError::Unavailable(format!("{name} gave too long a response")));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(ServerResponse { status, body })
+        Ok(ServerResponse { status, body, clock_offset })
     }
 }
 
-/// `base` with path segments added, each encoded, so that no ID from a browser can point elsewhere.
+/// `base` with path segments added, none of which can point elsewhere: the last of them comes from a browser.
 pub(super) fn with_segments(base: &Url, segments: &[&str]) -> Result<Url, CheckError> {
-    let unusable = || CheckError("the result's ID cannot be looked up".to_owned());
-    if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
+    let unusable = || CheckError::Unavailable("the result's ID cannot be looked up".to_owned());
+    if !segments.iter().all(|segment| is_id(segment)) {
         return Err(unusable());
     }
     let mut url = base.clone();
@@ -131,7 +153,7 @@ pub(super) fn with_segments(base: &Url, segments: &[&str]) -> Result<Url, CheckE
 
 /// The kind of failure, without the URL (it may hold IDs) and without the operating system's message.
 fn explain(name: &str, error: &reqwest::Error) -> CheckError {
-    CheckError(if error.is_timeout() {
+    CheckError::Unavailable(if error.is_timeout() {
         format!("{name} did not respond in time")
     } else if error.is_connect() {
         format!("{name} could not be reached")
@@ -149,8 +171,9 @@ mod tests {
         let base = Url::parse("https://api.fpjs.io").unwrap();
         let url = |id: &str| with_segments(&base, &["visitors", id]).map(|url| url.to_string());
         assert_eq!(url("abc").unwrap(), "https://api.fpjs.io/visitors/abc");
-        assert_eq!(url("../events/x?y#z").unwrap(), "https://api.fpjs.io/visitors/..%2Fevents%2Fx%3Fy%23z");
-        assert!(url("..").is_err());
+        for bad in ["../events/x?y#z", "..", ".", ".\t.", "..\t", "\t", "\t.\n.\r", "a%2Fb", ""] {
+            assert!(url(bad).is_err(), "{bad:?}");
+        }
         let base = Url::parse("http://127.0.0.1:1/sim/fingerprint/").unwrap();
         assert_eq!(
             with_segments(&base, &["visitors", "v"]).unwrap().as_str(),

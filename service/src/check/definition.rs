@@ -1,5 +1,7 @@
 //! What a check service's file says of it: its names, on the wire, in the configuration file, on the command line.
 
+use std::ops::RangeInclusive;
+
 use crate::error::Code;
 
 /// The names that belong to a check service.
@@ -39,17 +41,57 @@ pub struct Param {
     pub required: bool,
     /// The code for an empty one, when it must not be empty.
     pub empty: Option<Code>,
+    /// What its text can be.
+    pub text: ParamText,
+}
+
+/// What the text of a parameter can be. Nothing else is worth a request to a check service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamText {
+    /// Anything: it is compared with what is configured, or not used.
+    Any,
+    /// What a check service's script gives a page: printable ASCII without spaces.
+    Result,
+    /// An ID that becomes part of a URL: letters, digits, `_`, `.` and `-`.
+    Id,
+}
+
+/// How short and how long a [`ParamText::Result`] can be, bytes.
+const RESULT_BYTES: RangeInclusive<usize> = 8..=8192;
+/// How long a [`ParamText::Id`] can be, bytes.
+const MAX_ID_BYTES: usize = 64;
+
+impl ParamText {
+    /// Whether a text, which is not empty, can be one.
+    pub fn fits(self, text: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Result => RESULT_BYTES.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()),
+            Self::Id => is_id(text),
+        }
+    }
+}
+
+/// Whether a text is an ID that stays one segment of a URL's path, as it is.
+pub(super) fn is_id(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed) && !matches!(text, "." | "..")
 }
 
 impl Param {
+    /// The key of the site, which is the account's.
+    pub(super) const fn key(name: &'static str, empty: Code) -> Self {
+        Self { name, required: true, empty: Some(empty), text: ParamText::Any }
+    }
+
     /// A parameter that every result has.
-    pub(super) const fn required(name: &'static str, empty: Code) -> Self {
-        Self { name, required: true, empty: Some(empty) }
+    pub(super) const fn required(name: &'static str, empty: Code, text: ParamText) -> Self {
+        Self { name, required: true, empty: Some(empty), text }
     }
 
     /// A parameter that may be missing or empty.
     pub(super) const fn optional(name: &'static str) -> Self {
-        Self { name, required: false, empty: None }
+        Self { name, required: false, empty: None, text: ParamText::Any }
     }
 }
 
@@ -103,4 +145,30 @@ pub enum OptionKind {
     Probability,
     /// A whole number per minute.
     PerMinute,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_printable_ascii_of_a_length_that_results_have() {
+        for yes in ["P1_eyJ0eXAi", "10000000-aaaa-bbbb-cccc-000000000001", "a&b=c+d/e", &"x".repeat(8192)] {
+            assert!(ParamText::Result.fits(yes), "{yes}");
+        }
+        for no in ["short", "with a space", "tab\tstop", "r\u{e9}sult-result", &"x".repeat(8193), "nul\0nulnul"] {
+            assert!(!ParamText::Result.fits(no), "{no:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_nothing_that_could_leave_its_place_in_a_url() {
+        for yes in ["1620127950391.unknown", "X", "nG226lNwQWNTTWzOzKbF", "a_b-c.d", "...", &"x".repeat(64)] {
+            assert!(ParamText::Id.fits(yes), "{yes}");
+        }
+        for no in [".", "..", ".\t.", "..\t", "\t", "\t.\n.\r", "a/b", "a b", "a%2e", "a?b", "\u{e9}", &"x".repeat(65)]
+        {
+            assert!(!ParamText::Id.fits(no), "{no:?}");
+        }
+    }
 }

@@ -8,14 +8,15 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use url::Url;
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
 use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite;
 use super::client::{CheckRequest, ServerResponse, with_segments};
-use super::definition::{Definition, OptionKind, Param, ProviderCodes, SiteOption};
-use super::outcome::{CheckError, Checked, FailedRule, sanitized};
+use super::definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
+use super::outcome::{CheckError, Checked, FailedRule};
 use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 
 /// The regions of subscriptions, and their servers. The first is the default.
@@ -38,9 +39,9 @@ pub(super) static DEFINITION: Definition = Definition {
     key_name: "public_api_key",
     key_label: "Subscription Key",
     params: &[
-        Param::required(PUBLIC_API_KEY, Code::FpEmptyBrowserToken),
-        Param::required(VISITOR_ID, Code::FpEmptyVisitorId),
-        Param::required(REQUEST_ID, Code::FpEmptyRequestId),
+        Param::key(PUBLIC_API_KEY, Code::FpEmptyBrowserToken),
+        Param::required(VISITOR_ID, Code::FpEmptyVisitorId, ParamText::Id),
+        Param::required(REQUEST_ID, Code::FpEmptyRequestId, ParamText::Id),
     ],
     codes: ProviderCodes {
         config_not_found: Code::FpConfigNotFound,
@@ -120,6 +121,7 @@ impl CheckSite for Site {
         let identification = Identification {
             visitor_id: request.params.get(VISITOR_ID),
             request_id: request.params.get(REQUEST_ID),
+            allowed_origins: request.context.allowed_origins,
             now: request.context.now,
         };
         let get = |segments: &[&str]| {
@@ -150,6 +152,8 @@ fn region(url: &Url) -> &str {
 struct Identification<'a> {
     visitor_id: &'a str,
     request_id: &'a str,
+    /// The pages that may have asked for it.
+    allowed_origins: &'a AllowedOrigins,
     /// When it is looked up.
     now: UnixTime,
 }
@@ -168,6 +172,8 @@ struct Visitor {
 struct Visit {
     request_id: String,
     timestamp: f64,
+    /// The page.
+    url: Option<String>,
     browser_details: Option<BrowserDetails>,
 }
 
@@ -180,6 +186,10 @@ struct BrowserDetails {
 impl Visit {
     fn bot_probability(&self) -> Option<f64> {
         self.browser_details.as_ref().and_then(|details| details.bot_probability)
+    }
+
+    fn origin(&self) -> Option<String> {
+        Some(Url::parse(self.url.as_ref()?).ok()?.origin().ascii_serialization())
     }
 
     fn made(&self) -> UnixTime {
@@ -216,9 +226,11 @@ impl Site {
             return Err(error_of(visitor));
         }
         let Ok(known) = serde_json::from_slice::<Visitor>(&visitor.body) else {
-            return Err(CheckError("Fingerprint gave a response that is not understood".to_owned()));
+            return Err(CheckError::Unavailable("Fingerprint gave a response that is not understood".to_owned()));
         };
-        let verdict = self.apply_rules(identification, &known, event)?;
+        // The visit's time is by Fingerprint's clock; so is now.
+        let now = UnixTime::from_millis(identification.now.as_millis().saturating_sub(visitor.clock_offset));
+        let verdict = self.apply_rules(&Identification { now, ..*identification }, &known, event)?;
         Ok(Checked { verdict, brief, full: visitor.object().unwrap_or_default() })
     }
 
@@ -236,11 +248,16 @@ impl Site {
         if now.since(made) > self.max_elapsed_time || made.since(now) > CLOCK_SKEW {
             return Ok(Err(FailedRule::Age));
         }
+        if !identification.allowed_origins.allows(visit.origin().as_deref()) {
+            return Ok(Err(FailedRule::Origin));
+        }
         if self.max_bot_probability < 1.0 {
             let probability = match (visit.bot_probability(), event) {
                 (Some(probability), _) => probability,
                 (None, Some(event)) => bot_probability(event)?,
-                (None, None) => return Err(CheckError("Fingerprint reported nothing about bots".to_owned())),
+                (None, None) => {
+                    return Err(CheckError::Unavailable("Fingerprint reported nothing about bots".to_owned()));
+                }
             };
             if probability > self.max_bot_probability {
                 return Ok(Err(FailedRule::Bot));
@@ -259,16 +276,14 @@ fn bot_probability(event: &ServerResponse) -> Result<f64, CheckError> {
     match value.pointer("/products/botd/data/bot/result").and_then(Value::as_str) {
         Some("notDetected") => Ok(0.0),
         Some("good" | "bad") => Ok(1.0),
-        _ => Err(CheckError("Fingerprint's bot detection gave no result".to_owned())),
+        _ => Err(CheckError::Unavailable("Fingerprint's bot detection gave no result".to_owned())),
     }
 }
 
 fn error_of(response: &ServerResponse) -> CheckError {
-    let reported = response.object().and_then(|object| object.get("error").and_then(Value::as_str).map(sanitized));
-    CheckError(match reported {
-        Some(text) if !text.is_empty() => format!("Fingerprint responded with status {}: {text}", response.status),
-        _ => format!("Fingerprint responded with status {}", response.status),
-    })
+    let object = response.object();
+    let text = object.as_ref().and_then(|object| object.get("error")).and_then(Value::as_str);
+    CheckError::of_status_and_text(DEFINITION.display_name, response.status, text.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -281,24 +296,40 @@ mod tests {
 
     const NOW: UnixTime = UnixTime::from_millis(1_620_127_951_000);
 
-    fn fingerprint(
-        visitor: Value,
-        status: u16,
-        event: Option<Value>,
-        max_bot_probability: f64,
-    ) -> Result<Result<(), FailedRule>, CheckError> {
-        let site = Site {
+    fn site(max_bot_probability: f64) -> Site {
+        Site {
             vendor: Vendor {
                 secret: KeptSecret::here(SecretKind::Text, Secret::from_bytes(b"shh".to_vec())).into(),
                 url: Url::parse("https://check.example/").unwrap(),
             },
             max_elapsed_time: Duration::from_secs(2),
             max_bot_probability,
-        };
-        let visitor = ServerResponse { status, body: visitor.to_string().into_bytes() };
-        let event = event.map(|event| ServerResponse { status: 200, body: event.to_string().into_bytes() });
+        }
+    }
+
+    fn fingerprint(
+        visitor: Value,
+        status: u16,
+        event: Option<Value>,
+        max_bot_probability: f64,
+    ) -> Result<Result<(), FailedRule>, CheckError> {
+        fingerprint_for(&[], visitor, status, event, max_bot_probability)
+    }
+
+    fn fingerprint_for(
+        allowed_origins: &[&str],
+        visitor: Value,
+        status: u16,
+        event: Option<Value>,
+        max_bot_probability: f64,
+    ) -> Result<Result<(), FailedRule>, CheckError> {
+        let site = site(max_bot_probability);
+        let visitor = ServerResponse { status, body: visitor.to_string().into_bytes(), clock_offset: 0 };
+        let event =
+            event.map(|event| ServerResponse { status: 200, body: event.to_string().into_bytes(), clock_offset: 0 });
         assert_eq!(site.needs_bot_result(&visitor), event.is_some(), "requested exactly when needed");
-        let identification = Identification { visitor_id: "V", request_id: "R", now: NOW };
+        let allowed_origins = &AllowedOrigins::parse(allowed_origins.iter().copied()).unwrap();
+        let identification = Identification { visitor_id: "V", request_id: "R", allowed_origins, now: NOW };
         site.judge(&identification, &visitor, event.as_ref()).map(|checked| {
             assert_eq!(Value::Object(checked.brief), json!({"visitorId": "V", "visits": [{"requestId": "R"}]}));
             checked.verdict
@@ -323,10 +354,51 @@ mod tests {
         assert_eq!(fingerprint(json!({"visitorId": "V", "visits": []}), 200, None, 1.0), Ok(Err(FailedRule::Visitor)));
         assert_eq!(fingerprint(json!({"error": "visitor not found"}), 404, None, 1.0), Ok(Err(FailedRule::Visitor)));
         assert_eq!(
-            fingerprint(json!({"error": "secret key is wrong"}), 403, None, 1.0).unwrap_err().0,
-            "Fingerprint responded with status 403: secret key is wrong"
+            fingerprint(json!({"error": "secret key is wrong"}), 403, None, 1.0),
+            Err(CheckError::Misconfigured("Fingerprint responded with status 403: secret key is wrong".to_owned()))
         );
+        for status in [429, 500, 503] {
+            let away = fingerprint(visit(now), status, None, 1.0).unwrap_err();
+            assert_eq!(away, CheckError::Unavailable(format!("Fingerprint responded with status {status}")));
+        }
         assert!(fingerprint(json!({"visits": 3}), 200, None, 1.0).is_err());
+    }
+
+    #[test]
+    fn a_wrong_clock_of_this_machine_does_not_make_identifications_old() {
+        let site = site(1.0);
+        let origins = AllowedOrigins::default();
+        let identification = Identification { visitor_id: "V", request_id: "R", allowed_origins: &origins, now: NOW };
+        for (clock_offset, age, verdict) in [
+            (45_000, 46_000, Ok(())),
+            (45_000, 47_001, Err(FailedRule::Age)),
+            (-45_000, -44_000, Ok(())),
+            (0, 45_000, Err(FailedRule::Age)),
+        ] {
+            let body = visit(NOW.as_millis() - age).to_string().into_bytes();
+            let visitor = ServerResponse { status: 200, body, clock_offset };
+            assert_eq!(site.judge(&identification, &visitor, None).unwrap().verdict, verdict, "{clock_offset} {age}");
+        }
+    }
+
+    #[test]
+    fn an_identification_counts_only_if_a_page_of_the_account_asked_for_it() {
+        let allowed = ["https://app.example.com", "*.example.org"];
+        let on = |url: Value| {
+            let mut visitor = visit(NOW.as_millis());
+            visitor["visits"][0]["url"] = url;
+            fingerprint_for(&allowed, visitor, 200, None, 1.0)
+        };
+        for url in ["https://app.example.com/login?next=/", "https://APP.example.com:443/", "https://a.b.example.org/"]
+        {
+            assert_eq!(on(json!(url)), Ok(Ok(())), "{url}");
+        }
+        for url in
+            ["https://evil.example/", "http://app.example.com/", "https://example.org/", "about:blank", "nonsense", ""]
+        {
+            assert_eq!(on(json!(url)), Ok(Err(FailedRule::Origin)), "{url}");
+        }
+        assert_eq!(on(json!(null)), Ok(Err(FailedRule::Origin)), "unknown is not allowed");
     }
 
     #[test]

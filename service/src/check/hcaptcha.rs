@@ -6,7 +6,7 @@ use crate::settings::Read;
 
 use super::check_site::CheckSite;
 use super::client::CheckRequest;
-use super::definition::{Definition, Param, ProviderCodes};
+use super::definition::{Definition, Param, ParamText, ProviderCodes};
 use super::outcome::{CheckError, Checked};
 use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 use super::siteverify::{self, CaptchaRules, Question};
@@ -27,8 +27,8 @@ pub(super) static DEFINITION: Definition = Definition {
     key_name: "site_key",
     key_label: "Site Key",
     params: &[
-        Param::required(SITE_KEY, Code::HcapEmptySiteKey),
-        Param::required(TOKEN, Code::HcapEmptyToken),
+        Param::key(SITE_KEY, Code::HcapEmptySiteKey),
+        Param::required(TOKEN, Code::HcapEmptyToken, ParamText::Result),
         Param::optional(KEY),
         Param::optional(HOST),
     ],

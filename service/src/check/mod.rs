@@ -9,6 +9,7 @@
 
 mod check_site;
 mod client;
+mod clock;
 mod definition;
 pub mod fingerprint;
 pub mod hcaptcha;
@@ -21,7 +22,7 @@ mod site_table;
 mod siteverify;
 
 pub use client::{CheckClient, CheckContext};
-pub use definition::{Definition, OptionKind, Param, ProviderCodes, SiteOption};
+pub use definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
 pub use outcome::{CheckError, Checked, FailedRule};
 pub use params::ResultParams;
 pub use provider::{Provider, SiteKind};

@@ -20,6 +20,8 @@ pub enum FailedRule {
     NotAccepted,
     /// Solved on a host that is not listed, or not the one the page named.
     Host,
+    /// Made on a page that may not use the account.
+    Origin,
     /// Made for an action that is not listed.
     Action,
     /// The score is too low.
@@ -38,6 +40,7 @@ impl FailedRule {
         match self {
             FailedRule::NotAccepted => "not-accepted",
             FailedRule::Host => "host",
+            FailedRule::Origin => "origin",
             FailedRule::Action => "action",
             FailedRule::Score => "score",
             FailedRule::Visitor => "visitor",
@@ -47,9 +50,48 @@ impl FailedRule {
     }
 }
 
-/// The check could not be made. The text is fit for clients: no secrets, no addresses.
+/// The check could not be made. Nobody failed it, and nobody passed it. The reason is for the log: clients learn the
+/// kind only, whatever a check service says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckError(pub String);
+pub enum CheckError {
+    /// The check service cannot be reached or does not do its work.
+    Unavailable(String),
+    /// It does not accept what is configured: a secret, a region, a quota.
+    Misconfigured(String),
+}
+
+impl CheckError {
+    /// What clients learn, and the name in logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Misconfigured(_) => "misconfigured",
+        }
+    }
+
+    /// What the operator learns: no secrets, no addresses.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Unavailable(reason) | Self::Misconfigured(reason) => reason,
+        }
+    }
+
+    /// A response that says by its status alone that there was no check. `name` is the check service's.
+    pub(super) fn of_status(name: &str, status: u16) -> Self {
+        Self::of_status_and_text(name, status, "")
+    }
+
+    /// The same, with what the response says.
+    pub(super) fn of_status_and_text(name: &str, status: u16, text: &str) -> Self {
+        let text = sanitized(text);
+        let separator = if text.is_empty() { "" } else { ": " };
+        let reason = format!("{name} responded with status {status}{separator}{text}");
+        match status {
+            401 | 403 => Self::Misconfigured(reason),
+            _ => Self::Unavailable(reason),
+        }
+    }
+}
 
 /// Text of another server, cut down to what cannot do harm in a message.
 pub(super) fn sanitized(text: &str) -> String {

@@ -6,7 +6,7 @@ use crate::settings::Read;
 
 use super::check_site::CheckSite;
 use super::client::CheckRequest;
-use super::definition::{Definition, OptionKind, Param, ProviderCodes, SiteOption};
+use super::definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
 use super::outcome::{CheckError, Checked};
 use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 use super::siteverify::{self, CaptchaRules, Question};
@@ -24,7 +24,10 @@ pub(super) static DEFINITION: Definition = Definition {
     site_noun: "site",
     key_name: "site_key",
     key_label: "Site Key",
-    params: &[Param::required(SITE_KEY, Code::RecapEmptySiteKey), Param::required(TOKEN, Code::RecapEmptyToken)],
+    params: &[
+        Param::key(SITE_KEY, Code::RecapEmptySiteKey),
+        Param::required(TOKEN, Code::RecapEmptyToken, ParamText::Result),
+    ],
     codes: ProviderCodes {
         config_not_found: Code::RecapConfigNotFound,
         missing_required: Code::RecapMissingRequired,

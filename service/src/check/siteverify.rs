@@ -137,19 +137,34 @@ pub(super) fn judge(
     question: &Question<'_>,
 ) -> Result<Checked, CheckError> {
     let name = question.display_name;
+    if has_no_verdict(response.status) {
+        return Err(CheckError::of_status(name, response.status));
+    }
     let full = response.object();
     let Some(full) = full.filter(|full| full.get("success").is_some_and(Value::is_boolean)) else {
         return Err(if response.is_success() {
-            CheckError(format!("{name} gave a response that is not understood"))
+            CheckError::Unavailable(format!("{name} gave a response that is not understood"))
         } else {
-            CheckError(format!("{name} responded with status {}", response.status))
+            CheckError::of_status(name, response.status)
         });
     };
     let success = full.get("success") == Some(&Value::Bool(true));
     let codes: Vec<&str> =
         full.get("error-codes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    if !success && let Some(ours) = codes.iter().find(|code| !is_about_the_result(code)) {
-        return Err(CheckError(format!("{name}: {}", sanitized(ours))));
+    if success && !response.is_success() {
+        return Err(CheckError::of_status(name, response.status));
+    }
+    if success && let Some(code) = codes.first() {
+        // reCAPTCHA says so of everybody once its quota is used up.
+        return Err(CheckError::Misconfigured(format!("{name} accepts, but: {}", sanitized(code))));
+    }
+    if let Some(ours) = codes.iter().find(|code| !is_about_the_result(code)) {
+        let reason = format!("{name}: {}", sanitized(ours));
+        return Err(if is_about_what_is_configured(ours) {
+            CheckError::Misconfigured(reason)
+        } else {
+            CheckError::Unavailable(reason)
+        });
     }
     let hostname = full.get("hostname").and_then(Value::as_str);
     let verdict =
@@ -160,6 +175,11 @@ pub(super) fn judge(
         ("hostname".to_owned(), hostname.unwrap_or(question.page_host).into()),
     ]);
     Ok(Checked { verdict, brief, full })
+}
+
+/// Whether a status says that there is no verdict, whatever the body says: a gateway, or a service in trouble.
+fn has_no_verdict(status: u16) -> bool {
+    matches!(status, 401 | 403 | 408 | 429) || status >= 500
 }
 
 /// Whether an error code of a captcha service is about the result that the browser sent. Others are
@@ -173,7 +193,14 @@ fn is_about_the_result(code: &str) -> bool {
             | "already-seen-response"
             | "invalid-or-already-seen-response"
             | "timeout-or-duplicate"
-            | "not-using-dummy-passcode"
+    )
+}
+
+/// Whether it is about what is configured for the site.
+fn is_about_what_is_configured(code: &str) -> bool {
+    matches!(
+        code,
+        "missing-input-secret" | "invalid-input-secret" | "sitekey-secret-mismatch" | "not-using-dummy-passcode"
     )
 }
 
@@ -196,7 +223,7 @@ mod tests {
         status: u16,
         body: Value,
     ) -> Result<Result<(), FailedRule>, CheckError> {
-        let response = ServerResponse { status, body: body.to_string().into_bytes() };
+        let response = ServerResponse { status, body: body.to_string().into_bytes(), clock_offset: 0 };
         let question = Question { display_name: "hCaptcha", named_host, page_host: "page.example", now: NOW };
         super::judge(rules, &response, &question).map(|checked| {
             let members: Vec<_> = checked.brief.keys().cloned().collect();
@@ -235,19 +262,47 @@ mod tests {
         {
             assert_eq!(refused(code), Ok(Err(FailedRule::NotAccepted)), "{code}");
         }
-        for code in ["invalid-input-secret", "missing-input-secret", "sitekey-secret-mismatch", "bad-request"] {
-            assert_eq!(refused(code), Err(CheckError(format!("hCaptcha: {code}"))), "{code}");
+        let unavailable = |reason: &str| Err(CheckError::Unavailable(reason.to_owned()));
+        let misconfigured = |reason: &str| Err(CheckError::Misconfigured(reason.to_owned()));
+        for code in
+            ["invalid-input-secret", "missing-input-secret", "sitekey-secret-mismatch", "not-using-dummy-passcode"]
+        {
+            assert_eq!(refused(code), misconfigured(&format!("hCaptcha: {code}")), "{code}");
         }
+        assert_eq!(refused("bad-request"), unavailable("hCaptcha: bad-request"));
         assert_eq!(judge(&any, None, 200, json!({"success": false})), Ok(Err(FailedRule::NotAccepted)));
         assert_eq!(
-            judge(&any, None, 200, json!({"success": "true"})).unwrap_err().0,
-            "hCaptcha gave a response that is not understood"
+            judge(&any, None, 200, json!({"success": "true"})),
+            unavailable("hCaptcha gave a response that is not understood")
         );
-        assert_eq!(judge(&any, None, 503, json!("sorry")).unwrap_err().0, "hCaptcha responded with status 503");
         assert_eq!(
-            refused("<script>alert('x')</script> https://10.0.0.1/?secret=shh").unwrap_err().0,
-            "hCaptcha: scriptalertxscript https10.0.0.1secretshh"
+            refused("<script>alert('x')</script> https://10.0.0.1/?secret=shh"),
+            unavailable("hCaptcha: scriptalertxscript https10.0.0.1secretshh")
         );
+    }
+
+    #[test]
+    fn a_captcha_service_in_trouble_gives_no_verdict_whatever_its_body_says() {
+        let any = rules(&[], &[], 0.0);
+        for status in [408, 429, 500, 502, 503] {
+            let expected = Err(CheckError::Unavailable(format!("hCaptcha responded with status {status}")));
+            for body in [json!("sorry"), json!({"success": false}), json!({"success": true, "hostname": "a.example"})] {
+                assert_eq!(judge(&any, None, status, body.clone()), expected, "{status} {body}");
+            }
+        }
+        let forbidden = judge(&any, None, 403, json!({"success": false}));
+        assert_eq!(forbidden, Err(CheckError::Misconfigured("hCaptcha responded with status 403".to_owned())));
+        // Some say with the status, too, that the result is not accepted; none says so that it is.
+        let codes = json!({"success": false, "error-codes": ["invalid-input-response"]});
+        assert_eq!(judge(&any, None, 400, codes), Ok(Err(FailedRule::NotAccepted)));
+        assert!(judge(&any, None, 400, json!({"success": true})).is_err());
+    }
+
+    #[test]
+    fn a_result_that_is_accepted_only_since_the_quota_is_used_up_is_not_accepted() {
+        let body = json!({"success": true, "score": 0.9, "error-codes": ["Over free quota."]});
+        let expected = CheckError::Misconfigured("hCaptcha accepts, but: Over free quota.".to_owned());
+        assert_eq!(judge(&rules(&[], &[], 0.0), None, 200, body), Err(expected));
     }
 
     #[test]

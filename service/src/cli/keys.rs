@@ -1,15 +1,18 @@
-//! `account`, `secret` and `keyset`: accounts and their keys.
+//! `account` and `keyset`: accounts and their keys.
 
-use approov_verify::time::UnixTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use toml_edit::{Table, value};
+use toml_edit::{Item, Table, value};
 
 use crate::crypto::{KeyAlg, KeyPair, random};
 use crate::secrets::ProcessEnvironment;
 use crate::token::private_pem;
 
 use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, document, unknown};
+
+/// What cannot be hidden from who has a public key.
+const PUBLIC_KEY_NOTE: &str = "NOTE: a public key also tells the tokens of failed checks apart, for anybody who has it; \
+                               where visitors must not be able to, encrypt the API's tokens (api -add … -jwe)";
 
 /// What the operator confirms.
 const KEYSET_WARNING: &str = "changing the keyset will have an immediate impact in production";
@@ -48,41 +51,12 @@ fn add_account(common: &CommonFlags, site_key: Option<String>, console: &mut Con
     console.say(&format!("added account with site key {site_key}"))
 }
 
-pub(super) fn secret(mut args: Args, console: &mut Console<'_>) -> CliResult {
-    let (mut common, mut action, mut jwe) = (CommonFlags::default(), Action(None), false);
-    while let Some(arg) = args.next_arg() {
-        let Arg::Flag(flag) = &arg else { return Err(unknown("secret", &arg).into()) };
-        match flag.as_str() {
-            "jwe" => jwe = true,
-            "get" => {
-                let format = args.value(flag)?;
-                action.set(flag, Some(format))?;
-            }
-            _ if common.take(flag, &mut args)? => {}
-            _ => return Err(unknown("secret", &arg).into()),
-        }
-    }
-    let (_, format) = action.required("secret", "-get base64 or -get base64url")?;
-    let account = common.read_account()?;
-    let secrets = match (&account.jwe_secret, jwe) {
-        (_, false) => &account.secret,
-        (Some(secrets), true) => secrets,
-        (None, true) => return Err(Failure::Refused("the account has no JWE secret".to_owned())),
-    };
-    let secret = secrets.making(UnixTime::now()).resolve(&ProcessEnvironment).map_err(|error| error.to_string())?;
-    match format.as_str() {
-        "base64" => console.say(&STANDARD.encode(secret.as_bytes())),
-        "base64url" => console.say(&URL_SAFE_NO_PAD.encode(secret.as_bytes())),
-        other => Err(Failure::Usage(format!("-get must be base64 or base64url, got \"{other}\""))),
-    }
-}
-
 pub(super) fn keyset(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action, mut kid) = (CommonFlags::default(), Action(None), None);
     while let Some(arg) = args.next_arg() {
         let Arg::Flag(flag) = &arg else { return Err(unknown("keyset", &arg).into()) };
         match flag.as_str() {
-            "add" | "getPublic" | "remove" => {
+            "add" | "getPublic" | "remove" | "rotate" | "activate" => {
                 let operand = args.value(flag)?;
                 action.set(flag, Some(operand))?;
             }
@@ -92,14 +66,11 @@ pub(super) fn keyset(mut args: Args, console: &mut Console<'_>) -> CliResult {
             _ => return Err(unknown("keyset", &arg).into()),
         }
     }
-    let (flag, operand) = action.required("keyset", "-add, -list, -getPublic or -remove")?;
+    let (flag, operand) = action.required("keyset", "-add, -list, -getPublic, -rotate, -activate or -remove")?;
     match flag.as_str() {
-        "list" => {
-            for (kid, key) in &common.read_account()?.keys {
-                console.say(&format!("{kid} alg:{}", key.alg.name()))?;
-            }
-            Ok(())
-        }
+        "list" => list_keys(&common, console),
+        "rotate" => rotate_key(&common, &operand, kid, console),
+        "activate" => activate_key(&common, &operand, console),
         "getPublic" => {
             let account = common.read_account()?;
             let key = account.keys.get(&operand).ok_or_else(|| format!("there is no key {operand}"))?;
@@ -121,25 +92,94 @@ fn remove_key(common: &CommonFlags, kid: &str, console: &mut Console<'_>) -> Cli
     console.say(&format!("removed key {kid}"))
 }
 
+fn list_keys(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
+    let keys = common.read_account()?.keys;
+    for (kid, key) in &keys {
+        let staged = key.replaces.as_ref().map(|old| format!(", staged to replace {old}")).unwrap_or_default();
+        console.say(&format!("{kid} alg:{}{staged}", key.alg.name()))?;
+    }
+    if keys.is_empty() { Ok(()) } else { console.say(PUBLIC_KEY_NOTE) }
+}
+
+/// Adds a key of the same kind, which signs nothing yet.
+fn rotate_key(common: &CommonFlags, old: &str, kid: Option<String>, console: &mut Console<'_>) -> CliResult {
+    let account = common.read_account()?;
+    let key = account.keys.get(old).ok_or_else(|| format!("there is no key {old}"))?;
+    if let Some((staged, _)) = account.keys.iter().find(|(_, key)| key.replaces.as_deref() == Some(old)) {
+        return Err(Failure::Refused(format!("key {staged} is staged already to replace {old}")));
+    }
+    let pair = key.resolve(&ProcessEnvironment).map_err(|error| error.to_string())?;
+    let pair = pair.pair().generate_similar().map_err(|error| error.to_string())?;
+    let kid = new_kid(kid)?;
+    let mut entry = key_entry(&kid, &pair)?;
+    entry.insert("replaces", value(old));
+    let mut edit = common.edit()?;
+    insert_key(edit.account(common.account.as_deref())?, &kid, entry)?;
+    edit.save()?;
+    console.say(&format!(
+        "key {kid} is staged: it is published and signs nothing yet. Give it to every backend of {old} next to the old one \
+         (`keyset -getPublic {kid}`), unless they fetch the keys, then `keyset -activate {kid}`"
+    ))
+}
+
+/// Lets a staged key sign what the old one did.
+fn activate_key(common: &CommonFlags, kid: &str, console: &mut Console<'_>) -> CliResult {
+    let mut edit = common.edit()?;
+    let account = edit.account(common.account.as_deref())?;
+    let keys = document::tables(account, "key")?;
+    let key = document::find(keys, "kid", kid).and_then(|index| keys.get_mut(index));
+    let key = key.ok_or_else(|| format!("there is no key {kid}"))?;
+    let old = key.remove("replaces").and_then(|old| old.as_str().map(str::to_owned));
+    let old = old.ok_or_else(|| format!("key {kid} is not staged: `keyset -rotate` stages one"))?;
+    let mut changed = Vec::new();
+    for api in document::tables(account, "api")?.iter_mut() {
+        if api.get("keyset_kid").and_then(Item::as_str) == Some(&old) {
+            document::set(api, "keyset_kid", value(kid));
+            changed.extend(api.get("domain").and_then(Item::as_str).map(str::to_owned));
+        }
+    }
+    let warning = format!("backends that do not have key {kid} will refuse every token from now on.");
+    edit.confirm(console, &warning, common.yes)?;
+    edit.save()?;
+    let apis = if changed.is_empty() { "no API".to_owned() } else { changed.join(", ") };
+    console
+        .say(&format!("key {kid} signs for {apis}. Once the last tokens of {old} have ended, `keyset -remove {old}`"))
+}
+
+fn new_kid(kid: Option<String>) -> Result<String, String> {
+    match kid {
+        Some(kid) => Ok(kid),
+        None => random::<9>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes)).map_err(|error| error.to_string()),
+    }
+}
+
+fn key_entry(kid: &str, pair: &KeyPair) -> Result<Table, String> {
+    let pem = private_pem(pair).map_err(|error| error.to_string())?;
+    let mut entry = Table::new();
+    entry.insert("kid", value(kid));
+    entry.insert("alg", value(pair.alg().name()));
+    entry.insert("private_key", value(pem.as_str()));
+    Ok(entry)
+}
+
+fn insert_key(account: &mut Table, kid: &str, entry: Table) -> Result<(), String> {
+    let keys = document::tables(account, "key")?;
+    if document::find(keys, "kid", kid).is_some() {
+        return Err(format!("there is a key {kid} already"));
+    }
+    keys.push(entry);
+    Ok(())
+}
+
 fn add_key(common: &CommonFlags, alg: &str, kid: Option<String>, console: &mut Console<'_>) -> CliResult {
     let alg =
         KeyAlg::parse(alg).ok_or_else(|| Failure::Usage(format!("-add must be RS256 or ES256, got \"{alg}\"")))?;
-    let kid = match kid {
-        Some(kid) => kid,
-        None => URL_SAFE_NO_PAD.encode(random::<9>().map_err(|error| error.to_string())?),
-    };
-    let pem = KeyPair::generate(alg).and_then(|pair| private_pem(&pair)).map_err(|error| error.to_string())?;
-    let mut entry = Table::new();
-    entry.insert("kid", value(kid.as_str()));
-    entry.insert("alg", value(alg.name()));
-    entry.insert("private_key", value(pem.as_str()));
+    let kid = new_kid(kid)?;
+    let pair = KeyPair::generate(alg).map_err(|error| error.to_string())?;
     let mut edit = common.edit()?;
-    let keys = document::tables(edit.account(common.account.as_deref())?, "key")?;
-    if document::find(keys, "kid", &kid).is_some() {
-        return Err(Failure::Refused(format!("there is a key {kid} already")));
-    }
-    keys.push(entry);
+    insert_key(edit.account(common.account.as_deref())?, &kid, key_entry(&kid, &pair)?)?;
     edit.confirm(console, KEYSET_WARNING, common.yes)?;
     edit.save()?;
-    console.say(&format!("added key {kid} with alg:{}", alg.name()))
+    console.say(&format!("added key {kid} with alg:{}", alg.name()))?;
+    console.say(PUBLIC_KEY_NOTE)
 }

@@ -8,6 +8,9 @@ mod document;
 mod edit_lock;
 mod keys;
 mod replace;
+mod secret;
+mod secret_entries;
+mod session;
 mod token;
 mod web;
 
@@ -39,8 +42,12 @@ approov-web-service web     -fingerprint|-hcaptcha|-recaptcha  -list | -setRequi
         -hcaptcha, -recaptcha:  [-domain DOMAIN]... [-minScore 0..1] [-includeIP]
         -recaptcha:             [-action ACTION]...
 approov-web-service token   -check TOKEN | -genExample DOMAIN [-type valid|invalid] [-setDataHashInToken DATA]
-approov-web-service secret  -get base64|base64url [-jwe]
+approov-web-service secret  -get base64|base64url [-jwe] [-staged]
+                            -rotate [-jwe|-session] [-secretFile FILE|-secretEnv VARIABLE]
+                            -activate [-jwe|-session] | -retire [-jwe|-session] [-staged]
 approov-web-service keyset  -add RS256|ES256 [-kid KID] | -list | -getPublic KID | -remove KID
+                            -rotate KID [-kid NEW_KID] | -activate NEW_KID
+approov-web-service session -revoke SESSION_ID|KEY_THUMBPRINT | -revokeAll | -list
     -config FILE       the configuration (default service.toml, or $APPROOV_SERVICE_CONFIG)
     -account SITE_KEY  which account, when there are several
     -y                 do not ask
@@ -103,8 +110,9 @@ pub fn run(command: &str, args: Args, console: &mut Console<'_>) -> Option<CliRe
         "api" => api::api,
         "web" => web::web,
         "token" => token::token,
-        "secret" => keys::secret,
+        "secret" => secret::secret,
         "keyset" => keys::keyset,
+        "session" => session::session,
         _ => return None,
     };
     Some(run(args, console))

@@ -14,6 +14,8 @@ pub struct KeptKey {
     pub kid: String,
     /// Its algorithm.
     pub alg: KeyAlg,
+    /// The key that it is to take over from. Until then it is published and signs nothing.
+    pub replaces: Option<String>,
     private_key: KeptSecret,
 }
 
@@ -23,7 +25,7 @@ impl KeptKey {
     /// # Errors
     /// When it is no such key.
     pub(super) fn new(kid: String, alg: KeyAlg, private_key: KeptSecret) -> Read<Self> {
-        let key = Self { kid, alg, private_key };
+        let key = Self { kid, alg, replaces: None, private_key };
         if let Some(pem) = key.private_key.held_here() {
             key.read(pem)?;
         }

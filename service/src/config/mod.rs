@@ -1,11 +1,13 @@
 //! The configuration file: TOML in, checked values out. Nothing past this module sees a raw string
 //! that still has to be validated.
 
-mod allowed_origins;
+mod certificate;
 mod keyset;
 mod limits;
+mod public_urls;
 mod raw;
 mod reader;
+mod revocations;
 mod trusted_proxies;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,16 +15,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::Url;
-
 use crate::check::{Check, Provider, Site};
 use crate::secrets::{KeptSecret, Place, SecretList};
 use crate::settings::Source;
 
+pub use crate::allowed_origins::AllowedOrigins;
 pub use crate::settings::ConfigError;
-pub use allowed_origins::AllowedOrigins;
+pub use certificate::Certificate;
 pub use keyset::KeptKey;
 pub use limits::Limits;
+pub use public_urls::PublicUrl;
+pub use revocations::{MAX_REVOKED, Revocations, Revoked};
 pub use trusted_proxies::TrustedProxies;
 
 /// The command that adds to a file of an earlier version what it lacks.
@@ -45,8 +48,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Where replays and rates are remembered.
     pub store: StoreAddress,
-    /// The service's URL as browsers see it, when a proxy in front changes it.
-    pub public_url: Option<Url>,
+    /// Where browsers find the service: what proofs are about.
+    pub public_urls: Vec<PublicUrl>,
     /// The proxies in front, which say where requests come from.
     pub trusted_proxies: TrustedProxies,
     /// Bounds on what clients may use.
@@ -88,8 +91,12 @@ pub struct Account {
     pub token_lifetime: Duration,
     /// Lifetime of a session.
     pub refresh_token_lifetime: Duration,
+    /// Sessions that end before their time.
+    pub revocations: Revocations,
     /// Pages that may use it.
     pub allowed_origins: AllowedOrigins,
+    /// Whether its public keys are published.
+    pub publish_jwks: bool,
     /// Asymmetric signing keys, by key id.
     pub keys: BTreeMap<String, KeptKey>,
     /// Protected APIs, by lower-case domain.

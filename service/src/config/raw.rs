@@ -4,6 +4,9 @@
 
 use serde::Deserialize;
 use toml::Spanned;
+use toml::value::Datetime;
+
+use super::revocations::RawRevoked;
 
 use super::limits;
 
@@ -14,6 +17,8 @@ pub(super) struct Config {
     pub(super) tls_cert: Option<Spanned<String>>,
     pub(super) tls_key: Option<Spanned<String>>,
     pub(super) store: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) public_urls: Vec<Spanned<String>>,
     pub(super) public_url: Option<Spanned<String>>,
     /// Until version 0.1; told apart from an unknown name to say what took its place.
     pub(super) nonce_secret: Option<Spanned<String>>,
@@ -38,6 +43,11 @@ pub(super) struct Account {
     #[serde(default)]
     pub(super) allowed_origins: Vec<Spanned<String>>,
     #[serde(default)]
+    pub(super) publish_jwks: bool,
+    pub(super) not_before: Option<Spanned<Datetime>>,
+    #[serde(default)]
+    pub(super) revoked: Vec<Spanned<RawRevoked>>,
+    #[serde(default)]
     pub(super) api: Vec<Api>,
 }
 
@@ -46,6 +56,7 @@ pub(super) struct Account {
 pub(super) struct Key {
     pub(super) kid: Spanned<String>,
     pub(super) alg: Spanned<String>,
+    pub(super) replaces: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

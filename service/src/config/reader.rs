@@ -12,15 +12,16 @@ use crate::secrets::SecretKind;
 use crate::settings::{ConfigError, Read, Source, SpannedTable};
 
 use super::{
-    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, KeptKey, MIGRATE, StoreAddress, TlsFiles, TrustedProxies, raw,
+    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, KeptKey, MIGRATE, PublicUrl, Revocations, StoreAddress,
+    TlsFiles, TrustedProxies, raw,
 };
 
 /// Reads the whole file.
 pub(super) fn config(source: &Source<'_>) -> Read<Config> {
     let mut table = source.table()?;
     let account_tables = source.take_tables(&mut table, "account")?;
-    let trusted_proxies = table.get_mut().remove("trusted_proxies");
     let session_secret = source.take_secrets(&mut table, "session_secret", SecretKind::Key)?;
+    let trusted_proxies = table.get_mut().remove("trusted_proxies");
     let raw: raw::Config = source.deserialize(table)?;
     if let Some(at) = &raw.nonce_secret {
         return source
@@ -31,7 +32,7 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
         operations: raw.operations.listen.as_ref().map(|text| listen(source, text)).transpose()?,
         tls: tls(source, raw.tls_cert, raw.tls_key)?,
         store: store(source, raw.store.as_ref())?,
-        public_url: raw.public_url.as_ref().map(|text| source.http_url(text)).transpose()?,
+        public_urls: PublicUrl::read(source, &raw.public_urls, raw.public_url.as_ref())?,
         trusted_proxies: TrustedProxies::read(source, trusted_proxies)?,
         session_secret,
         accounts: accounts(source, account_tables)?,
@@ -99,6 +100,8 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
         token_lifetime: lifetime(source, raw.token_lifetime.as_ref(), 120)?,
         refresh_token_lifetime: lifetime(source, raw.refresh_token_lifetime.as_ref(), 7200)?,
         allowed_origins: allowed_origins(source, &raw.allowed_origins)?,
+        publish_jwks: raw.publish_jwks,
+        revocations: Revocations::read(source, raw.not_before.as_ref(), &raw.revoked)?,
         apis: apis(source, &raw.api, &keys, jwe_secret.is_some())?,
         keys,
         jwe_secret,
@@ -135,7 +138,8 @@ fn keys(source: &Source<'_>, tables: Vec<SpannedTable<'_>>) -> Read<BTreeMap<Str
         let Some(private_key) = private_keys.into_only() else {
             return source.error(&raw.kid, "a kid names one private_key; the next key has a kid of its own");
         };
-        let key = KeptKey::new(kid.clone(), alg, private_key)?;
+        let mut key = KeptKey::new(kid.clone(), alg, private_key)?;
+        key.replaces = raw.replaces.as_ref().map(|kid| source.key_text(kid, "replaces")).transpose()?;
         if keys.insert(kid, key).is_some() {
             return source.error(&raw.kid, "two keys of the account have this kid");
         }

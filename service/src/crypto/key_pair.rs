@@ -36,6 +36,24 @@ impl KeyAlg {
     }
 }
 
+/// What a public key consists of, numbers in big-endian order.
+pub enum PublicParts<'a> {
+    /// The coordinates of a point.
+    P256 {
+        /// 32 bytes.
+        x: &'a [u8],
+        /// 32 bytes.
+        y: &'a [u8],
+    },
+    /// Modulus and exponent, without leading zeros.
+    Rsa {
+        /// The modulus.
+        n: &'a [u8],
+        /// The exponent.
+        e: &'a [u8],
+    },
+}
+
 /// A private key with its public half.
 pub struct KeyPair(Pair);
 
@@ -115,6 +133,30 @@ impl KeyPair {
             Pair::Es256(pair) => pair.to_pkcs8v1()?.as_ref().to_vec(),
             Pair::Rs256(pair) => AsDer::<Pkcs8V1Der<'_>>::as_der(pair)?.as_ref().to_vec(),
         }))
+    }
+
+    /// What the public key consists of.
+    ///
+    /// # Errors
+    /// When it is not encoded as expected.
+    pub fn public_parts(&self) -> Result<PublicParts<'_>, CryptoError> {
+        match &self.0 {
+            // An uncompressed point (SEC 1 section 2.3.3): 4, x, y.
+            Pair::Es256(pair) => match pair.public_key().as_ref().split_first() {
+                Some((4, point)) if point.len() == 64 => {
+                    let (x, y) = point.split_at(32);
+                    Ok(PublicParts::P256 { x, y })
+                }
+                _ => Err(CryptoError),
+            },
+            Pair::Rs256(pair) => {
+                let key = pair.public_key();
+                Ok(PublicParts::Rsa {
+                    n: key.modulus().big_endian_without_leading_zero(),
+                    e: key.exponent().big_endian_without_leading_zero(),
+                })
+            }
+        }
     }
 
     /// The public key as SubjectPublicKeyInfo.

@@ -10,7 +10,7 @@ use approov_verify::secret::Secret;
 use aws_lc_rs::{hkdf, rand};
 use zeroize::Zeroizing;
 
-pub use key_pair::{KeyAlg, KeyPair};
+pub use key_pair::{KeyAlg, KeyPair, PublicParts};
 
 /// The cryptographic module refused. Nothing more is known, and nothing more may be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,9 @@ pub enum Fault {
     Clock(i64),
 }
 
+/// Where faults are asked for.
+pub(super) const FAULT_PATH: &str = "/sim/fault";
+
 /// What `--fault` and `PUT /sim/fault` take.
 pub const EXPECTED: &str = "none, drop, lose, delay:MS, 5xx, 5xx:STATUS or clock:SECONDS";
 
@@ -95,7 +98,7 @@ impl Faults {
 
 /// `PUT /sim/fault?mode=drop&count=1`.
 pub fn router<S: Clone + Send + Sync + 'static>(faults: Arc<Faults>) -> Router<S> {
-    Router::new().route("/sim/fault", put(change)).with_state(faults)
+    Router::new().route(FAULT_PATH, put(change)).with_state(faults)
 }
 
 #[derive(Deserialize)]

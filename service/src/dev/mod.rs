@@ -2,6 +2,7 @@
 //! service itself.
 
 pub mod faults;
+pub mod guard;
 pub mod sim;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,9 @@ use serde_json::json;
 use url::Url;
 
 use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
-use crate::config::{Account, AllowedOrigins, Api, Config, Limits, StoreAddress, TrustedProxies};
+use crate::config::{
+    Account, AllowedOrigins, Api, Config, Limits, PublicUrl, Revocations, StoreAddress, TrustedProxies,
+};
 use crate::secrets::{KeptSecret, SecretKind};
 
 /// The site key of the development account.
@@ -24,6 +27,9 @@ pub const SITE_KEY: &str = "dev-approov-site-key";
 pub const APIS: [&str; 4] = ["localhost", "127.0.0.1", "api.example.com", "shapes.approov.io"];
 /// A captcha score below this fails; a bot probability above it too.
 const THRESHOLD: f64 = 0.5;
+/// How old an identification may be. More than a real account's two seconds: a developer stops in a debugger between the
+/// identification and `fetchToken`, and a busy machine takes its time.
+const MAX_ELAPSED_TIME: Duration = Duration::from_secs(60);
 
 /// The secrets of the development mode.
 #[derive(Clone, Debug)]
@@ -52,6 +58,8 @@ pub fn config(
         token_lifetime: Duration::from_secs(120),
         refresh_token_lifetime: Duration::from_secs(7200),
         allowed_origins: AllowedOrigins::default(),
+        publish_jwks: false,
+        revocations: Revocations::default(),
         keys: BTreeMap::new(),
         apis: APIS
             .into_iter()
@@ -66,13 +74,24 @@ pub fn config(
         operations: None,
         tls: None,
         store: StoreAddress::Memory,
-        public_url: None,
+        public_urls: Vec::new(),
         trusted_proxies: TrustedProxies::default(),
         // Who stops a development server does not want to wait, and simulated checks may fail as often as one likes.
         limits: Limits { drain: Duration::ZERO, failed_checks: None, ..Limits::default() },
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
         session_secret: Some(KeptSecret::here(SecretKind::Key, secrets.session.clone()).into()),
     })
+}
+
+/// Where browsers on this machine find a service that listens there, and where they find it under `more` URLs.
+///
+/// # Errors
+/// The message names a URL that is none.
+pub fn public_urls(scheme: &str, listen: SocketAddr, more: &[String]) -> Result<Vec<PublicUrl>, String> {
+    let port = listen.port();
+    let local = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{scheme}://{host}:{port}"));
+    let own = format!("{scheme}://{listen}");
+    local.iter().chain([&own]).chain(more).map(|url| PublicUrl::parse(url)).collect()
 }
 
 /// The check services, all simulated.
@@ -89,7 +108,7 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
         recaptcha::Site { vendor: vendor(sim::RECAPTCHA_SECRET, "/sim/recaptcha/siteverify")?, rules: rules() };
     let fingerprint = fingerprint::Site {
         vendor: vendor(sim::FINGERPRINT_SECRET, "/sim/fingerprint")?,
-        max_elapsed_time: Duration::from_secs(2),
+        max_elapsed_time: MAX_ELAPSED_TIME,
         max_bot_probability: THRESHOLD,
     };
     let check = |key: &str, kind: SiteKind| {

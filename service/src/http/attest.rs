@@ -1,11 +1,10 @@
 //! `/attest`: preflight, nonce request and attest request.
 
 use approov_listener::body::BodyError;
-use approov_verify::uri::HttpUri;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
@@ -28,7 +27,7 @@ pub(super) async fn attest(context: &RequestContext<'_>, request: Request) -> Re
     let needs_nonce = matches!(*request.method(), Method::GET | Method::POST);
     let entropy = if needs_nonce { RequestEntropy::draw().ok() } else { None };
     let mut response = match (request.method(), entropy) {
-        (&Method::OPTIONS, _) => cors::preflight(context),
+        (&Method::OPTIONS, _) => cors::preflight(&request),
         (&Method::GET, Some(entropy)) => nonce_request(context, &request, entropy),
         (&Method::POST, Some(entropy)) => attest_request(context, request, entropy).await,
         (&Method::GET | &Method::POST, None) => {
@@ -60,12 +59,8 @@ fn nonce_request(context: &RequestContext<'_>, request: &Request, entropy: Reque
         let refusal = Refusal::new(Code::IllegalParams, "a nonce request has no parameters");
         return refused(&refusal, RequestNotes::default());
     }
-    let url = match request_url(context, request.uri(), request.headers()) {
-        Ok(url) => url,
-        Err(refusal) => return refused(&refusal, RequestNotes::default()),
-    };
     let proofs = proofs(request.headers());
-    let mut attest = context.attest("GET", &url, &proofs, entropy);
+    let mut attest = context.attest("GET", &proofs, entropy);
     match attest.check_nonce_request() {
         Ok(()) => {
             let notes = RequestNotes { outcome: "nonce", ..attest.notes };
@@ -81,12 +76,8 @@ async fn attest_request(context: &RequestContext<'_>, request: Request, entropy:
     let body = problems.take(read_body(body, &parts.headers, context.active.config.limits.body_bytes).await);
     let content_type = text(&parts.headers, header::CONTENT_TYPE);
     let form = body.as_ref().and_then(|body| problems.take(Form::read(parts.uri.query(), content_type, body)));
-    let url = match request_url(context, &parts.uri, &parts.headers) {
-        Ok(url) => url,
-        Err(refusal) => return refused(&refusal, RequestNotes::default()),
-    };
     let proofs = proofs(&parts.headers);
-    let mut attest = context.attest("POST", &url, &proofs, entropy);
+    let mut attest = context.attest("POST", &proofs, entropy);
     let granted = match attest.grant_tokens(form.as_ref(), problems).await {
         Ok(granted) => granted,
         Err(refusal) => return refused(&refusal, attest.notes),
@@ -101,9 +92,8 @@ async fn attest_request(context: &RequestContext<'_>, request: Request, entropy:
 }
 
 impl<'a> RequestContext<'a> {
-    fn attest(&self, method: &'a str, url: &'a HttpUri, proofs: &'a [&'a str], entropy: RequestEntropy) -> Attest<'a> {
-        let incoming =
-            Incoming { method, url, proofs, origin: self.origin, client_ip: self.ip, now: self.now, entropy };
+    fn attest(&self, method: &'a str, proofs: &'a [&'a str], entropy: RequestEntropy) -> Attest<'a> {
+        let incoming = Incoming { method, proofs, origin: self.origin, client_ip: self.ip, now: self.now, entropy };
         Attest::new(self.service, self.active, incoming)
     }
 }
@@ -122,20 +112,6 @@ async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<Byte
         }
         Err(_) => Err(Refusal::new(Code::BodyReadFail, "the body ended early")),
     }
-}
-
-/// The URL of a request as the browser sees it: what its proof is about.
-fn request_url(context: &RequestContext<'_>, uri: &Uri, headers: &HeaderMap) -> Result<HttpUri, Refusal> {
-    let path = uri.path();
-    let text = match &context.active.config.public_url {
-        Some(public) => format!("{}{path}", public.as_str().trim_end_matches('/')),
-        None => {
-            let authority = uri.authority().map(|authority| authority.as_str());
-            let host = authority.or_else(|| text(headers, header::HOST)).unwrap_or_default();
-            [if context.service.over_tls { "https://" } else { "http://" }, host, path].concat()
-        }
-    };
-    HttpUri::parse(&text).map_err(|_| Refusal::new(Code::InvalidDpopToken, "the request's Host is not usable"))
 }
 
 fn proofs(headers: &HeaderMap) -> Vec<&str> {

@@ -3,6 +3,7 @@
 mod attest;
 mod client_ip;
 mod cors;
+mod jwks;
 mod operations;
 mod respond;
 
@@ -17,6 +18,7 @@ use approov_listener::service::Peer;
 use approov_verify::time::UnixTime;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::http::Version;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::{BoxError, Router};
@@ -44,8 +46,11 @@ pub struct App {
 impl App {
     /// `more` are routes of the development mode.
     pub fn new(service: Arc<Service>, more: Router<Arc<Service>>) -> Self {
-        let others =
-            operations::health_router().merge(more).fallback(operations::not_found).with_state(Arc::clone(&service));
+        let others = operations::health_router()
+            .merge(jwks::router())
+            .merge(more)
+            .fallback(operations::not_found)
+            .with_state(Arc::clone(&service));
         Self { service, others }
     }
 }
@@ -96,6 +101,7 @@ async fn respond(app: &App, request: Request) -> Response {
     };
     let response = pin!(async {
         match uri.path() {
+            _ if !has_one_host(&request) => respond::one_host_needed(),
             "/attest" => attest::attest(&context, request).await,
             // Boxed: these are rare, and would make every request's future as large as theirs.
             _ => Box::pin(app.others.clone().oneshot(request)).await.into_response(),
@@ -136,6 +142,20 @@ fn out_of_time(context: &RequestContext<'_>) -> Response {
     let mut response = respond::refused(&refusal, RequestNotes::default());
     cors::allow_reading(context, response.headers_mut());
     response
+}
+
+/// Whether a request names one host (RFC 9112 section 3.2, RFC 9113 section 8.3.1). Which one does not matter: proxies
+/// send their own.
+fn has_one_host(request: &Request) -> bool {
+    match request.headers().get_all(header::HOST).iter().count() {
+        1 => true,
+        0 => match request.version() {
+            Version::HTTP_09 | Version::HTTP_10 => true,
+            Version::HTTP_11 => false,
+            _ => request.uri().authority().is_some(),
+        },
+        _ => false,
+    }
 }
 
 /// Where a request comes from. A forwarding header that does not count is counted, and said once.

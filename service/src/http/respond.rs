@@ -30,6 +30,11 @@ pub(super) fn refused(refusal: &Refusal, mut notes: RequestNotes) -> Response {
     annotate(response, notes)
 }
 
+/// The response to a request that names no host, or several.
+pub(super) fn one_host_needed() -> Response {
+    text_response(StatusCode::BAD_REQUEST, "a request needs exactly one Host header\n", "bad-request")
+}
+
 /// A response with a JSON body.
 pub(super) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
@@ -37,6 +42,8 @@ pub(super) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     let headers = response.headers_mut();
     headers.reserve(HEADER_CAPACITY);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // Details repeat what the client sent: no browser may take it for a page.
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

@@ -1,5 +1,6 @@
 //! The configuration of a running service: read at its start, and again whenever one of its files changes.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::attest::Service;
-use crate::config::{Config, TlsFiles};
+use crate::config::{Certificate, Config, PublicUrl, TlsFiles};
 
 use super::watch::{Change, Snapshot, Watch};
 
@@ -80,6 +81,40 @@ pub(super) fn identity_from(files: &TlsFiles) -> Result<Arc<ServerConfig>, Strin
     approov_listener::tls::from_files(&files.cert, &files.key)
 }
 
+/// Where browsers find a service that listens on `address`: as configured, or under the names of its certificate.
+///
+/// # Errors
+/// When neither tells; the message has the line to add.
+pub(super) fn public_urls(config: &Config, address: SocketAddr) -> Result<Vec<PublicUrl>, String> {
+    const LINE: &str = "public_urls = [\"https://web.example.com\"]";
+    if !config.public_urls.is_empty() {
+        return Ok(config.public_urls.clone());
+    }
+    let Some(TlsFiles { cert, .. }) = &config.tls else {
+        return Err(format!(
+            "public_urls is missing: add the line `{LINE}` before the first [[account]], with the URL at which \
+             browsers find this service. Proofs are about it"
+        ));
+    };
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", cert.display());
+    let pem = std::fs::read(cert).map_err(|error| at(&error))?;
+    let certificate = Certificate::from_pem(&pem).map_err(|error| at(&error))?;
+    let mut urls = Vec::new();
+    for host in certificate.hosts() {
+        // A proxy or a container may bring browsers from the usual port.
+        let with_port = (address.port() != 443).then(|| format!("https://{host}:{}", address.port()));
+        for url in [Some(format!("https://{host}")), with_port].into_iter().flatten() {
+            urls.push(PublicUrl::parse(&url).map_err(|error| at(&error))?);
+        }
+    }
+    if urls.is_empty() {
+        return Err(at(&format!(
+            "it names no host by its whole name: add the line `{LINE}` before the first [[account]]"
+        )));
+    }
+    Ok(urls)
+}
+
 /// SIGHUP, which ends the process as long as nobody has called this.
 ///
 /// # Errors
@@ -91,6 +126,7 @@ pub(super) fn hangup() -> Result<Signal, String> {
 /// Puts changes in force: within [`POLL_INTERVAL`] and the time they take to settle, and on SIGHUP in any case.
 pub(super) async fn follow_changes(
     mut file: ConfigFile,
+    address: SocketAddr,
     mut hangup: Signal,
     service: Arc<Service>,
     renew: Option<watch::Sender<Arc<ServerConfig>>>,
@@ -105,7 +141,7 @@ pub(super) async fn follow_changes(
         let outcome = match file.watch.look(forced).await {
             Change::None => continue,
             Change::Settled(known) => file.understand(known).await.and_then(|config| {
-                put_in_force(config, &service, renew.as_ref())
+                put_in_force(config, address, &service, renew.as_ref())
                     .map_err(|error| Failure::Refused(format!("{}: {error}", file.path.display())))
             }),
             Change::Unsettled => {
@@ -131,6 +167,7 @@ fn report(outcome: &Result<(), Failure>, path: &Path, service: &Service) {
 
 fn put_in_force(
     mut config: Config,
+    address: SocketAddr,
     service: &Service,
     renew: Option<&watch::Sender<Arc<ServerConfig>>>,
 ) -> Result<(), String> {
@@ -144,6 +181,7 @@ fn put_in_force(
     }
     // The command line may have chosen the address, and a listener does not move.
     config.listen = before.listen;
+    config.public_urls = public_urls(&config, address)?;
     let identity = config.tls.as_ref().map(identity_from).transpose()?;
     service.reload(config).map_err(|error| error.to_string())?;
     if let (Some(identity), Some(renew)) = (identity, renew) {

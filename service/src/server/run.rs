@@ -18,12 +18,14 @@ use crate::config::{Config, DEFAULT_LISTEN};
 use crate::crypto::random;
 use crate::dev::DevSecrets;
 use crate::dev::faults::{self, Fault, Faults};
+use crate::dev::guard::{self, Guard};
 use crate::secrets::{KeptSecret, Place, ProcessEnvironment, SecretKind};
 use crate::store::AnyStore;
 use crate::telemetry::{Log, LogFormat};
 use crate::{dev, http};
 
 use super::serving::{Identity, Sockets, bind, run_until_signal};
+use super::tls::PrivateDirectory;
 use super::{reload, tls};
 
 /// How long the end of the process waits for the last log lines to be written.
@@ -59,6 +61,8 @@ struct DevOptions {
     tls: bool,
     latency: Duration,
     fault: Option<Fault>,
+    public: bool,
+    public_urls: Vec<String>,
 }
 
 impl Options {
@@ -87,6 +91,8 @@ impl Options {
                     dev_options.session_secret = Some(read_secret(flag, args.value(flag)?)?);
                 }
                 "dev-tls" => dev_options.tls = true,
+                "dev-public" => dev_options.public = true,
+                "public-url" => dev_options.public_urls.push(args.value(flag)?),
                 "latency" => {
                     dev_options.latency = Duration::from_millis(args.parsed(flag, "a number of milliseconds")?)
                 }
@@ -105,7 +111,16 @@ impl Options {
             }
         }
         let mode = match (dev, config) {
-            (true, None) => Mode::Dev(dev_options),
+            (true, None) => {
+                if !dev_options.public && listen.public.is_some_and(|address| !address.ip().is_loopback()) {
+                    return Err(UsageError(
+                        "--dev listens on loopback addresses only, since it gives tokens to whoever reaches it; \
+                         --dev-public says that this is meant"
+                            .to_owned(),
+                    ));
+                }
+                Mode::Dev(dev_options)
+            }
             (false, Some(path)) => match dev_only {
                 Some(flag) => return Err(UsageError(format!("--{flag} belongs to --dev"))),
                 None => Mode::Config(path),
@@ -154,8 +169,8 @@ async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result
     let identity = config.tls.as_ref().map(reload::identity_from).transpose()?.map(Identity::new);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
-    let service =
-        start(config, log, identity.is_some()).await.map_err(|error| format!("{}: {error}", path.display()))?;
+    config.public_urls = reload::public_urls(&config, address)?;
+    let service = start(config, log).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let operations = sockets.operations_url();
     for warning in service.active().config.limits.warnings() {
         service.log.event("warning", warning);
@@ -167,7 +182,7 @@ async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result
     if let Some(operations) = operations {
         service.log.event("operations", &format!("metrics at {operations}/metrics"));
     }
-    let watcher = tokio::spawn(reload::follow_changes(file, hangup, Arc::clone(&service), identity.clone()));
+    let watcher = tokio::spawn(reload::follow_changes(file, address, hangup, Arc::clone(&service), identity.clone()));
     let app = http::App::new(Arc::clone(&service), Router::new());
     let done = run_until_signal(sockets, signals, identity, service, app).await;
     watcher.abort();
@@ -185,11 +200,13 @@ async fn run_dev(listen: Listen, options: DevOptions, json: bool, log: Log) -> R
     let operations = listen.operations.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
     let sockets = Sockets::bind(listen.public.unwrap_or(DEFAULT_LISTEN), Some(operations), &log).await?;
     let address = sockets.address()?;
+    let mut directory = None;
     let identity = if with_tls {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
         let (identity, pem) = tls::self_signed(names)?;
-        let path = std::env::temp_dir().join(format!("approov-web-service-{}.pem", address.port()));
-        tokio::fs::write(&path, pem).await.map_err(|error| format!("{}: {error}", path.display()))?;
+        let failed = |error: std::io::Error| format!("no place for the development certificate: {error}");
+        let path =
+            directory.insert(PrivateDirectory::new().map_err(failed)?).write("cert.pem", &pem).map_err(failed)?;
         log.event("certificate", &format!("made for development, in {}", path.display()));
         Some(Identity::new(identity))
     } else {
@@ -207,27 +224,33 @@ async fn run_dev(listen: Listen, options: DevOptions, json: bool, log: Log) -> R
     } else {
         address
     };
-    let config = dev::config(address, simulators, &options.apis, &secrets).map_err(|error| error.to_string())?;
+    let scheme = if with_tls { "https" } else { "http" };
+    let mut config = dev::config(address, simulators, &options.apis, &secrets).map_err(|error| error.to_string())?;
+    config.public_urls = dev::public_urls(scheme, address, &options.public_urls)?;
+    let guard = Arc::new(Guard::new(&config.public_urls));
     let operations = sockets.operations_url();
-    let url = format!("{}://{address}", if with_tls { "https" } else { "http" });
+    let url = format!("{scheme}://{address}");
     let operations = operations.as_deref();
     let (line, text) = (
         dev::json_line(&url, operations, &config, &secrets.account),
         dev::text(&url, operations, &config, &secrets.account),
     );
-    let service = start(config, log, with_tls).await?;
+    let service = start(config, log).await?;
     let signals = Signals::take().map_err(|error| error.to_string())?;
     announce(Some(if json { line } else { text }));
     let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
     let app = http::App::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
     let app = Router::new().fallback_service(app).layer(from_fn_with_state(faults, faults::inject));
-    run_until_signal(sockets, signals, identity, service, app).await
+    let app = app.layer(from_fn_with_state(guard, guard::admit));
+    let done = run_until_signal(sockets, signals, identity, service, app).await;
+    drop(directory);
+    done
 }
 
-async fn start(config: Config, log: Log, over_tls: bool) -> Result<Arc<Service>, String> {
+async fn start(config: Config, log: Log) -> Result<Arc<Service>, String> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).map_err(|error| error.to_string())?;
     let lookup = CheckClient::new(config.limits.check).map_err(|error| error.to_string())?;
-    let service = Service::new(config, store, lookup, log, over_tls).map_err(|error| error.to_string())?;
+    let service = Service::new(config, store, lookup, log).map_err(|error| error.to_string())?;
     if let Err(error) = service.refresh_readiness().await {
         service.log.event("store", &format!("{error}; requests are refused until it is back"));
     }

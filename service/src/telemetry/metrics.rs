@@ -36,6 +36,7 @@ struct Counts {
     limited: BTreeMap<Limit, u64>,
     store_errors: u64,
     forwarding_faults: BTreeMap<&'static str, u64>,
+    clock_offset_ms: i64,
     sessions: Sessions,
 }
 
@@ -119,6 +120,11 @@ impl Metrics {
         self.with(|counts| *counts.reloads.entry(result).or_default() += 1);
     }
 
+    /// This machine's clock was compared with another: how far it is ahead.
+    pub fn clock_offset(&self, ms: i64) {
+        self.with(|counts| counts.clock_offset_ms = ms);
+    }
+
     /// A forwarding header did not count.
     pub fn forwarding_fault(&self, reason: &'static str) {
         self.with(|counts| *counts.forwarding_faults.entry(reason).or_default() += 1);
@@ -187,6 +193,15 @@ impl Counts {
         for (reason, count) in &self.forwarding_faults {
             sample(&mut out, "approov_forwarding_faults_total", &format!("reason=\"{reason}\""), count);
         }
+        family(
+            &mut out,
+            "approov_clock_offset_seconds",
+            "gauge",
+            "How far this machine's clock is ahead of the check services' at least.",
+        );
+        #[allow(clippy::cast_precision_loss)]
+        let seconds = self.clock_offset_ms as f64 / 1000.0;
+        sample(&mut out, "approov_clock_offset_seconds", "", seconds);
         family(
             &mut out,
             "approov_active_sessions",

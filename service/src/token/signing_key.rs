@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::crypto::{CryptoError, KeyAlg, KeyPair};
+use crate::crypto::{CryptoError, KeyAlg, KeyPair, PublicParts};
 
 /// A private key of a keyset.
 #[derive(Clone)]
@@ -51,6 +52,27 @@ impl SigningKey {
         self.pair.alg()
     }
 
+    /// The public key as a JWK (RFC 7517), for backends.
+    ///
+    /// # Errors
+    /// When the key cannot be encoded.
+    pub fn public_jwk(&self) -> Result<Value, CryptoError> {
+        let mut jwk = match self.pair.public_parts()? {
+            PublicParts::P256 { x, y } => {
+                json!({"kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)})
+            }
+            PublicParts::Rsa { n, e } => {
+                json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode(n), "e": URL_SAFE_NO_PAD.encode(e)})
+            }
+        };
+        if let Some(jwk) = jwk.as_object_mut() {
+            jwk.insert("use".to_owned(), "sig".into());
+            jwk.insert("alg".to_owned(), self.alg().name().into());
+            jwk.insert("kid".to_owned(), self.kid.clone().into());
+        }
+        Ok(jwk)
+    }
+
     /// The public key as SubjectPublicKeyInfo PEM, for backends.
     ///
     /// # Errors
@@ -87,7 +109,31 @@ impl fmt::Debug for SigningKey {
 
 #[cfg(test)]
 mod tests {
+    use approov_verify::Verifier;
+    use approov_verify::keyset::KeySet;
+    use approov_verify::time::UnixTime;
+
+    use super::super::Signer;
     use super::*;
+
+    #[test]
+    fn a_published_key_is_the_one_that_backends_read() {
+        for alg in [KeyAlg::Es256, KeyAlg::Rs256] {
+            let pem = private_pem(&KeyPair::generate(alg).unwrap()).unwrap();
+            let key = SigningKey::from_pem(alg, "k1", &pem).unwrap();
+            let jwk = key.public_jwk().unwrap();
+            assert_eq!((&jwk["alg"], &jwk["use"], &jwk["kid"]), (&json!(alg.name()), &json!("sig"), &json!("k1")));
+            let members: Vec<_> = jwk.as_object().unwrap().keys().map(String::as_str).collect();
+            match alg {
+                KeyAlg::Es256 => assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"]),
+                KeyAlg::Rs256 => assert_eq!(members, ["alg", "e", "kid", "kty", "n", "use"]),
+            }
+            let set = KeySet::from_jwks(&json!({ "keys": [jwk] }).to_string()).unwrap();
+            let token = Signer::Key(key).sign_value(&json!({"exp": 4_000_000_000_u64, "iat": 1})).unwrap();
+            let verifier = Verifier::builder().keyset(set).build().unwrap();
+            assert!(verifier.verify_token(&token, UnixTime::from_secs(2)).is_ok(), "{alg:?}");
+        }
+    }
 
     #[test]
     fn a_private_key_is_never_printed() {

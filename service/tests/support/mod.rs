@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use approov_listener::service::Peer;
 use approov_verify::secret::Secret;
 use approov_web_service::attest::Service;
 use approov_web_service::check::CheckClient;
-use approov_web_service::config::Config;
+use approov_web_service::config::{Config, PublicUrl};
 use approov_web_service::dev::{self, DevSecrets, sim};
 use approov_web_service::http::App;
 use approov_web_service::store::{AnyStore, Store as _};
@@ -32,28 +33,67 @@ pub const HOST: &str = "web.example:8087";
 pub const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 pub const URL: &str = "http://web.example:8087/attest";
 pub const ORIGIN: &str = "https://app.example";
+/// Where browsers find a service whose file begins with [`FILE_HEAD`].
+pub const PUBLIC: &str = "https://web.example";
+/// What no file of a service is without.
+pub const FILE_HEAD: &str = "public_urls = [\"https://web.example\"]\n\
+                             session_secret = \"ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=\"\n";
 pub const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// The service's own.
 pub const SESSION_SECRET: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
+pub fn public_url(text: &str) -> PublicUrl {
+    PublicUrl::parse(text).unwrap()
+}
+
 pub fn secret() -> Secret {
     Secret::from_base64(SECRET).unwrap()
 }
 
+/// After this long, what has not happened counts as a hang, on however busy a machine.
+pub const HANG: Duration = Duration::from_secs(120);
+
+/// Waits for something, but not for ever.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(HANG, future).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
+
+/// Waits until something holds that no event announces, by asking again and again.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(what, asking).await;
+}
+
 /// The simulators on a free port.
 pub async fn simulators() -> SocketAddr {
+    serve_on_free_port(sim::router()).await
+}
+
+pub async fn serve_on_free_port(router: Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, sim::router::<()>()).await });
+    tokio::spawn(async move { axum::serve(listener, router).await });
     address
 }
 
-/// The development configuration, changed as a test needs it.
+/// The development configuration, changed as a test needs it. Requests and checks have time enough, however busy the machine is.
 pub async fn dev_config(change: impl FnOnce(&mut Config)) -> Config {
+    dev_config_with(simulators().await, change)
+}
+
+/// The same with these simulators.
+pub fn dev_config_with(simulators: SocketAddr, change: impl FnOnce(&mut Config)) -> Config {
     let listen = "127.0.0.1:8087".parse().unwrap();
     let secrets = DevSecrets { account: secret(), session: Secret::from_base64(SESSION_SECRET).unwrap() };
-    let mut config = dev::config(listen, simulators().await, &[], &secrets).unwrap();
+    let mut config = dev::config(listen, simulators, &[], &secrets).unwrap();
+    config.public_urls = vec![public_url(&format!("http://{HOST}"))];
+    config.limits.request = HANG;
+    config.limits.check = HANG;
     change(&mut config);
     config
 }
@@ -62,7 +102,7 @@ pub async fn service(config: Config) -> Arc<Service> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).unwrap();
     let _ = store.ready().await;
     let lookup = CheckClient::new(config.limits.check).unwrap();
-    Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet), false).unwrap())
+    Arc::new(Service::new(config, store, lookup, Log::new(LogFormat::Quiet)).unwrap())
 }
 
 pub async fn dev_service() -> Arc<Service> {
@@ -118,6 +158,8 @@ pub struct Browser {
     pub refresh_token: Option<String>,
     /// Where its requests come from.
     pub ip: IpAddr,
+    /// Where the service is for browsers, when that is not where it is called: what proofs are about.
+    pub public: Option<&'static str>,
     jti: u64,
 }
 
@@ -128,12 +170,18 @@ impl Default for Browser {
             nonce: String::new(),
             refresh_token: None,
             ip: IP,
+            public: None,
             jti: 0,
         }
     }
 }
 
 impl Browser {
+    /// A session with a service that is found at [`PUBLIC`].
+    pub fn of_public() -> Self {
+        Self { public: Some(PUBLIC), ..Self::default() }
+    }
+
     /// A session that has asked for its first nonce.
     pub async fn new(service: &Arc<Service>) -> Self {
         Self::new_at(service, IP).await
@@ -205,8 +253,8 @@ impl Browser {
 
     pub async fn attest_with(&mut self, service: &Arc<Service>, params: &[(&str, &str)], proof: String) -> Response {
         let refresh_token = self.refresh_token.iter().map(|token| ("refresh-token", token.as_str()));
-        let params = params.iter().copied().chain(refresh_token);
-        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(params).finish();
+        let pairs = params.iter().copied().chain(refresh_token);
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         let request = Request::post("/attest")
             .header("host", HOST)
             .header("origin", ORIGIN)
@@ -337,9 +385,9 @@ impl Process {
         });
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let announced: Value = serde_json::from_str(&line).unwrap_or_else(|_| {
-            panic!("the service did not start: {:?}", log.recv_timeout(std::time::Duration::from_secs(1)))
-        });
+        // Without a line the process has ended, and its log with it.
+        let announced: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("the service did not start: {:?}", log.iter().collect::<Vec<_>>()));
         let url = announced["url"].as_str().unwrap().to_owned();
         let operations = announced["operations"].as_str().unwrap_or_default().to_owned();
         Self { child, url, operations, announced, log, seen: Vec::new() }
@@ -350,28 +398,27 @@ impl Process {
         self.wait_for_logs(1, matches).remove(0)
     }
 
-    /// Waits for so many log lines that match.
+    /// Waits for the first `count` log lines that match; all lines so far count.
     pub fn wait_for_logs(&mut self, count: usize, matches: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        loop {
-            let lines = self.seen.iter().filter_map(|line| serde_json::from_str(line).ok());
-            let found: Vec<Value> = lines.filter(&matches).take(count).collect();
-            if found.len() == count {
-                return found;
-            }
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            match self.log.recv_timeout(left) {
-                Ok(line) => self.seen.push(line),
-                Err(_) => panic!("no such line in the log:\n{}", self.seen.join("\n")),
-            }
-        }
-    }
-
-    /// Every log line so far, after a moment for the last to come.
-    pub fn logged(&mut self) -> Vec<String> {
-        while let Ok(line) = self.log.recv_timeout(std::time::Duration::from_millis(200)) {
+        let read = |line: &String| serde_json::from_str(line).ok().filter(&matches);
+        let mut found: Vec<Value> = self.seen.iter().filter_map(read).take(count).collect();
+        while found.len() < count {
+            let Ok(line) = self.log.recv_timeout(HANG) else {
+                panic!("no {count} such lines in the log:\n{}", self.seen.join("\n"));
+            };
+            found.extend(read(&line));
             self.seen.push(line);
         }
+        found
+    }
+
+    /// Every log line of the requests that were responded to so far. A line is written before its response goes out, so once the line of one more
+    /// request is there, all are.
+    pub async fn logged(&mut self) -> Vec<String> {
+        let path = format!("/logged-{}", self.seen.len());
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        self.wait_for_log(|line| line["path"] == path.as_str());
         self.seen.clone()
     }
 
@@ -381,15 +428,50 @@ impl Process {
     }
 
     /// Waits for the end; gives the exit code.
-    pub fn wait(&mut self) -> Option<i32> {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(25);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(std::time::Instant::now() < deadline, "the service did not end");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+    pub async fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        until("the service ends", async || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.and_then(|status| status.code())
+    }
+}
+
+/// A process with a configuration file in a directory of its own.
+pub struct Hosted {
+    pub process: Process,
+    directory: std::path::PathBuf,
+}
+
+impl Process {
+    /// Starts with a file, whose text may name the simulators.
+    pub async fn start_with_file(name: &str, text: &dyn Fn(SocketAddr) -> String) -> Hosted {
+        let directory = std::env::temp_dir().join(format!("approov-hosted-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("service.toml");
+        std::fs::write(&file, text(simulators().await)).unwrap();
+        Hosted { process: Self::start(&["--config", file.to_str().unwrap()]), directory }
+    }
+}
+
+impl Hosted {
+    /// Runs a command on its file.
+    pub fn command(&self, line: &str) -> String {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+            .args(line.split_whitespace())
+            .current_dir(&self.directory)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -420,9 +502,8 @@ impl Browser {
     }
 
     pub async fn ask_nonce_at(&mut self, client: &reqwest::Client, base: &str) -> Result<Response, reqwest::Error> {
-        let url = format!("{base}/attest");
-        let proof = self.proof("GET", &url, |_| {});
-        self.over(client.get(url).header("dpop", proof)).await
+        let proof = self.proof("GET", &format!("{}/attest", self.public.unwrap_or(base)), |_| {});
+        self.over(client.get(format!("{base}/attest")).header("dpop", proof)).await
     }
 
     pub async fn attest_at(
@@ -431,7 +512,7 @@ impl Browser {
         base: &str,
         params: &[(&str, &str)],
     ) -> Result<Response, reqwest::Error> {
-        let proof = self.proof("POST", &format!("{base}/attest"), |_| {});
+        let proof = self.proof("POST", &format!("{}/attest", self.public.unwrap_or(base)), |_| {});
         self.attest_at_with(client, base, params, proof).await
     }
 

@@ -1,32 +1,34 @@
-// Tokens and proofs of a real browser session, checked by the example backends in Node and Python.
+// Tokens and proofs of a real browser session, checked by the verifier's packages for npm and PyPI.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { text } from 'node:stream/consumers'
 import { after, before, describe, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
 import { startWorld } from '../harness/world.mjs'
 
-const example = (path) => fileURLToPath(new URL(`../../../verify/examples/${path}`, import.meta.url))
-const BACKENDS = {
-  Node: [process.execPath, example('node/check.mjs')],
-  Python: [process.env.PYTHON ?? 'python3', example('python/check.py')],
-}
+const PUBLIC_URL = 'https://api.example.com'
 
-/** The verdict of an example backend. */
-async function check(backend, given) {
-  const [program, script] = BACKENDS[backend]
-  const child = spawn(program, [script], { stdio: ['pipe', 'pipe', 'inherit'] })
-  child.stdin.end(JSON.stringify(given))
-  const said = await text(child.stdout)
-  assert.ok(said, `${backend} said nothing`)
-  return JSON.parse(said)
+/** The verdict of a package on a request that is described as `{ secret, request: { method, target, headers } }`. */
+const BACKENDS = {
+  async npm({ secret, request }) {
+    const { createVerifier } = await import(pathToFileURL(`${process.env.APPROOV_VERIFY_NPM}/index.js`).href)
+    return createVerifier({ publicUrl: PUBLIC_URL, secret, proof: 'required' }).check(request)
+  },
+  async PyPI(given) {
+    const script = fileURLToPath(new URL('../harness/verdict.py', import.meta.url))
+    const child = spawn(process.env.PYTHON ?? 'python3', [script, PUBLIC_URL], { stdio: ['pipe', 'pipe', 'inherit'] })
+    child.stdin.end(JSON.stringify(given))
+    const said = await text(child.stdout)
+    assert.ok(said, 'the Python program said nothing')
+    return JSON.parse(said)
+  },
 }
 
 for (const engine of chosenEngines()) {
-  describe(`example backends with a session of ${ENGINES[engine].title}`, () => {
-    const url = 'https://api.example.com/shapes'
+  describe(`the packages with a session of ${ENGINES[engine].title}`, () => {
+    const url = `${PUBLIC_URL}/shapes`
     let world, passed, failed
     before(async () => {
       world = await startWorld(engine)
@@ -50,13 +52,12 @@ for (const engine of chosenEngines()) {
     after(() => world?.stop())
 
     for (const backend of Object.keys(BACKENDS)) {
-      const verdict = ({ token, proof }, method = 'POST', to = url) =>
-        check(backend, {
+      const verdict = ({ token, proof }, method = 'POST', target = '/shapes') =>
+        BACKENDS[backend]({
           secret: world.service.account.secret,
-          options: { proof: 'required' },
           request: {
             method,
-            url: to,
+            target,
             headers: [
               ['Approov-Token', token],
               ['Dpop', proof],
@@ -65,19 +66,19 @@ for (const engine of chosenEngines()) {
         })
 
       test(`${backend} accepts token and proof, and reads the claims`, async () => {
-        const { accepted, claims, detail } = await verdict(passed)
-        assert.equal(accepted, true, detail)
+        const { ok, claims, detail } = await verdict(passed)
+        assert.equal(ok, true, detail)
         assert.ok(Object.keys(claims.embed)[0].startsWith('fp:'))
       })
 
       test(`${backend} refuses the token of a failed check`, async () => {
-        assert.equal((await verdict(failed)).accepted, false)
+        assert.equal((await verdict(failed)).code, 'token_signature')
       })
 
       test(`${backend} refuses the proof for another method, another URL, another token`, async () => {
-        assert.equal((await verdict(passed, 'GET')).accepted, false)
-        assert.equal((await verdict(passed, 'POST', `${url}/other`)).accepted, false)
-        assert.equal((await verdict({ token: passed.token, proof: failed.proof })).accepted, false)
+        assert.equal((await verdict(passed, 'GET')).code, 'proof_method')
+        assert.equal((await verdict(passed, 'POST', '/shapes/other')).code, 'proof_url')
+        assert.equal((await verdict({ token: passed.token, proof: failed.proof })).code, 'proof_token_hash')
       })
     }
   })

@@ -45,7 +45,7 @@ for (const engine of chosenEngines()) {
           const found = await world.run(
             async (settings, entry, keyStorage) => {
               const exported = await import(entry)
-              const { passCheck, rejection, sessionOptions } = await import('/flow.js')
+              const { passCheck, PATIENCE, rejection, sessionOptions } = await import('/flow.js')
               const { Approov } = exported
               await Approov.initializeSession(sessionOptions(settings, 'hcaptcha', { keyStorage }))
               const token = await Approov.fetchToken(settings.api, await passCheck(settings, 'hcaptcha'))
@@ -55,7 +55,7 @@ for (const engine of chosenEngines()) {
                 await Approov.messageSignature(new Uint8Array(3)),
                 await Approov.getExpiries(),
                 await rejection(Approov.messageSignature('text')),
-                await rejection(Approov.fetchToken('unknown.example.org', {})),
+                await rejection(Approov.fetchToken('unknown.example.org', { timeout: PATIENCE })),
               ]
               const forbidden = [
                 WebAssembly.Memory,
@@ -99,7 +99,7 @@ for (const engine of chosenEngines()) {
     }
 
     for (const entry of ['/package/index.js', '/package/lite.js']) {
-      test(`${entry} works with its WebAssembly beside it`, async () => {
+      test(`${entry} works with its WebAssembly next to it`, async () => {
         await world.freshPage()
         const begin = world.site.requests.length
         const proof = await world.run(
@@ -142,7 +142,7 @@ for (const engine of chosenEngines()) {
         const token = await firstToken(settings, 'fingerprint')
         await Approov.getDPoPToken('GET', settings.apiUrl, 'nonce', token)
         await Approov.messageSignature(new Uint8Array([1, 2, 3]))
-        await rejection(Approov.messageSignature('not bytes'))
+        await rejection(Approov.messageSignature(/** @type {any} */ ('not bytes')))
         return written
       }, world.settings)
       assert.deepEqual(written, [])

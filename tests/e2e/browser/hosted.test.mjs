@@ -13,7 +13,7 @@ import { startWorld } from '../harness/world.mjs'
 
 const run = promisify(execFile)
 
-// The certificate is made for the test: only Chromium can be told by a flag to take it.
+// The certificate is made for the test: only Chromium has a flag to accept it.
 for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
   describe('a hosted service in Chromium', () => {
     test('an account made by the command line alone gives a browser a token over https', async (context) => {
@@ -22,7 +22,7 @@ for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
       const directory = await mkdtemp(join(tmpdir(), 'approov-hosted-'))
       context.after(() => rm(directory, { recursive: true, force: true }))
       const program = builtProgram('APPROOV_WEB_SERVICE')
-      const command = async (...words) => (await run(program, words, { cwd: directory })).stdout
+      const command = async (...args) => (await run(program, args, { cwd: directory })).stdout
 
       const siteKey = /site key (\S+)/.exec(await command('account', '-add', '-y'))[1]
       await command('api', '-add', 'localhost', '-allowWeb', '-y')

@@ -13,10 +13,13 @@ const sha256 = (text) => createHash('sha256').update(text).digest('base64url')
 
 for (const engine of chosenEngines()) {
   for (const keyStorage of ['webcrypto', 'wasm']) {
-    describe(`other implementations, ${keyStorage} key, ${ENGINES[engine].title}`, () => {
+    describe(`jose and others, ${keyStorage} key, ${ENGINES[engine].title}`, () => {
       let world
+      let begin
       before(async () => {
         world = await startWorld(engine)
+        // The SDK's idea of the service's time is late by as long as the response took: `iat` is after this, not after the call.
+        begin = Math.floor(Date.now() / 1000)
         await world.freshPage()
         await world.run(
           async (settings, keyStorage) => {
@@ -33,9 +36,13 @@ for (const engine of chosenEngines()) {
 
       /** A proof, made in the page. */
       const prove = (...args) =>
-        world.run(async (...args) => (await import('/approov.js')).Approov.getDPoPToken(...args), ...args)
+        world.run(
+          async (/** @type {Parameters<typeof Approov.getDPoPToken>} */ ...args) =>
+            (await import('/approov.js')).Approov.getDPoPToken(...args),
+          ...args,
+        )
 
-      test('jose verifies a proof, and its claims are the ones asked for', async () => {
+      test('jose verifies a proof, and its claims are the requested ones', async () => {
         const nonce = { of: ['any', 'kind'], é: 1 }
         const proof = await prove(
           'PATCH',
@@ -58,7 +65,7 @@ for (const engine of chosenEngines()) {
           ath: sha256('a token'),
           msgs: 'a signature',
         })
-        assert.ok(Number.isInteger(iat) && Math.abs(iat - Date.now() / 1000) < 30, `iat ${iat}`)
+        assert.ok(Number.isInteger(iat) && iat >= begin && iat <= Date.now() / 1000, `iat ${iat}`)
         assert.ok(Buffer.from(jti, 'base64url').length >= 16, `jti ${jti}`)
       })
 

@@ -1,4 +1,4 @@
-// A plain page, one copied file beside it, and the lazy pattern.
+// A plain page, one copied file next to it, and the lazy pattern.
 import assert from 'node:assert/strict'
 import { mkdtemp, copyFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -11,6 +11,7 @@ import { By, until } from 'selenium-webdriver'
 import { serveSite, startService } from '../../../www-demo/stack.mjs'
 import { openBrowser } from '../harness/browser.mjs'
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
+import { HANG } from '../harness/wait.mjs'
 import { unpackTarball } from '../harness/world.mjs'
 
 for (const engine of chosenEngines()) {
@@ -34,7 +35,7 @@ for (const engine of chosenEngines()) {
         `${site.url}/?${new URLSearchParams({ approovHost: url, approovSiteKey, recaptchaSiteKey })}`,
       )
       const shown = await browser.webdriver.findElement(By.id('token'))
-      await browser.webdriver.wait(until.elementTextMatches(shown, /\S/), 20_000)
+      await browser.webdriver.wait(until.elementTextMatches(shown, /\S/), HANG)
       const token = await shown.getText()
       assert.match(token, /^[\w-]+\.[\w-]+\.[\w-]+$/)
       assert.deepEqual(

@@ -1,10 +1,9 @@
-// Whatever the service, or something in its place, answers: the specified error, and a session that goes on.
+// Whatever response comes from the service, or from something that took its name: the specified error, and a session that goes on.
 import assert from 'node:assert/strict'
 import { readdir, readFile } from 'node:fs/promises'
-import { before, describe, test } from 'node:test'
+import { beforeEach, test } from 'node:test'
 
-import { chosenEngines, ENGINES } from '../harness/engines.mjs'
-import { answer, grant, useStub } from '../harness/stub.mjs'
+import { describeWithStub, respond } from '../harness/stub.mjs'
 
 /** Every error code of the specification's troubleshooting table, and those that the service adds. */
 const CODES = [
@@ -57,262 +56,311 @@ const CODES = [
 
 test('the codes of these tests are all that the service has', async () => {
   const directory = new URL('../../../service/src/', import.meta.url)
-  const sources = (await readdir(directory)).filter((name) => name.endsWith('.rs'))
+  const sources = (await readdir(directory, { recursive: true })).filter((name) => name.endsWith('.rs'))
   const texts = await Promise.all(sources.map((name) => readFile(new URL(name, directory), 'utf8')))
   const codes = new Set(texts.join('').match(/(?<=")(?:aprv|rqst|fp|hcap|recap)-[a-z0-9-]+(?=")/g))
   assert.deepEqual([...codes].sort(), [...CODES].sort())
 })
 
-for (const engine of chosenEngines()) {
-  describe(`answers of a service in ${ENGINES[engine].title}`, () => {
-    /** A page with a session that has not asked for a token yet. */
-    const suite = useStub(engine, async (options) => {
-      Object.assign(globalThis, await import('/approov.js'))
+describeWithStub('responses of a service', ({ stub, run, advance }) => {
+  /** Each test has a session without a token. */
+  beforeEach(() =>
+    run(async () => {
       await Approov.initializeSession(options)
-    })
-    let world
-    let stub
-    before(() => {
-      ;({ world, stub } = suite)
-    })
-
-    const fetchToken = (options, api = 'api.example.com') =>
-      world.run((api, options) => Approov.fetchToken(api, options), api, options)
-    /** What the call rejects with, as data. */
-    const errorOf = (options, api = 'api.example.com') =>
-      world.run(
-        async (api, options) => {
-          try {
-            return { token: await Approov.fetchToken(api, options) }
-          } catch (error) {
-            const plain = (value) => (value instanceof Error ? `${value.name}: ${value.message}` : value)
-            const { name, message, code, retryable, errors, cause } = error
-            return { name, message, code, retryable, errors: plain(errors), cause: plain(cause) }
-          }
-        },
-        api,
-        options,
-      )
-
-    test('every error code arrives unchanged, alone, under "errors" and all at once', async () => {
-      const detail = 'détails: "ä", 1 of 2'
-      const maps = [
-        ...CODES.map((code) => ({ [code]: '' })),
-        ...CODES.map((code) => ({ [code]: detail })),
-        Object.fromEntries(CODES.map((code) => [code, code])),
-      ]
-      const bodies = [...maps, { errors: maps.at(-1) }]
-      let next = 0
-      stub.reply((response) => answer(response, 400, bodies[next], { phrase: 'A Phrase Of Its Own' }))
-      for (const [index, body] of bodies.entries()) {
-        next = index
-        const { name, code, message, errors } = await errorOf({ recaptchaToken: `r${index}` })
-        assert.deepEqual(
-          { name, code, message, errors },
-          { name: 'ApproovServiceError', code: 'service', message: 'A Phrase Of Its Own', errors: body.errors ?? body },
-        )
-      }
-    })
-
-    test('a refused refresh token ends the session, with the reason in errors', async () => {
-      await fetchToken({ recaptchaToken: 'r' })
-      stub.reply((response) => answer(response, 401, { 'aprv-invalid-refresh-token': 'expired' }))
-      const { name, code, errors } = await errorOf({}, 'other.example.com')
-      assert.deepEqual(
-        { name, code, errors },
-        { name: 'ApproovSessionError', code: 'session-expired', errors: { 'aprv-invalid-refresh-token': 'expired' } },
-      )
-      stub.reply()
-      assert.equal((await errorOf({})).code, 'session-expired')
-      assert.equal((await errorOf({ recaptchaToken: 'another' })).code, 'session-expired')
-      assert.deepEqual(stub.requests(), [])
-      assert.ok((await world.run(() => Approov.getExpiries())).session <= Date.now())
-    })
-
-    const strange = {
-      'a redirect': (response) => answer(response, 302, '', { headers: { Location: '/elsewhere' } }),
-      'an empty body': (response) => answer(response, 200, ''),
-      'no content': (response) => answer(response, 204, ''),
-      'an HTML page': (response) =>
-        answer(response, 200, '<!doctype html><title>Login</title>', { headers: { 'Content-Type': 'text/html' } }),
-      'JSON that breaks off': (response) => answer(response, 200, '{"tokens": {"api'),
-      'an answer that is cut in the middle': (response) => {
-        response.writeHead(200, {
-          'Content-Type': 'application/json',
-          'Content-Length': '1000',
-          'Access-Control-Allow-Origin': '*',
-        })
-        response.write('{"tokens": {', () => setTimeout(() => response.destroy(), 50))
-      },
-      'what claims to be gzip': (response) =>
-        answer(response, 200, 'no gzip', { headers: { 'Content-Encoding': 'gzip' } }),
-      'an endless body': (response) => {
-        response.writeHead(200, { 'Content-Type': 'application/json', 'Access-Control-Allow-Origin': '*' })
-        let isOpen = true
-        response.once('close', () => (isOpen = false))
-        const pour = () => isOpen && response.write(' '.repeat(65_536), () => setImmediate(pour))
-        pour()
-      },
-      'a null': (response) => answer(response, 200, 'null'),
-      'nesting without end': (response) => answer(response, 200, '['.repeat(100_000)),
-      'an answer without the origin allowed': (response, form) =>
-        answer(response, 200, grant(form), {
-          headers: { 'Access-Control-Allow-Origin': 'https://elsewhere.example.com' },
-        }),
-      'a lifetime that is no number': (response, form) =>
-        answer(response, 200, { ...grant(form), 'token-lifetime': '120' }),
-      'a session expiry beyond all time': (response, form) =>
-        answer(response, 200, { ...grant(form), expiries: { session: 1e300 } }),
-      'tokens that are no text': (response, form) =>
-        answer(response, 200, { ...grant(form), tokens: { 'api.example.com': { a: 1 } } }),
-      'a token with a line break': (response, form) =>
-        answer(response, 200, { ...grant(form), tokens: { 'api.example.com': 'a\r\nb' } }),
-      'no refresh token': (response, form) => answer(response, 200, { ...grant(form), 'refresh-token': undefined }),
-      'an error map that is a list': (response) => answer(response, 400, ['aprv-no-site-key']),
-      'an error map of numbers': (response) => answer(response, 400, { 'aprv-no-site-key': 1 }),
-      'an error map that is empty': (response) => answer(response, 400, {}),
-      'a status that is no error with an error map': (response) => answer(response, 304, { 'aprv-no-site-key': '' }),
-    }
-
-    test('strange answers are ApproovFetchErrors with a message, and change nothing of the session', async () => {
-      const first = await fetchToken({ recaptchaToken: 'first' })
-      for (const [what, reply] of Object.entries(strange)) {
-        stub.reply(reply)
-        const error = await errorOf({ recaptchaToken: `second: ${what}` })
-        assert.equal(error.name, 'ApproovFetchError', `${what}: ${JSON.stringify(error)}`)
-        assert.ok(['network', 'invalid-response'].includes(error.code), `${what}: ${error.code}`)
-        assert.match(error.message, /Approov service/, what)
-        if (error.code === 'invalid-response') assert.equal(error.errors, `Error: ${error.message}`, what)
-        if (error.code === 'network')
-          assert.ok(error.cause && error.errors === error.cause, `${what}: ${JSON.stringify(error)}`)
-        assert.equal(stub.forms().length, 1, `${what}: sent once`)
-        stub.reply()
-        assert.notEqual(await fetchToken({}), first)
-        assert.equal(
-          new URLSearchParams(stub.forms()[0]).get('recaptcha-token'),
-          null,
-          `${what}: goes on with the first result`,
-        )
-      }
-    })
-
-    test('an answer without the token that was asked for is an ApproovServiceError that names the API', async () => {
-      stub.reply((response, form) =>
-        answer(response, 200, { ...grant(form), tokens: { 'other.example.com': 'a.b.c' } }),
-      )
-      const { name, code, message, errors } = await errorOf({ recaptchaToken: 'r' })
-      assert.deepEqual({ name, code, errors }, { name: 'ApproovServiceError', code: 'token-unavailable', errors: {} })
-      assert.match(message, /api\.example\.com/)
-    })
-
-    test('a refresh is sent three times at most, with pauses that grow, and then tells the reason', async () => {
-      await fetchToken({ recaptchaToken: 'r' })
-      const times = []
-      stub.reply((response) => {
-        times.push(Date.now())
-        answer(response, 503, { 'recap-token-check': 'down' })
-      })
-      const { name, retryable, errors, message } = await errorOf({}, 'other.example.com')
-      assert.deepEqual(
-        { name, retryable, errors, message },
-        {
-          name: 'ApproovServiceError',
-          retryable: true,
-          errors: { 'recap-token-check': 'down' },
-          message: 'Service Unavailable',
-        },
-      )
-      assert.equal(times.length, 3)
-      assert.ok(times[1] - times[0] >= 120 && times[2] - times[1] >= 245, `${times}`)
-    })
-
-    test('a request with a fresh result is sent once, whatever is answered', async () => {
-      stub.reply((response) => answer(response, 503, { 'recap-token-check': 'down' }))
-      assert.equal((await errorOf({ recaptchaToken: 'r' })).retryable, true)
-      assert.equal(stub.forms().length, 1)
-    })
-
-    test('a refused nonce is answered once with the fresh one, even with a fresh result', async () => {
-      stub.reply((response, form, count) =>
-        count === 1 ? answer(response, 401, { 'aprv-invalid-nonce': '' }) : answer(response, 200, grant(form)),
-      )
-      await fetchToken({ recaptchaToken: 'r' })
-      assert.equal(stub.forms().length, 2)
-      stub.reply((response) => answer(response, 401, { 'aprv-invalid-nonce': 'again' }))
-      const { name, errors } = await errorOf({ recaptchaToken: 'r2' })
-      assert.deepEqual({ name, errors }, { name: 'ApproovServiceError', errors: { 'aprv-invalid-nonce': 'again' } })
-      assert.equal(stub.forms().length, 2)
-    })
-
-    test('a pause longer than the time-out is not begun: the reason arrives at once', async () => {
-      await fetchToken({ recaptchaToken: 'r' })
-      stub.reply((response) =>
-        answer(response, 429, { 'aprv-rate-limit': 'try later' }, { headers: { 'Retry-After': '60' } }),
-      )
-      const begin = Date.now()
-      const { name, errors, retryable } = await errorOf({ timeout: 4000 }, 'other.example.com')
-      assert.deepEqual(
-        { name, errors, retryable },
-        { name: 'ApproovServiceError', errors: { 'aprv-rate-limit': 'try later' }, retryable: true },
-      )
-      assert.ok(Date.now() - begin < 2000)
-      assert.equal(stub.forms().length, 1)
-    })
-
-    test('a short pause that the service asks for is kept', async () => {
-      await fetchToken({ recaptchaToken: 'r' })
-      const times = []
-      stub.reply((response, form, count) => {
-        times.push(Date.now())
-        if (count === 1) answer(response, 429, { 'aprv-rate-limit': '' }, { headers: { 'Retry-After': '1' } })
-        else answer(response, 200, grant(form))
-      })
-      await fetchToken({}, 'other.example.com')
-      assert.ok(times[1] - times[0] >= 990, `${times}`)
-    })
-
-    test('an answer past the time-out is given up, and its request with it; a late one changes nothing', async () => {
-      const waiting = []
-      stub.reply((response) => waiting.push(response))
-      const begin = Date.now()
-      const { name, code, cause, errors, retryable } = await errorOf({ recaptchaToken: 'r', timeout: 300 })
-      assert.deepEqual({ name, code, retryable }, { name: 'ApproovFetchError', code: 'timeout', retryable: true })
-      assert.match(cause, /^TimeoutError/)
-      assert.equal(errors, cause)
-      assert.ok(Date.now() - begin < 2000)
-      for (let i = 0; stub.cut() === 0 && i < 40; i++) await new Promise((resolve) => setTimeout(resolve, 50))
-      assert.equal(stub.cut(), 1)
-      assert.deepEqual(await world.run(() => Approov.getExpiries()), {})
-      assert.equal((await errorOf({})).code, 'results-required')
-    })
-
-    test('the time-out is ten seconds where none is given', async () => {
-      stub.reply(() => {})
-      const { code, delays } = await world.run(async () => {
-        const { setTimeout } = globalThis
-        const delays = []
-        globalThis.setTimeout = (work, delay, ...rest) => {
-          delays.push(delay)
-          return setTimeout(work, delay / 100, ...rest)
+      /** What a call resolves to or rejects with, as data. */
+      globalThis.described = async (call) => {
+        try {
+          return { token: await call }
+        } catch (error) {
+          const plain = (value) => (value instanceof Error ? `${value.name}: ${value.message}` : value)
+          const { name, message, code, retryable, errors, cause } = error
+          return { name, message, code, retryable, errors: plain(errors), cause: plain(cause) }
         }
-        const error = await Approov.fetchToken('api.example.com', { recaptchaToken: 'r' }).catch((error) => error)
-        globalThis.setTimeout = setTimeout
-        return { code: error.code, delays }
-      })
-      assert.equal(code, 'timeout')
-      assert.ok(delays.includes(10_000) && delays.every((delay) => delay <= 10_000), `${delays}`)
-    })
+      }
+    }),
+  )
 
-    test('a failure that was shared is not remembered', async () => {
-      stub.reply((response) => answer(response, 502, { 'recap-token-check': 'down' }))
-      const codes = await world.run(async () => {
-        const calls = Array.from({ length: 10 }, () => Approov.fetchToken('api.example.com', { recaptchaToken: 'r' }))
-        return (await Promise.allSettled(calls)).map(({ reason }) => Object.keys(reason.errors)[0])
-      })
-      assert.deepEqual(codes, Array(10).fill('recap-token-check'))
-      assert.equal(stub.forms().length, 1)
-      stub.reply()
-      assert.match(await fetchToken({ recaptchaToken: 'r' }), /^token\./)
-    })
+  const fetchToken = (options, api = 'api.example.com') =>
+    run((api, options) => Approov.fetchToken(api, options), api, options)
+  const errorOf = (options, api = 'api.example.com') =>
+    run((api, options) => described(Approov.fetchToken(api, options)), api, options)
+  /** Begins a call that cannot end before the clock is moved. */
+  const begin = (options, api = 'api.example.com') =>
+    run(
+      (api, options) => {
+        globalThis.isSettled = false
+        globalThis.call = described(Approov.fetchToken(api, options)).finally(() => (globalThis.isSettled = true))
+      },
+      api,
+      options,
+    )
+  const isSettled = () => run(() => globalThis.isSettled)
+  const ended = () => run(() => globalThis.call)
+  /** The same as `errorOf` for a call that may pause and try again. */
+  const errorAfterPause = async (options) => {
+    await begin(options)
+    const pause = await run(() => Promise.race([globalThis.call.then(() => 0), clock.timer(125, 375)]))
+    if (pause > 0) await advance(pause)
+    return ended()
+  }
+
+  test('every error code arrives unchanged, alone, under "errors" and all at once', async () => {
+    const detail = 'détails: "ä", 1 of 2'
+    const maps = [
+      ...CODES.map((code) => ({ [code]: '' })),
+      ...CODES.map((code) => ({ [code]: detail })),
+      Object.fromEntries(CODES.map((code) => [code, code])),
+    ]
+    const bodies = [...maps, { errors: maps.at(-1) }]
+    let next = 0
+    stub.reply((response) => respond(response, 400, bodies[next], { phrase: 'A Phrase Of Its Own' }))
+    for (const [index, body] of bodies.entries()) {
+      next = index
+      const { name, code, message, errors } = await errorOf({ recaptchaToken: `r${index}` })
+      assert.deepEqual(
+        { name, code, message, errors },
+        { name: 'ApproovServiceError', code: 'service', message: 'A Phrase Of Its Own', errors: body.errors ?? body },
+      )
+    }
   })
-}
+
+  test('a refused refresh token ends the session, with the reason in errors', async () => {
+    await fetchToken({ recaptchaToken: 'r' })
+    stub.reply((response) => respond(response, 401, { 'aprv-invalid-refresh-token': 'expired' }))
+    const { name, code, errors } = await errorOf({}, 'other.example.com')
+    assert.deepEqual(
+      { name, code, errors },
+      { name: 'ApproovSessionError', code: 'session-expired', errors: { 'aprv-invalid-refresh-token': 'expired' } },
+    )
+    stub.reply()
+    assert.equal((await errorOf({})).code, 'session-expired')
+    assert.equal((await errorOf({ recaptchaToken: 'another' })).code, 'session-expired')
+    assert.deepEqual(stub.requests(), [])
+    assert.ok(await run(async () => (await Approov.getExpiries()).session <= Date.now()))
+  })
+
+  const strange = {
+    'a redirect': (response) => respond(response, 302, '', { headers: { Location: '/elsewhere' } }),
+    'an empty body': (response) => respond(response, 200, ''),
+    'no content': (response) => respond(response, 204, ''),
+    'an HTML page': (response) =>
+      respond(response, 200, '<!doctype html><title>Login</title>', { headers: { 'Content-Type': 'text/html' } }),
+    'JSON that breaks off': (response) => respond(response, 200, '{"tokens": {"api'),
+    'a response that is cut in the middle': (response) => {
+      response.writeHead(200, {
+        'Content-Type': 'application/json',
+        'Content-Length': '1000',
+        'Access-Control-Allow-Origin': '*',
+      })
+      response.write('{"tokens": {', () => response.destroy())
+    },
+    'what claims to be gzip': (response) =>
+      respond(response, 200, 'no gzip', { headers: { 'Content-Encoding': 'gzip' } }),
+    'an endless body': (response) => {
+      response.writeHead(200, { 'Content-Type': 'application/json', 'Access-Control-Allow-Origin': '*' })
+      let isOpen = true
+      response.once('close', () => (isOpen = false))
+      const pour = () => isOpen && response.write(' '.repeat(65_536), () => setImmediate(pour))
+      pour()
+    },
+    'a null': (response) => respond(response, 200, 'null'),
+    'nesting without end': (response) => respond(response, 200, '['.repeat(100_000)),
+    'a response without the origin allowed': (response, form) =>
+      respond(response, 200, stub.grant(form), {
+        headers: { 'Access-Control-Allow-Origin': 'https://elsewhere.example.com' },
+      }),
+    'a lifetime that is no number': (response, form) =>
+      respond(response, 200, { ...stub.grant(form), 'token-lifetime': '120' }),
+    'a session expiry beyond all time': (response, form) =>
+      respond(response, 200, { ...stub.grant(form), expiries: { session: 1e300 } }),
+    'tokens that are no text': (response, form) =>
+      respond(response, 200, { ...stub.grant(form), tokens: { 'api.example.com': { a: 1 } } }),
+    'a token with a line break': (response, form) =>
+      respond(response, 200, { ...stub.grant(form), tokens: { 'api.example.com': 'a\r\nb' } }),
+    'no refresh token': (response, form) => respond(response, 200, { ...stub.grant(form), 'refresh-token': undefined }),
+    'an error map that is a list': (response) => respond(response, 400, ['aprv-no-site-key']),
+    'an error map of numbers': (response) => respond(response, 400, { 'aprv-no-site-key': 1 }),
+    'an error map that is empty': (response) => respond(response, 400, {}),
+    'a status that is no error with an error map': (response) => respond(response, 304, { 'aprv-no-site-key': '' }),
+  }
+
+  test('strange responses are ApproovFetchErrors with a message, and change nothing of the session', async () => {
+    const first = await fetchToken({ recaptchaToken: 'first' })
+    for (const [what, reply] of Object.entries(strange)) {
+      stub.reply(reply)
+      const error = await errorAfterPause({ recaptchaToken: `second: ${what}` })
+      assert.equal(error.name, 'ApproovFetchError', `${what}: ${JSON.stringify(error)}`)
+      assert.ok(['network', 'invalid-response'].includes(error.code), `${what}: ${error.code}`)
+      assert.match(error.message, /Approov service/, what)
+      if (error.code === 'invalid-response') assert.equal(error.errors, `Error: ${error.message}`, what)
+      if (error.code === 'network')
+        assert.ok(error.cause && error.errors === error.cause, `${what}: ${JSON.stringify(error)}`)
+      // Once more, if the response was lost: the service gives the same key the same outcome.
+      assert.equal(stub.forms().length, error.code === 'network' ? 2 : 1, what)
+      stub.reply()
+      assert.notEqual(await fetchToken({}), first)
+      assert.equal(
+        new URLSearchParams(stub.forms()[0]).get('recaptcha-token'),
+        null,
+        `${what}: goes on with the first result`,
+      )
+    }
+  })
+
+  test('a grant is read whatever its media type, and a text that is no token is none', async () => {
+    const asText = { headers: { 'Content-Type': 'text/plain' } }
+    stub.reply((response, form) => respond(response, 200, stub.grant(form), asText))
+    assert.match(await fetchToken({ recaptchaToken: 'r' }), /^token\.[^"{]*$/)
+    stub.reply((response) => respond(response, 200, 'OK', asText))
+    assert.equal((await errorOf({}, 'other.example.com')).code, 'invalid-response')
+  })
+
+  test('a response without the requested token is an ApproovServiceError that names the API', async () => {
+    stub.reply((response, form) =>
+      respond(response, 200, { ...stub.grant(form), tokens: { 'other.example.com': 'a.b.c' } }),
+    )
+    const { name, code, message, errors } = await errorOf({ recaptchaToken: 'r' })
+    assert.deepEqual({ name, code, errors }, { name: 'ApproovServiceError', code: 'token-unavailable', errors: {} })
+    assert.match(message, /api\.example\.com/)
+  })
+
+  test('a refresh is sent three times at most, with pauses that grow, and then the reason is reported', async () => {
+    await fetchToken({ recaptchaToken: 'r' })
+    stub.reply((response) => respond(response, 503, { 'recap-token-check': 'down' }))
+    await begin({}, 'other.example.com')
+    for (const [sent, least, most] of [
+      [1, 125, 375],
+      [2, 250, 750],
+    ]) {
+      await stub.received(sent)
+      const pause = await run((least, most) => clock.timer(least, most), least, most)
+      await advance(pause - 1)
+      assert.deepEqual([stub.forms().length, await isSettled()], [sent, false])
+      await advance(1)
+    }
+    const { name, retryable, errors, message } = await ended()
+    assert.deepEqual(
+      { name, retryable, errors, message },
+      {
+        name: 'ApproovServiceError',
+        retryable: true,
+        errors: { 'recap-token-check': 'down' },
+        message: 'Service Unavailable',
+      },
+    )
+    assert.equal(stub.forms().length, 3)
+  })
+
+  test('a request with a fresh result is sent once, whatever the response', async () => {
+    stub.reply((response) => respond(response, 503, { 'recap-token-check': 'down' }))
+    assert.equal((await errorOf({ recaptchaToken: 'r' })).retryable, true)
+    assert.equal(stub.forms().length, 1)
+  })
+
+  test('after a refused nonce the request is sent once more with the fresh one, even with a fresh result', async () => {
+    stub.reply((response, form, count) =>
+      count === 1 ? respond(response, 401, { 'aprv-invalid-nonce': '' }) : respond(response, 200, stub.grant(form)),
+    )
+    await fetchToken({ recaptchaToken: 'r' })
+    assert.equal(stub.forms().length, 2)
+    stub.reply((response) => respond(response, 401, { 'aprv-invalid-nonce': 'again' }))
+    const { name, errors } = await errorOf({ recaptchaToken: 'r2' })
+    assert.deepEqual({ name, errors }, { name: 'ApproovServiceError', errors: { 'aprv-invalid-nonce': 'again' } })
+    assert.equal(stub.forms().length, 2)
+  })
+
+  test('a pause longer than the time-out is not begun: the reason arrives at once', async () => {
+    await fetchToken({ recaptchaToken: 'r' })
+    stub.reply((response) =>
+      respond(response, 429, { 'aprv-rate-limit': 'try later' }, { headers: { 'Retry-After': '60' } }),
+    )
+    // The clock stands still: a call that paused would never end.
+    const { name, errors, retryable } = await errorOf({ timeout: 4000 }, 'other.example.com')
+    assert.deepEqual(
+      { name, errors, retryable },
+      { name: 'ApproovServiceError', errors: { 'aprv-rate-limit': 'try later' }, retryable: true },
+    )
+    assert.equal(stub.forms().length, 1)
+  })
+
+  test('a short pause that the service asks for is kept', async () => {
+    await fetchToken({ recaptchaToken: 'r' })
+    stub.reply((response, form, count) => {
+      if (count === 1) respond(response, 429, { 'aprv-rate-limit': '' }, { headers: { 'Retry-After': '1' } })
+      else respond(response, 200, stub.grant(form))
+    })
+    await begin({}, 'other.example.com')
+    await stub.received(1)
+    assert.equal(await run(() => clock.timer(1, 9_999)), 1000)
+    await advance(999)
+    assert.deepEqual([stub.forms().length, await isSettled()], [1, false])
+    await advance(1)
+    assert.match((await ended()).token, /^token\./)
+    assert.equal(stub.forms().length, 2)
+  })
+
+  test('a call is given up at its time-out, and its request with it', async () => {
+    await fetchToken({ recaptchaToken: 'r' })
+    stub.hold()
+    await begin({ timeout: 300 }, 'other.example.com')
+    await stub.received(1)
+    await advance(299)
+    assert.equal(await isSettled(), false)
+    await advance(1)
+    const { name, code, cause, errors, retryable } = await ended()
+    assert.deepEqual({ name, code, retryable }, { name: 'ApproovFetchError', code: 'timeout', retryable: true })
+    assert.match(cause, /^TimeoutError/)
+    assert.equal(errors, cause)
+    await stub.abandoned(1)
+  })
+
+  for (const [what, code] of [
+    ['whose time-out has passed', 'timeout'],
+    ['whose signal was aborted', 'aborted'],
+  ]) {
+    test(`a request that carries a result runs on for a caller ${what}, and its token is there for the next`, async () => {
+      const release = stub.hold()
+      await run(() => {
+        globalThis.controller = new AbortController()
+        const { signal } = globalThis.controller
+        globalThis.call = described(
+          Approov.fetchToken('api.example.com', { recaptchaToken: 'r', timeout: 300, signal }),
+        )
+      })
+      await stub.received(1)
+      if (code === 'timeout') await advance(300)
+      else await run(() => globalThis.controller.abort())
+      assert.equal((await ended()).code, code)
+      await run(() => {
+        globalThis.again = Approov.fetchToken('api.example.com', { recaptchaToken: 'r' })
+      })
+      release()
+      const token = await run(() => globalThis.again)
+      assert.match(token, /^token\./)
+      assert.equal(await fetchToken({ recaptchaToken: 'r' }), token)
+      assert.equal(stub.forms().length, 1)
+    })
+  }
+
+  test('the time-out is ten seconds where none is given', async () => {
+    stub.hold()
+    await begin({ recaptchaToken: 'r' })
+    await stub.received(1)
+    await advance(9_999)
+    assert.equal(await isSettled(), false)
+    await advance(1)
+    assert.equal((await ended()).code, 'timeout')
+  })
+
+  test('a failure that was shared is not remembered', async () => {
+    stub.reply((response) => respond(response, 502, { 'recap-token-check': 'down' }))
+    const codes = await run(async () => {
+      const calls = Array.from({ length: 10 }, () => Approov.fetchToken('api.example.com', { recaptchaToken: 'r' }))
+      return (await Promise.allSettled(calls)).map((/** @type {any} */ { reason }) => Object.keys(reason.errors)[0])
+    })
+    assert.deepEqual(codes, Array(10).fill('recap-token-check'))
+    assert.equal(stub.forms().length, 1)
+    stub.reply()
+    assert.match(await fetchToken({ recaptchaToken: 'r' }), /^token\./)
+  })
+})

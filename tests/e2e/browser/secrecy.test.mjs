@@ -44,7 +44,7 @@ for (const engine of chosenEngines()) {
         const privateKeys = [...new Set(keys)].filter((key) => key.type === 'private')
         const refusals = await Promise.all(
           privateKeys.flatMap((key) =>
-            ['jwk', 'pkcs8'].map((format) =>
+            ['jwk', 'pkcs8'].map((/** @type {any} */ format) =>
               crypto.subtle.exportKey(format, key).then(
                 () => 'exported',
                 (error) => error.name,
@@ -119,14 +119,17 @@ for (const engine of chosenEngines()) {
             const { Approov } = await import('/approov.js')
             await Approov.initializeSession(flow.sessionOptions(settings, 'hcaptcha', { keyStorage }))
             const token = await Approov.fetchToken(settings.api, result)
-            await Approov.fetchToken('api.example.com')
+            await Approov.fetchToken('api.example.com', { timeout: flow.PATIENCE })
             secrets.push(await Approov.getDPoPToken('GET', settings.apiUrl, 'n', token), token)
             await Approov.messageSignature(new Uint8Array([1]))
-            // Errors too must not tell.
+            // Errors must not reveal them either.
             const errors = [
-              await flow.rejection(Approov.fetchToken('unknown.example.org')),
+              await flow.rejection(Approov.fetchToken('unknown.example.org', { timeout: flow.PATIENCE })),
               await flow.rejection(
-                Approov.fetchToken(`${secrets[0]}/`, { hcaptchaToken: { response: 'very private', key: 5 } }),
+                Approov.fetchToken(
+                  `${secrets[0]}/`,
+                  /** @type {any} */ ({ hcaptchaToken: { response: 'very private', key: 5 } }),
+                ),
               ),
               await flow.rejection(Approov.fetchToken('a', { recaptchaToken: 'very private' })),
             ]
@@ -138,7 +141,7 @@ for (const engine of chosenEngines()) {
               session: { ...sessionStorage },
               databases: (await globalThis.indexedDB?.databases?.()) ?? [],
               caches: (await globalThis.caches?.keys()) ?? [],
-              name: globalThis.name,
+              name: window.name,
               history: [history.length, history.state],
               location: location.href,
             }
@@ -171,7 +174,7 @@ for (const engine of chosenEngines()) {
           ...left.entries,
           ...world.site.requests.slice(siteBegin),
           ...world.service.log.slice(serviceBegin).map(({ path }) => path),
-          // The second error names the argument that is no domain, as given; the check result beside it stays untold.
+          // The second error names the argument that is no domain, as given; the check result next to it is not reported.
           left.errors[0],
           left.errors[2],
         ].join('\n')
@@ -184,7 +187,7 @@ for (const engine of chosenEngines()) {
         )
         if (engine === 'chromium') {
           const logged = await world.webdriver.manage().logs().get('browser')
-          // The browser itself notes answers of 400: the unknown API's, without what was sent.
+          // The browser itself notes responses of 400: the unknown API's, without what was sent.
           const text = logged.map((entry) => entry.message).join('\n')
           for (const secret of left.secrets) assert.ok(!text.includes(secret))
         }

@@ -38,7 +38,7 @@ for (const engine of chosenEngines()) {
                 target = registration.installing ?? registration.waiting ?? registration.active
                 await new Promise((resolve, reject) => {
                   const check = () => {
-                    if (target.state === 'activated') resolve()
+                    if (target.state === 'activated') resolve(undefined)
                     if (target.state === 'redundant') reject(new Error('the service worker was not installed'))
                   }
                   target.addEventListener('statechange', check)
@@ -59,7 +59,7 @@ for (const engine of chosenEngines()) {
           assert.equal(outcome.error, undefined)
           assert.equal(outcome.value.scope, scope)
           assert.equal(outcome.value.status, 200)
-          assert.equal(outcome.value.answer.proof.accepted, true)
+          assert.equal(outcome.value.body.proof.accepted, true)
           assert.ok(outcome.value.expiries.session > Date.now())
         })
       }

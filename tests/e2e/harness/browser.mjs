@@ -9,6 +9,10 @@ import { Builder, Capabilities } from 'selenium-webdriver'
 
 import { startProgram } from '../../../www-demo/stack.mjs'
 import { ENGINES, freePort } from './engines.mjs'
+import { HANG, until } from './wait.mjs'
+
+/** The time-out of `run`: a delay that nothing else has, because WebKit's driver waits for it by the page's own `setTimeout`. */
+export const SCRIPT_TIMEOUT = HANG + 1
 
 /**
  * Starts a browser of an engine.
@@ -38,7 +42,7 @@ export async function openBrowser(engineName, { flags = [] } = {}) {
       .withCapabilities(new Capabilities(engine.capabilities({ profile, flags, browserBinary: miniBrowser() })))
       .build()
     cleanups.push(() => webdriver.quit())
-    await webdriver.manage().setTimeouts({ script: 60_000, pageLoad: 30_000 })
+    await webdriver.manage().setTimeouts({ script: SCRIPT_TIMEOUT, pageLoad: HANG })
     return { engine: engineName, webdriver, run: (work, ...args) => runInPage(webdriver, work, args), close }
   } catch (error) {
     await close()
@@ -59,24 +63,19 @@ async function startDriver(engine, port, env) {
   const ended = new Promise((resolve) => child.once('exit', resolve))
   const killWithUs = () => child.kill('SIGKILL')
   process.on('exit', killWithUs)
-  await untilItAnswers(`http://127.0.0.1:${port}/status`)
+  const status = `http://127.0.0.1:${port}/status`
+  await until(`${engine.driver} responds at ${status}`, () =>
+    fetch(status).then(
+      ({ ok }) => ok,
+      () => false,
+    ),
+  )
   return {
     stop: async () => {
       child.kill('SIGTERM')
       await ended
       process.off('exit', killWithUs)
     },
-  }
-}
-
-async function untilItAnswers(url) {
-  for (const deadline = Date.now() + 20_000; ;) {
-    try {
-      if ((await fetch(url)).ok) return
-    } catch (error) {
-      if (Date.now() > deadline) throw new Error(`nothing answers at ${url}`, { cause: error })
-    }
-    await new Promise((resolve) => setTimeout(resolve, 50))
   }
 }
 

@@ -1,4 +1,4 @@
-// The browser engines that the tests run in: how each one's driver is started and what it is asked for.
+// The browser engines that the tests run in: how each one's driver is started, and with which capabilities.
 import { createServer } from 'node:net'
 
 /** Each engine: its driver's program, the arguments that make the driver listen, the line that says it does, capabilities. */
@@ -53,7 +53,7 @@ export const ENGINES = {
     title: 'WebKitGTK',
     driver: 'WebKitWebDriver',
     driverArguments: (port) => [`--port=${port}`],
-    /** Says nothing when it listens: its status is asked for instead. */
+    /** Prints nothing when it listens: its status is requested instead. */
     listens: undefined,
     /** Has no headless mode. */
     needsDisplay: true,

@@ -1,4 +1,4 @@
-// What the functions that tests run in pages find there besides the page's own: put there by test pages and by the tests' hooks.
+// What the functions that tests run in pages find there in addition to the page's own: put there by test pages and by the tests' hooks.
 import type * as Sdk from '../../../pkg-template/approov'
 
 declare global {
@@ -8,9 +8,30 @@ declare global {
   var ApproovServiceError: typeof Sdk.ApproovServiceError
   var ApproovSessionError: typeof Sdk.ApproovSessionError
 
+  /** `pages/clock.js` has put it there. */
+  var clock: {
+    advance(milliseconds: number): Promise<void>
+    sleep(milliseconds: number, how: { isTicking: boolean }): void
+    timers(): number[]
+    timer(least: number, most?: number): Promise<number>
+  }
+
+  /** `pages/flow.js` has it. */
+  var PATIENCE: number
+
+  /** The script of reCAPTCHA, or of its simulator. */
+  var grecaptcha: any
+
   /** What tests leave for their later steps. */
-  var asleep: any, firstToken: any, memory: any, old: any, oldProof: any, options: any, outcome: any, passCheck: any
-  var prepared: any, rejection: any, sessionOptions: any, ticked: any, uncaught: any
+  var calls: any, controller: any, described: any, firstToken: any, isSettled: any, memory: any, old: any, oldProof: any
+  var options: any,
+    outcome: any,
+    passCheck: any,
+    prepared: any,
+    rejection: any,
+    sent: any,
+    sessionOptions: any,
+    third: any
 
   /** What errors of the SDK, of Node and of the tests carry. */
   interface Error {

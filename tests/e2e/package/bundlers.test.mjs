@@ -7,6 +7,7 @@ import { after, before, describe, test } from 'node:test'
 
 import { serveSite } from '../../../www-demo/stack.mjs'
 import { freePort } from '../harness/engines.mjs'
+import { HANG } from '../harness/wait.mjs'
 import { startWorld } from '../harness/world.mjs'
 import { installFixture } from './fixtures.mjs'
 
@@ -34,18 +35,18 @@ describe('in a project of', () => {
   /** A token by way of one entry of the package, in a fresh page. */
   async function tokenOf(page, entry) {
     await world.webdriver.get(page)
-    await world.webdriver.wait(() => world.webdriver.executeScript('return Boolean(globalThis.entries)'), 20_000)
+    await world.webdriver.wait(() => world.webdriver.executeScript('return Boolean(globalThis.entries)'), HANG)
     const { approovHost, approovSiteKey, keys, api } = world.settings
     const settings = {
       api,
       session: { approovHost, approovSiteKey, ...keys.hcaptcha },
-      result: { hcaptchaToken: PASSED },
+      result: { hcaptchaToken: PASSED, timeout: HANG },
     }
     return world.run((entry, settings) => globalThis.entries[entry](settings), entry, settings)
   }
 
   for (const { name, output, script, entries } of BUNDLERS) {
-    test(`${name}, every entry gets a token`, { timeout: 240_000 }, async (context) => {
+    test(`${name}, every entry gets a token`, { timeout: 10 * HANG }, async (context) => {
       const fixture = await installFixture(name)
       context.after(fixture.remove)
       await fixture.build()
@@ -93,7 +94,7 @@ describe('in a project of', () => {
             ({ ok }) => ok,
             () => false,
           ),
-        20_000,
+        HANG,
       )
       for (const entry of entries) assert.match(await tokenOf(page, entry), /^[\w-]+\.[\w-]+\.[\w-]+$/, entry)
     } finally {

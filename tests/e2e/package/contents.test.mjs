@@ -1,4 +1,4 @@
-// What is in the npm package, and how its files behave before anything is asked of them.
+// What is in the npm package, and how its files behave before any function is called.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -8,11 +8,12 @@ import { after, before, describe, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 
+import { HANG } from '../harness/wait.mjs'
 import { unpackTarball } from '../harness/world.mjs'
 
 const SCRIPTS = ['approov.js', 'index.js', 'lite.js']
 
-/** Fails with the place alone: the files are long. The bytes of the WebAssembly, at the end of `approov.js`, are no code. */
+/** Fails with the position alone: the files are long. The bytes of the WebAssembly, at the end of `approov.js`, are no code. */
 function lacks(file, text, patterns) {
   const [code] = text.split('function approovWasm(){')
   assert.ok(code.length > 10_000 && code.length < 40_000, `${file} has ${code.length} characters of code`)
@@ -149,7 +150,7 @@ describe('the npm package', () => {
         const added = Reflect.ownKeys(globalThis).filter((key) => !before.has(key))
         console.log(JSON.stringify({ exported: Object.keys(sdk).sort(), added, active: process.getActiveResourcesInfo().filter((kind) => !/Pipe|TTY|FSReq|CloseReq/.test(kind)) }))`
       const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], {
-        timeout: 10_000,
+        timeout: HANG,
       })
       assert.deepEqual(JSON.parse(stdout), {
         exported: ['Approov', 'ApproovError', 'ApproovFetchError', 'ApproovServiceError', 'ApproovSessionError'],

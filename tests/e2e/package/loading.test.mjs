@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
+import { HANG } from '../harness/wait.mjs'
 import { startWorld, unpackTarball } from '../harness/world.mjs'
 
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/
@@ -24,10 +25,14 @@ for (const engine of chosenEngines()) {
       await unpacked.remove()
       world = await startWorld(engine, {
         routes: { '/module.html': moduleScript },
-        mounts: { '/untyped.bin': join(directory, 'untyped.bin') },
+        mounts: { '/untyped.bin': join(directory, 'untyped.bin'), '/alone/index.js': 'index.js' },
       })
       const { approovHost, approovSiteKey, keys, api } = world.settings
-      visit = { api, session: { approovHost, approovSiteKey, ...keys.hcaptcha }, result: { hcaptchaToken: PASSED } }
+      visit = {
+        api,
+        session: { approovHost, approovSiteKey, ...keys.hcaptcha },
+        result: { hcaptchaToken: PASSED, timeout: HANG },
+      }
     })
     after(async () => {
       await world?.stop()
@@ -36,7 +41,7 @@ for (const engine of chosenEngines()) {
 
     test('a script element of type module gets a token', async () => {
       await world.webdriver.get(`${world.site.url}/module.html#${encodeURIComponent(JSON.stringify(visit))}`)
-      await world.webdriver.wait(() => world.webdriver.executeScript('return document.title.startsWith("ey")'), 20_000)
+      await world.webdriver.wait(() => world.webdriver.executeScript('return document.title.startsWith("ey")'), HANG)
       assert.match(await world.webdriver.getTitle(), TOKEN)
     })
 
@@ -74,12 +79,12 @@ for (const engine of chosenEngines()) {
         }
         const worker = registration.installing ?? registration.waiting ?? registration.active
         const { port1, port2 } = new MessageChannel()
-        const answer = new Promise((resolve) => {
+        const response = new Promise((resolve) => {
           port1.onmessage = ({ data }) => resolve(data)
         })
         worker.postMessage({ visit }, [port2])
         try {
-          return await answer
+          return await response
         } finally {
           await registration.unregister()
         }
@@ -98,7 +103,7 @@ for (const engine of chosenEngines()) {
       for (const [what, make] of [
         ['a URL as text', () => '/package/approov_bg.wasm'],
         ['a URL object', () => new URL('/package/approov_bg.wasm', location.href)],
-        ['an answer of fetch', () => fetch('/package/approov_bg.wasm')],
+        ['a response of fetch', () => fetch('/package/approov_bg.wasm')],
         ['bytes', async () => (await fetch('/package/approov_bg.wasm')).arrayBuffer()],
         ['a view of bytes', async () => new Uint8Array(await (await fetch('/package/approov_bg.wasm')).arrayBuffer())],
         [
@@ -129,13 +134,13 @@ for (const engine of chosenEngines()) {
         })
       }
 
-      for (const [what, make, code, message] of [
+      for (const [what, make, code, message] of /** @type {[string, () => any, string, RegExp][]} */ ([
         ['of a kind that is none of these', () => 7, 'invalid-argument', /"wasm" must be/],
-        ['that names a page', () => '/blank.html', 'load-failed', /is a page, not WebAssembly/],
-        ['that names nothing', () => '/nothing.wasm', 'load-failed', /404/],
+        ['that names a page', () => '/blank.html', 'load-failed', /a page, not WebAssembly$/],
+        ['that names nothing', () => '/nothing.wasm', 'load-failed', /status 404$/],
         ['that is broken', () => new Uint8Array([0, 97, 115, 109, 9, 9, 9, 9]), 'load-failed', /could not be loaded/],
         ['that is a rejected promise', () => Promise.reject(new Error('no network')), 'load-failed', /no network/],
-      ]) {
+      ])) {
         test(`${what} is an ApproovError, and the next call can load`, async () => {
           await world.freshPage()
           const outcome = await world.run(
@@ -186,8 +191,18 @@ for (const engine of chosenEngines()) {
       })
     })
 
+    test('where a bundler left the WebAssembly out, the message names the ways', async () => {
+      await world.freshPage()
+      const { code, message } = await world.run(async (visit) => {
+        const { Approov } = await import(/** @type {any} */ ('/alone/index.js'))
+        return Approov.initializeSession(visit.session).catch(({ code, message }) => ({ code, message }))
+      }, visit)
+      assert.equal(code, 'load-failed')
+      assert.match(message, /\/alone\/approov_bg\.wasm: status 404; .*"wasm".* approov-web-sdk\/approov\.js$/)
+    })
+
     for (const name of ['WebAssembly', 'fetch', 'crypto']) {
-      test(`a page without ${name} is told so`, async () => {
+      test(`a page without ${name} gets an error that says so`, async () => {
         await world.freshPage()
         const error = await world.run(
           async (visit, name) => {
@@ -234,15 +249,15 @@ for (const engine of chosenEngines()) {
           0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 7, 8, 1, 4, 116, 114, 97, 112, 0, 0, 10, 5, 1, 3,
           0, 0, 11,
         ])
-        const { trap } = (await WebAssembly.instantiate(bytes)).instance.exports
+        const { trap } = /** @type {any} */ ((await WebAssembly.instantiate(bytes)).instance.exports)
         const { Instance } = WebAssembly
         globalThis.instances = []
         WebAssembly.Instance = class {
-          constructor(...args) {
-            const { exports } = new Instance(...args)
+          constructor(module, imports) {
+            const { exports } = new Instance(module, imports)
             globalThis.instances.push(exports)
             const trapping =
-              (value) =>
+              (/** @type {any} */ value) =>
               (...args) =>
                 globalThis.trapNow?.() ? trap() : value(...args)
             this.own = Object.fromEntries(
@@ -262,7 +277,7 @@ for (const engine of chosenEngines()) {
       for (const [when, trapNow] of [
         ['in the call itself', () => () => true],
         [
-          'later, while it waits for the answer',
+          'later, while it waits for the response',
           () => {
             let armed = false
             setTimeout(() => {

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 
 import { startService } from '../../../www-demo/stack.mjs'
+import { HANG } from '../harness/wait.mjs'
 import { run } from './fixtures.mjs'
 
 describe('in Node', () => {
@@ -26,7 +27,7 @@ describe('in Node', () => {
   async function printed(script) {
     const { stdout, stderr } = await run(process.execPath, ['--input-type=module', '--eval', script], {
       cwd: directory,
-      timeout: 20_000,
+      timeout: HANG,
     })
     assert.equal(stderr, '')
     return JSON.parse(stdout)
@@ -54,7 +55,7 @@ describe('in Node', () => {
     const { token, proof } = await printed(`
       import { Approov } from 'approov-web-sdk'
       await Approov.initializeSession(${JSON.stringify(session())})
-      const token = await Approov.fetchToken('api.example.com', { hcaptchaToken: '10000000-aaaa-bbbb-cccc-000000000001' })
+      const token = await Approov.fetchToken('api.example.com', { hcaptchaToken: '10000000-aaaa-bbbb-cccc-000000000001', timeout: ${HANG} })
       console.log(JSON.stringify({ token, proof: await Approov.getDPoPToken('GET', 'https://api.example.com/', '', token) }))`)
     assert.equal(token.split('.').length, 3)
     assert.equal(proof.split('.').length, 3)

@@ -1,6 +1,7 @@
 // Every JavaScript and HTML snippet of the READMEs, run in a browser against the development service: keys and hosts are put in,
 // nothing else is changed.
 import assert from 'node:assert/strict'
+import { createServer } from 'node:http'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,6 +9,7 @@ import { after, before, describe, test } from 'node:test'
 
 import { serveSite, startProtectedApi } from '../../../www-demo/stack.mjs'
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
+import { HANG } from '../harness/wait.mjs'
 import { startWorld } from '../harness/world.mjs'
 
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/
@@ -31,20 +33,34 @@ async function snippets(readme) {
 const MODULES = {
   'api.js': {
     use: async ({ module, apiUrl }) => {
-      const responses = await Promise.all([module.callApi(apiUrl), module.callApi(apiUrl)])
-      return Promise.all(responses.map(async (response) => [response.status, (await response.json()).proof.accepted]))
+      const verdict = async (response) => [response.status, (await response.json()).proof?.accepted]
+      const both = await Promise.all([module.callApi(apiUrl), module.callApi(apiUrl)])
+      const json = { 'Content-Type': 'application/json' }
+      const bytes = new TextEncoder().encode('{"shape":"square"}')
+      const responses = [
+        ...both,
+        await module.callApi(new URL(apiUrl)),
+        await module.callApi(new Request(apiUrl, { method: 'POST', headers: json, body: '{"shape":"circle"}' })),
+        await module.callApi(apiUrl, { method: 'post', headers: new Headers(json), body: bytes }),
+        await module.callApi(apiUrl, { method: 'POST', headers: Object.entries(json), body: new Blob([bytes]) }),
+      ]
+      return Promise.all(responses.map(verdict))
     },
-    check: (answers) =>
-      assert.deepEqual(answers, [
-        [200, true],
-        [200, true],
-      ]),
+    check: (verdicts) => assert.deepEqual(verdicts, Array(6).fill([200, true])),
+  },
+  'fingerprint.js': {
+    use: async ({ module }) => {
+      const first = await module.identify().catch((error) => error.name)
+      return [first, (await module.identify()).visitorId.length > 0, (await module.identify()).requestId.length > 0]
+    },
+    // Its server fails once.
+    check: (outcome) => assert.deepEqual(outcome, ['TypeError', true, true]),
   },
   'order.js': {
     use: async ({ written }) =>
-      written.map(([status, answer]) => [status, answer.proof.accepted, Boolean(answer.proof.msgs)]),
-    check: (answers) =>
-      assert.deepEqual(answers, [
+      written.map(([status, body]) => [status, body.proof.accepted, Boolean(body.proof.msgs)]),
+    check: (outcome) =>
+      assert.deepEqual(outcome, [
         [200, true, false],
         [200, true, true],
       ]),
@@ -54,7 +70,7 @@ const MODULES = {
       const response = await module.signedCall(apiUrl, 'this text is signed')
       return [response.status, Boolean((await response.json()).proof.msgs)]
     },
-    check: (answer) => assert.deepEqual(answer, [200, true]),
+    check: (outcome) => assert.deepEqual(outcome, [200, true]),
   },
   'account.js': {
     use: async ({ module }) =>
@@ -112,6 +128,32 @@ const PAGES = {
   'integrity.html': /^initializeSession fetchToken getDPoPToken messageSignature getExpiries$/,
 }
 
+/** A server of Fingerprint's agent that fails once. */
+async function startAgent(source) {
+  let isThere = false
+  const server = createServer((request, response) => {
+    const headers = {
+      'Access-Control-Allow-Origin': '*',
+      'Content-Type': 'text/javascript',
+      'Cache-Control': 'no-store',
+    }
+    response.writeHead(isThere ? 200 : 503, headers).end(`export * from ${JSON.stringify(source)}`)
+    isThere = true
+  })
+  await new Promise((resolve, reject) => {
+    server.once('error', reject).listen(0, '127.0.0.1', () => resolve(undefined))
+  })
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  return {
+    url: `http://127.0.0.1:${port}/agent.js`,
+    stop: () =>
+      new Promise((resolve) => {
+        server.close(resolve)
+        server.closeAllConnections()
+      }),
+  }
+}
+
 const BEARER_SECRET_HASH = 'v/3iBBM0e3oA4TY94/l8pp5BncCupV9KSnUBj6s6Do4='
 
 test('every snippet of the READMEs is run here', async () => {
@@ -127,6 +169,7 @@ for (const engine of chosenEngines()) {
     let api
     let directory
     let put
+    let agent
     before(async () => {
       world = await startWorld(engine)
       directory = await mkdtemp(join(tmpdir(), 'approov-snippets-'))
@@ -141,11 +184,13 @@ for (const engine of chosenEngines()) {
         },
         routes: { '/page': () => page },
       })
+      agent = await startAgent(`${simulators}/fingerprint/v3/${keys.fingerprint.fingerprintPublicAPIKey}`)
       api = await startProtectedApi({ secret: world.service.account.secret, allowOrigin: site.url })
-      put = (text) =>
+      put = (text, name) =>
         [
           ['https://www.google.com/recaptcha/', `${simulators}/recaptcha/`],
           ['https://js.hcaptcha.com/', `${simulators}/hcaptcha/`],
+          ...(name === 'fingerprint.js' ? [['https://fpjscdn.net/v3/your-Fingerprint-public-API-key', agent.url]] : []),
           ['https://fpjscdn.net/', `${simulators}/fingerprint/`],
           ['https://api.example.com', api.url],
           ['web-1.approovr.io', approovHost],
@@ -162,11 +207,12 @@ for (const engine of chosenEngines()) {
         <script type="importmap">{ "imports": { "approov-web-sdk": "/package/index.js" } }</script>
         <script src="https://www.google.com/recaptcha/api.js?render=your-reCAPTCHA-site-key"></script>`)
       for (const { name, code } of await snippets(READMES.package)) {
-        if (name) await writeFile(join(directory, name), put(code))
+        if (name) await writeFile(join(directory, name), put(code, name))
       }
     })
     after(async () => {
       await api?.stop()
+      await agent?.stop()
       await site?.stop()
       await world?.stop()
       if (directory) await rm(directory, { recursive: true, force: true })
@@ -181,7 +227,7 @@ for (const engine of chosenEngines()) {
             console.log = (...args) => written.push(args)
             const { Approov } = await import('/package/index.js')
             const module = await import(`/${name}`)
-            const api = await import('/api.js')
+            const api = await import(/** @type {any} */ ('/api.js'))
             return window.eval(`(${use})`)({ module, api, Approov, written, apiUrl })
           },
           name,
@@ -192,16 +238,47 @@ for (const engine of chosenEngines()) {
       })
     }
 
+    test('a check that never ends fails its own calls, and none that come later', async () => {
+      await world.webdriver.get(`${site.url}/page`)
+      const outcome = await world.run(async (apiUrl) => {
+        const { callApi } = await import(/** @type {any} */ ('/api.js'))
+        const { ready } = grecaptcha
+        const { setTimeout } = globalThis
+        grecaptcha.ready = () => {}
+        // Half a minute is over at once.
+        const soon = (work, delay, ...rest) => setTimeout(work, delay === 30_000 ? 0 : delay, ...rest)
+        Object.assign(globalThis, { setTimeout: soon })
+        const messages = await Promise.all([0, 1].map(() => callApi(apiUrl).catch((error) => error.message)))
+        Object.assign(globalThis, { setTimeout })
+        grecaptcha.ready = ready
+        return [...messages, (await callApi(apiUrl)).status]
+      }, `${api.url}/shapes`)
+      const late = 'the check did not end in time'
+      assert.deepEqual(outcome, [late, late, 200])
+    })
+
+    test('a call between whose token and proof another begins a session gets through', async () => {
+      await world.webdriver.get(`${site.url}/page`)
+      const status = await world.run(async (apiUrl) => {
+        const { callApi, approovToken, renewSession } = await import(/** @type {any} */ ('/api.js'))
+        await approovToken()
+        const call = callApi(apiUrl)
+        await renewSession()
+        return (await call).status
+      }, `${api.url}/shapes`)
+      assert.equal(status, 200)
+    })
+
     for (const [name, shown] of Object.entries(PAGES)) {
       test(`${name} shows what it is for`, async () => {
         await world.webdriver.get(`${site.url}/${name}`)
         const value = () => world.webdriver.executeScript('return document.querySelector("output").value')
-        await world.webdriver.wait(async () => Boolean(await value()), 20_000)
+        await world.webdriver.wait(async () => Boolean(await value()), HANG)
         assert.match(await value(), shown)
       })
     }
 
-    test('a copied file that was changed is not run where its integrity is asked for', async () => {
+    test('a copied file that was changed is not run where its integrity is required', async () => {
       const html = await readFile(join(directory, 'integrity.html'), 'utf8')
       await writeFile(join(directory, 'changed.html'), html.replaceAll('./approov.js', './changed.js'))
       await writeFile(
@@ -209,10 +286,7 @@ for (const engine of chosenEngines()) {
         `${await readFile(join(world.packagePath, 'approov.js'), 'utf8')}\n// changed`,
       )
       await world.webdriver.get(`${site.url}/changed.html`)
-      await world.webdriver.wait(
-        () => world.webdriver.executeScript('return document.readyState === "complete"'),
-        20_000,
-      )
+      await world.webdriver.wait(() => world.webdriver.executeScript('return document.readyState === "complete"'), HANG)
       assert.equal(await world.webdriver.executeScript('return document.querySelector("output").value'), '')
     })
 
@@ -221,7 +295,7 @@ for (const engine of chosenEngines()) {
       await writeFile(join(directory, 'first-lines.js'), `${put(code)}\nexport { callApi }\n`)
       await world.webdriver.get(`${site.url}/page`)
       const outcome = await world.run(async (apiUrl) => {
-        const { callApi } = await import('/first-lines.js')
+        const { callApi } = await import(/** @type {any} */ ('/first-lines.js'))
         const response = await callApi(apiUrl)
         return [response.status, (await response.json()).proof.accepted]
       }, `${api.url}/shapes`)

@@ -1,11 +1,11 @@
 // Does a whole flow under the page's content security policy, and writes what came of it into the title.
 const violations = []
 addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI, sample }) => {
-  violations.push(`${violatedDirective} ${blockedURI} ${sample}`)
+  violations.push({ directive: violatedDirective, blocked: blockedURI, sample })
 })
 
-const { entry, api, session, result, provoke } = JSON.parse(decodeURIComponent(location.hash.slice(1)))
-const outcome = { violations }
+const { entry, api, session, result, provoke, forbidden } = JSON.parse(decodeURIComponent(location.hash.slice(1)))
+const outcome = {}
 try {
   const { Approov } = await import(entry)
   await Approov.initializeSession(session)
@@ -17,10 +17,15 @@ try {
 } catch (error) {
   outcome.error = `${error.name}: ${error.message}`
 }
-// Violations are told of in tasks of their own.
-setTimeout(() => {
-  document.title = JSON.stringify(outcome)
-}, 200)
+// Violations are reported in the order in which they happen: when that of a forbidden image is there, so are all before it.
+/** @type {Promise<void>} */
+/** @type {Promise<void>} */
+const last = new Promise((resolve) => {
+  addEventListener('securitypolicyviolation', ({ blockedURI }) => blockedURI === forbidden && resolve())
+})
+new Image().src = forbidden
+await last
+document.title = JSON.stringify({ ...outcome, violations: violations.filter(({ blocked }) => blocked !== forbidden) })
 
 function tryEval() {
   try {

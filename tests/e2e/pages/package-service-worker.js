@@ -1,4 +1,4 @@
-// A service worker that gets a token and answers with it.
+// A service worker that gets a token and responds with it.
 import { Approov } from '/package/index.js'
 
 addEventListener('install', () => skipWaiting())

@@ -1,4 +1,4 @@
-// A module worker that gets a token and answers with it.
+// A module worker that gets a token and responds with it.
 onmessage = async ({ data: { visit, entry } }) => {
   try {
     const { Approov } = await import(`/package/${entry}`)

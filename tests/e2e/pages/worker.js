@@ -1,4 +1,4 @@
-// The SDK outside a page: the same script as a worker and as a service worker. It is told what to do by one message.
+// The SDK outside a page: the same script as a worker and as a service worker. One message says what to do.
 import { Approov } from '/approov.js'
 
 /** A session, its first token with a result that the page got, and a call of the protected API. */
@@ -8,7 +8,7 @@ async function flow({ options, api, apiUrl, result }) {
   const proof = await Approov.getDPoPToken('GET', apiUrl, crypto.randomUUID(), token)
   const response = await fetch(apiUrl, { headers: { 'Approov-Token': token, Dpop: proof } })
   const expiries = await Approov.getExpiries()
-  return { scope: globalThis.constructor.name, status: response.status, answer: await response.json(), expiries }
+  return { scope: globalThis.constructor.name, status: response.status, body: await response.json(), expiries }
 }
 
 addEventListener('message', (event) => {

@@ -1,6 +1,9 @@
 //! How a verifier is made.
 
 use crate::jwe::{JweKey, JweKeyLength};
+#[cfg(feature = "jwks")]
+use crate::jwks::Fetcher;
+use crate::jwks::{JwksError, RemoteKeySet};
 use crate::jws::{Algorithm, HmacKey, SecretTooShort, VerificationKey};
 use crate::keyset::KeySet;
 use crate::nonce::ServerNonces;
@@ -33,6 +36,12 @@ pub struct VerifierBuilder<S = MemoryReplayStore> {
     store: S,
     problem: Option<ConfigError>,
     algorithms: Option<Vec<Algorithm>>,
+    issuer: Option<String>,
+    audience: Option<String>,
+    debug_allowed: bool,
+    remote_keys: Option<RemoteKeySet>,
+    #[cfg(feature = "jwks")]
+    fetcher: Option<Fetcher>,
 }
 
 impl<S> fmt::Debug for VerifierBuilder<S> {
@@ -53,6 +62,8 @@ impl VerifierBuilder {
                 token_header: TOKEN_HEADER,
                 channel: None,
                 binding_required: false,
+                bound_headers: Vec::new(),
+                proofs_monitored: false,
                 proof: ProofPolicy::default(),
                 message: MessagePolicy::default(),
                 query: QueryPolicy::default(),
@@ -70,6 +81,12 @@ impl VerifierBuilder {
             store: MemoryReplayStore::default(),
             problem: None,
             algorithms: None,
+            issuer: None,
+            audience: None,
+            debug_allowed: false,
+            remote_keys: None,
+            #[cfg(feature = "jwks")]
+            fetcher: None,
         }
     }
 }
@@ -104,6 +121,74 @@ impl<S> VerifierBuilder<S> {
     #[must_use]
     pub fn keyset(mut self, keys: KeySet) -> Self {
         self.keys.extend(keys);
+        self
+    }
+
+    /// Accepts tokens signed by a key of the keyset at this URL, which the service publishes below
+    /// `/SITE_KEY/.well-known/jwks.json`. `fetch` gets the URL and returns the response's body, or why there is none, for
+    /// logs; `jwks::http_fetcher` (feature `jwks-http`) makes one.
+    ///
+    /// The keys are fetched before the first check, every five minutes, and for a token with an unknown `kid`, then at
+    /// most once a minute. When they cannot be fetched the last good ones are used for a day; from then on requests are
+    /// refused with 503. `fetch` must end in time by itself and follow no redirects.
+    #[cfg(feature = "jwks")]
+    #[must_use]
+    pub fn jwks<F>(mut self, url: &str, fetch: impl Fn(String) -> F + Send + Sync + 'static) -> Self
+    where
+        F: std::future::Future<Output = Result<String, String>> + Send + 'static,
+    {
+        self.fetcher = Some(Fetcher::new(fetch));
+        self.remote_keys(url)
+    }
+
+    /// [`VerifierBuilder::jwks`] without a function that fetches: for whoever calls [`Verifier::remote_keys`] to see when the
+    /// keys are due, and to hand them over.
+    #[must_use]
+    pub fn remote_keys(mut self, url: &str) -> Self {
+        match RemoteKeySet::new(url) {
+            Ok(keys) => self.remote_keys = Some(keys),
+            Err(_) => self.note(ConfigError::JwksUrl),
+        }
+        self
+    }
+
+    /// Accepts tokens with this `iss` only. Default: `iss` is not looked at, since tokens have one only where the service
+    /// is configured so.
+    #[must_use]
+    pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.issuer = Some(issuer.into());
+        self
+    }
+
+    /// Accepts tokens only whose `aud` is this, or has this among others. Default: `aud` is not looked at.
+    #[must_use]
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.audience = Some(audience.into());
+        self
+    }
+
+    /// Accepts tokens that were made with a debug token in place of a check: for tests and staging. Default: they are
+    /// refused.
+    #[must_use]
+    pub const fn allow_debug_tokens(mut self) -> Self {
+        self.debug_allowed = true;
+        self
+    }
+
+    /// Demands that tokens are bound (`pay`) to the value of this header of their requests. Given several times: to their
+    /// values, one after the other with nothing between. A request that lacks one of them is refused, or has it twice.
+    #[must_use]
+    pub fn bound_to_header(mut self, name: HeaderName) -> Self {
+        self.rules.bound_headers.push(name);
+        self
+    }
+
+    /// Lets requests pass whose token is good and whose proof is not, and says in
+    /// [`Verified::would_fail`](crate::Verified::would_fail) what would have been refused: to see what a policy for proofs
+    /// would do before it bites. Tokens are checked as ever.
+    #[must_use]
+    pub const fn monitor_proofs(mut self) -> Self {
+        self.rules.proofs_monitored = true;
         self
     }
 
@@ -261,6 +346,12 @@ impl<S> VerifierBuilder<S> {
             store,
             problem: self.problem,
             algorithms: self.algorithms,
+            issuer: self.issuer,
+            audience: self.audience,
+            debug_allowed: self.debug_allowed,
+            remote_keys: self.remote_keys,
+            #[cfg(feature = "jwks")]
+            fetcher: self.fetcher,
         }
     }
 
@@ -274,8 +365,11 @@ impl<S> VerifierBuilder<S> {
         }
         if let Some(allowed) = self.algorithms {
             self.keys.retain(|key| allowed.contains(&key.algorithm()));
+            if let Some(remote) = &mut self.remote_keys {
+                remote.restrict(&allowed);
+            }
         }
-        if self.keys.is_empty() {
+        if self.keys.is_empty() && self.remote_keys.is_none() {
             return Err(ConfigError::NoKey);
         }
         if self.must_be_encrypted && self.jwe_keys.is_empty() {
@@ -295,8 +389,18 @@ impl<S> VerifierBuilder<S> {
             must_be_encrypted: self.must_be_encrypted,
             max_length: self.max_token_length,
             leeway: self.leeway,
+            remote_keys: self.remote_keys,
+            issuer: self.issuer,
+            audience: self.audience,
+            debug_allowed: self.debug_allowed,
         };
-        Ok(Verifier { tokens, rules: self.rules, store: self.store })
+        Ok(Verifier {
+            tokens,
+            rules: Arc::new(self.rules),
+            store: self.store,
+            #[cfg(feature = "jwks")]
+            fetcher: self.fetcher,
+        })
     }
 
     fn note(&mut self, problem: ConfigError) {
@@ -324,6 +428,8 @@ pub enum ConfigError {
     NoNonceSecret,
     /// Nonces are to be given out, and a `nonce_check` demands others.
     TwoKindsOfNonces,
+    /// The URL of the keyset is not https, or http to this machine.
+    JwksUrl,
 }
 
 impl fmt::Display for ConfigError {
@@ -338,6 +444,7 @@ impl fmt::Display for ConfigError {
                 f.write_str("to give out nonces, a verifier without a tokens' secret needs a nonce_secret")
             }
             Self::TwoKindsOfNonces => f.write_str("server_nonces and nonce_check exclude each other"),
+            Self::JwksUrl => JwksError::Url.fmt(f),
             Self::NoKey => f.write_str("a verifier needs a secret or a keyset, of an allowed algorithm"),
         }
     }

@@ -68,6 +68,17 @@ pub enum Challenge {
 }
 
 impl Challenge {
+    /// The value of `WWW-Authenticate`.
+    #[must_use]
+    pub const fn header_value(self) -> &'static str {
+        match self {
+            Self::None => r#"DPoP algs="ES256""#,
+            Self::InvalidToken => r#"DPoP error="invalid_token", algs="ES256""#,
+            Self::InvalidDpopProof => r#"DPoP error="invalid_dpop_proof", algs="ES256""#,
+            Self::UseDpopNonce => r#"DPoP error="use_dpop_nonce", algs="ES256""#,
+        }
+    }
+
     /// The value of the `error` parameter.
     #[must_use]
     pub const fn error(self) -> Option<&'static str> {
@@ -113,6 +124,7 @@ impl Error {
     pub const fn challenge(&self) -> Option<Challenge> {
         match self {
             Self::TokenMissing => Some(Challenge::None),
+            Self::Token(TokenError::KeysUnavailable) => None,
             Self::TokenRepeated
             | Self::Token(_)
             | Self::Channel(_)
@@ -134,13 +146,28 @@ impl Error {
         }
     }
 
+    /// Whether a key that is not known yet could help.
+    #[must_use]
+    pub const fn is_of_missing_key(&self) -> bool {
+        matches!(self, Self::Token(TokenError::UnknownKey | TokenError::Algorithm | TokenError::KeysUnavailable))
+    }
+
+    /// What may be said to the client: what is wrong inside this server is for its logs.
+    #[must_use]
+    pub fn public_detail(&self) -> String {
+        match self.status() {
+            500.. => "the request cannot be checked at the moment".to_owned(),
+            _ => self.to_string(),
+        }
+    }
+
     /// The HTTP status: 401, or 429 for too many proofs, or 500 or 503 when the fault is this server's.
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
             Self::TooManyProofs => 429,
             Self::BodyUnread => 500,
-            Self::Store(_) => 503,
+            Self::Store(_) | Self::Token(TokenError::KeysUnavailable) => 503,
             _ => 401,
         }
     }

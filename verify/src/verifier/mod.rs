@@ -9,15 +9,19 @@ pub use builder::{ConfigError, VerifierBuilder};
 pub use error::{Challenge, Error};
 pub use policy::{MessagePolicy, NoncePolicy, ProofPolicy, QueryPolicy, ServerNoncePolicy};
 
+use crate::crypto::sha256;
 use crate::dpop::{Proof, ProofClaims};
-use crate::encoding::sha256;
-use crate::replay::{MemoryReplayStore, ReplayCheck, ReplayEntry, ReplayStore};
+#[cfg(feature = "jwks")]
+use crate::jwks::Fetcher;
+use crate::jwks::RemoteKeySet;
+use crate::replay::{MemoryReplayStore, ReplayCheck, ReplayEntry, ReplayStore, StoreError};
 use crate::time::UnixTime;
-use crate::token::{Claims, TokenReader};
+use crate::token::{Claims, TokenError, TokenReader};
 use headers::Presented;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use policy::Rules;
 use std::fmt;
+use std::sync::Arc;
 
 /// The header that carries the token, unless the verifier is configured with another.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("approov-token");
@@ -36,8 +40,10 @@ pub const NONCE_HEADER: HeaderName = HeaderName::from_static("dpop-nonce");
 /// Made once by [`Verifier::builder`], then shared.
 pub struct Verifier<S = MemoryReplayStore> {
     tokens: TokenReader,
-    rules: Rules,
+    rules: Arc<Rules>,
     store: S,
+    #[cfg(feature = "jwks")]
+    fetcher: Option<Fetcher>,
 }
 
 impl<S> fmt::Debug for Verifier<S> {
@@ -92,6 +98,8 @@ pub struct Verified {
     pub claims: Claims,
     /// The proof's claims, when there was a proof.
     pub proof: Option<ProofClaims>,
+    /// What would have been refused if proofs were not only [monitored](VerifierBuilder::monitor_proofs).
+    pub would_fail: Option<Error>,
 }
 
 impl Verifier {
@@ -107,20 +115,8 @@ impl<S> Verifier<S> {
     ///
     /// # Errors
     /// Why the token is refused.
-    pub fn verify_token(&self, token: &str, now: UnixTime) -> Result<Claims, crate::token::TokenError> {
+    pub fn verify_token(&self, token: &str, now: UnixTime) -> Result<Claims, TokenError> {
         self.tokens.read(token, now)
-    }
-}
-
-impl<S: ReplayStore> Verifier<S> {
-    /// Checks a request. `now` is the time at which it is checked, normally [`UnixTime::now`].
-    ///
-    /// # Errors
-    /// [`Error`]: the first check that failed, in the order token, channel, binding, proof, message, replay.
-    pub async fn verify(&self, request: &Request<'_>, now: UnixTime) -> Result<Verified, Error> {
-        let checked = self.check(request, Demands::default(), now)?;
-        checked.check_message(&request.body)?;
-        self.check_replay(checked, now).await
     }
 
     /// The value of [`NONCE_HEADER`] to send with every response, refusals included (RFC 9449 section 8.2). Pages of
@@ -131,8 +127,24 @@ impl<S: ReplayStore> Verifier<S> {
         HeaderValue::try_from(nonces.current(now)).ok()
     }
 
+    /// The keys at a URL, if there are some.
+    #[must_use]
+    pub const fn remote_keys(&self) -> Option<&RemoteKeySet> {
+        self.tokens.remote_keys.as_ref()
+    }
+
+    /// The first of the steps that [`Self::verify`] is made of, for servers whose store or bodies cannot be had by async
+    /// Rust: everything that the head of a request decides. The others are methods of [`Checked`].
+    ///
+    /// # Errors
+    /// [`Error`]: the first check that failed. On [`TokenError::UnknownKey`], [`TokenError::Algorithm`] and
+    /// [`TokenError::KeysUnavailable`] see whether [`Self::remote_keys`] are due.
+    pub fn check_head(&self, request: &Request<'_>, now: UnixTime) -> Result<Checked, Error> {
+        self.check(request, Demands::default(), now)
+    }
+
     /// Everything but message and replay: what the head of a request decides.
-    pub(crate) fn check(&self, request: &Request<'_>, demands: Demands, now: UnixTime) -> Result<Checked<'_>, Error> {
+    pub(crate) fn check(&self, request: &Request<'_>, demands: Demands, now: UnixTime) -> Result<Checked, Error> {
         let rules = &self.rules;
         let presented = Presented::read(request.headers, &rules.token_header)?;
         let claims = self.tokens.read(presented.token, now)?;
@@ -140,32 +152,57 @@ impl<S: ReplayStore> Verifier<S> {
             return Err(Error::Channel(claims.channel));
         }
         check_binding(&claims, request.binding, demands.binding || rules.binding_required)?;
-        let needs_proof = rules.needs_proof(&claims, presented.by_scheme)?;
-        let proof = match presented.proof()? {
-            None if needs_proof => return Err(Error::ProofMissing),
-            None => None,
-            Some(proof) => Some(rules.check_proof(proof, presented.token, &claims, request, demands, now)?),
+        if !rules.bound_headers.is_empty() {
+            check_binding(&claims, joined_values(request.headers, &rules.bound_headers).as_deref(), true)?;
+        }
+        let (proof, would_fail) = match rules.proof_of(&presented, &claims, request, demands, now) {
+            Ok(proof) => (proof, None),
+            Err(error) if rules.proofs_monitored => (None, Some(error)),
+            Err(error) => return Err(error),
         };
-        Ok(Checked { claims, proof, rules })
+        Ok(Checked { claims, proof, would_fail, rules: Arc::clone(rules), now })
+    }
+}
+
+impl<S: ReplayStore> Verifier<S> {
+    /// Checks a request. `now` is the time at which it is checked, normally [`UnixTime::now`].
+    ///
+    /// # Errors
+    /// [`Error`]: the first check that failed, in the order token, channel, binding, proof, message, replay.
+    pub async fn verify(&self, request: &Request<'_>, now: UnixTime) -> Result<Verified, Error> {
+        let mut checked = self.check_with_keys(request, Demands::default(), now).await?;
+        checked.check_message(&request.body)?;
+        self.check_replay(checked).await
     }
 
-    pub(crate) async fn check_replay(&self, checked: Checked<'_>, now: UnixTime) -> Result<Verified, Error> {
-        let Checked { claims, proof, rules } = checked;
-        if let Some(proof) = &proof {
-            self.remember(rules.proof_entry(proof), Error::Replayed, now).await?;
-            if let Some(nonce) = rules.nonce_entry(proof, now) {
-                self.remember(nonce, rules.nonce_used(), now).await?;
+    /// [`Self::check`], with keys that are fetched if need be.
+    #[cfg_attr(not(feature = "jwks"), allow(clippy::unused_async, reason = "there is nothing to fetch"))]
+    pub(crate) async fn check_with_keys(
+        &self,
+        request: &Request<'_>,
+        demands: Demands,
+        now: UnixTime,
+    ) -> Result<Checked, Error> {
+        #[cfg(feature = "jwks")]
+        if let (Some(fetcher), Some(keys)) = (&self.fetcher, self.remote_keys()) {
+            if keys.has_any(now) {
+                fetcher.refresh(keys, false, now).await;
             }
+            let verdict = self.check(request, demands, now);
+            if !verdict.as_ref().is_err_and(Error::is_of_missing_key) {
+                return verdict;
+            }
+            fetcher.refresh(keys, true, now).await;
         }
-        Ok(Verified { claims, proof: proof.map(|proof| proof.claims().clone()) })
+        self.check(request, demands, now)
     }
 
-    async fn remember(&self, entry: ReplayEntry, replayed: Error, now: UnixTime) -> Result<(), Error> {
-        match self.store.remember(entry, now).await? {
-            ReplayCheck::New => Ok(()),
-            ReplayCheck::Replayed => Err(replayed),
-            ReplayCheck::OverQuota => Err(Error::TooManyProofs),
+    pub(crate) async fn check_replay(&self, mut checked: Checked) -> Result<Verified, Error> {
+        for used in checked.used_once() {
+            let check = self.store.remember(used.entry, checked.now).await;
+            checked.judge(&used, check)?;
         }
+        Ok(checked.verified())
     }
 }
 
@@ -178,21 +215,48 @@ pub(crate) struct Demands {
     pub(crate) query: bool,
 }
 
-/// A request whose head is good.
-pub(crate) struct Checked<'a> {
+/// A request whose head is good. What is left to check are its message, if [`Checked::needs_body`], and that what
+/// [`Checked::used_once`] names was not used before.
+pub struct Checked {
     claims: Claims,
     proof: Option<Proof>,
-    rules: &'a Rules,
+    would_fail: Option<Error>,
+    rules: Arc<Rules>,
+    now: UnixTime,
 }
 
-impl Checked<'_> {
+/// Something in a request that may be used once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedOnce {
+    /// What to remember in a [`ReplayStore`].
+    pub entry: ReplayEntry,
+    replayed: Error,
+}
+
+impl fmt::Debug for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checked").field("claims", &self.claims).finish_non_exhaustive()
+    }
+}
+
+impl Checked {
     /// Whether [`Checked::check_message`] will look at the body.
-    pub(crate) fn needs_body(&self) -> bool {
+    #[must_use]
+    pub fn needs_body(&self) -> bool {
         let covers = |proof: &Proof| proof.claims().msgs.is_some();
         self.rules.message != MessagePolicy::Ignored && self.proof.as_ref().is_some_and(covers)
     }
 
-    pub(crate) fn check_message(&self, body: &Body<'_>) -> Result<(), Error> {
+    /// Checks the message. It has to be called for every request; without a need for a body, [`Body::Unread`] will do.
+    ///
+    /// # Errors
+    /// [`Error::Message`], [`Error::MessageMissing`] or [`Error::BodyUnread`].
+    pub fn check_message(&mut self, body: &Body<'_>) -> Result<(), Error> {
+        let verdict = self.message_verdict(body);
+        self.unless_monitored(verdict)
+    }
+
+    fn message_verdict(&self, body: &Body<'_>) -> Result<(), Error> {
         let Some(proof) = &self.proof else {
             return Ok(());
         };
@@ -202,6 +266,64 @@ impl Checked<'_> {
         let hash = body.hash().ok_or(Error::BodyUnread)?;
         if proof.matches_message(&hash) { Ok(()) } else { Err(Error::Message) }
     }
+
+    /// What of the request may be used once. Remember it, one after the other, when everything else is checked.
+    #[must_use]
+    pub fn used_once(&self) -> Vec<UsedOnce> {
+        let Some(proof) = &self.proof else {
+            return Vec::new();
+        };
+        let nonce = self.rules.nonce_entry(proof, self.now);
+        let nonce = nonce.map(|entry| UsedOnce { entry, replayed: self.rules.nonce_used() });
+        [UsedOnce { entry: self.rules.proof_entry(proof), replayed: Error::Replayed }]
+            .into_iter()
+            .chain(nonce)
+            .collect()
+    }
+
+    /// What a store's word about something means for the request.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub fn judge(&mut self, used: &UsedOnce, check: Result<ReplayCheck, StoreError>) -> Result<(), Error> {
+        let verdict = match check {
+            Ok(ReplayCheck::New) => Ok(()),
+            Ok(ReplayCheck::Replayed) => Err(used.replayed.clone()),
+            Ok(ReplayCheck::OverQuota) => Err(Error::TooManyProofs),
+            Err(error) => Err(Error::Store(error)),
+        };
+        self.unless_monitored(verdict)
+    }
+
+    fn unless_monitored(&mut self, verdict: Result<(), Error>) -> Result<(), Error> {
+        match verdict {
+            Err(error) if self.rules.proofs_monitored => {
+                self.would_fail.get_or_insert(error);
+                Ok(())
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// What the request says, when all of it is checked.
+    #[must_use]
+    pub fn verified(self) -> Verified {
+        let Self { claims, proof, would_fail, .. } = self;
+        Verified { claims, proof: proof.map(|proof| proof.claims().clone()), would_fail }
+    }
+}
+
+/// The values of these headers, one after the other. `None` when one is missing or repeated.
+pub(crate) fn joined_values(headers: &HeaderMap, names: &[HeaderName]) -> Option<Vec<u8>> {
+    let mut data = Vec::new();
+    for name in names {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => data.extend_from_slice(value.as_bytes()),
+            _ => return None,
+        }
+    }
+    Some(data)
 }
 
 fn check_binding(claims: &Claims, data: Option<&[u8]>, required: bool) -> Result<(), Error> {

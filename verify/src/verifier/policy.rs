@@ -6,6 +6,7 @@ use crate::replay::{ReplayEntry, ReplayKey};
 use crate::time::UnixTime;
 use crate::token::{Channel, Claims};
 use crate::uri::{HttpUri, query_of};
+use crate::verifier::headers::Presented;
 use crate::verifier::{Demands, Error, Request};
 use http::HeaderName;
 use serde_json::Value;
@@ -86,6 +87,8 @@ pub(super) struct Rules {
     pub(super) token_header: HeaderName,
     pub(super) channel: Option<Channel>,
     pub(super) binding_required: bool,
+    pub(super) bound_headers: Vec<HeaderName>,
+    pub(super) proofs_monitored: bool,
     pub(super) proof: ProofPolicy,
     pub(super) message: MessagePolicy,
     pub(super) query: QueryPolicy,
@@ -102,7 +105,7 @@ pub(super) type NonceCheck = Arc<dyn Fn(&Value) -> bool + Send + Sync>;
 
 impl Rules {
     /// `by_scheme`: the token came as `Authorization: DPoP …`.
-    pub(super) fn needs_proof(&self, claims: &Claims, by_scheme: bool) -> Result<bool, Error> {
+    fn needs_proof(&self, claims: &Claims, by_scheme: bool) -> Result<bool, Error> {
         match if by_scheme { ProofPolicy::Required } else { self.proof } {
             ProofPolicy::Required if claims.cnf.is_none() => Err(Error::KeyBindingMissing),
             ProofPolicy::Required => Ok(true),
@@ -111,7 +114,23 @@ impl Rules {
         }
     }
 
-    pub(super) fn check_proof(
+    pub(super) fn proof_of(
+        &self,
+        presented: &Presented<'_>,
+        claims: &Claims,
+        request: &Request<'_>,
+        demands: Demands,
+        now: UnixTime,
+    ) -> Result<Option<Proof>, Error> {
+        let needs_proof = self.needs_proof(claims, presented.by_scheme)?;
+        match presented.proof()? {
+            None if needs_proof => Err(Error::ProofMissing),
+            None => Ok(None),
+            Some(proof) => self.check_proof(proof, presented.token, claims, request, demands, now).map(Some),
+        }
+    }
+
+    fn check_proof(
         &self,
         text: &str,
         token: &str,

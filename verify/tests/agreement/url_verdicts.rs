@@ -1,6 +1,6 @@
 //! Reads a JSON list of [htu, url] or [htu, public URL, request target] from standard input, and prints the verdicts:
 //! whether a proof for the first is one for the request. For the test that compares the implementations
-//! (`examples/python/test_agreement.py`).
+//! (`python/tests/test_agreement.py`).
 
 use approov_verify::PublicUrl;
 use approov_verify::uri::HttpUri;

@@ -6,6 +6,7 @@
 
 mod glue;
 mod trap_panics;
+pub(crate) mod verify;
 mod wasm_text;
 
 use std::env;

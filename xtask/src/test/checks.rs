@@ -48,7 +48,7 @@ pub(super) fn all(project: &Project) -> Result<Vec<Check>> {
         npm("format of JavaScript (prettier)", "prettier", &["--check", "--log-level=warn", "."]),
         npm("types of JavaScript (tsc)", "tsc", &["--project", "tsconfig.json"]),
     ];
-    for manifest in ["Cargo.toml", "fuzz/Cargo.toml", "verify/fuzz/Cargo.toml"] {
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml", "verify/fuzz/Cargo.toml", "verify/python/Cargo.toml"] {
         let locked = ["tree", "--locked", "--depth", "0", "--edges", "normal", "--manifest-path", manifest];
         checks.push(cargo(&format!("lock file of {manifest}"), &locked));
     }
@@ -68,9 +68,19 @@ pub(super) fn all(project: &Project) -> Result<Vec<Check>> {
     checks.push(cargo("lints (clippy)", &everything));
     let edge = [&["clippy"], BROWSER_EDGE, &["--lib", "--", "-D", "warnings"]].concat();
     checks.push(cargo("lints of the browser edge (clippy)", &edge));
+    let engine = ["clippy", "-p", "approov-verify-npm", "--target", WASM, "--", "-D", "warnings"];
+    checks.push(cargo("lints of the verifier for npm (clippy)", &engine));
 
     for (name, crates) in [
-        ("every feature alone (cargo-hack)", &["--workspace", "--exclude", "xtask"][..]),
+        (
+            "every feature alone (cargo-hack)",
+            &["--workspace", "--exclude", "xtask", "--exclude", "approov-verify", "--exclude", "approov-verify-face"][..],
+        ),
+        // It needs one of its two libraries for cryptography.
+        (
+            "every feature of verify alone (cargo-hack)",
+            &["-p", "approov-verify", "-p", "approov-verify-face", "--features", "rustcrypto"],
+        ),
         ("every feature alone, in the browser (cargo-hack)", &["-p", "approov-web-sdk", "--target", WASM]),
     ] {
         let mut hack = Command::new(CARGO_HACK.program()?);

@@ -6,13 +6,14 @@ mod tally;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::demo::Servers;
+use crate::demo::{Servers, cargo_build, executable};
 use crate::package;
 use crate::process::{VirtualDisplay, output, run_watched};
 use crate::project::Project;
@@ -31,8 +32,8 @@ pub(crate) enum Part {
     E2e,
     /// What is in the package, and what it does in bundlers, runtimes and under policies.
     Package,
-    /// Other people's code on the other side: the Node and Python examples of a backend, JOSE libraries that read the service's
-    /// tokens, requests that schemathesis generates from the service's description.
+    /// Other languages and other people's code on the other side: the verifier's packages for npm and PyPI, JOSE libraries that read
+    /// the service's tokens, requests that schemathesis generates from the service's description.
     Interop,
 }
 
@@ -128,8 +129,12 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
                 tools::ensure_engines(&tools::chosen_engines()?)?;
                 package::install_tools(project)?;
                 tools::ensure_npm_packages(&project.tests())?;
-                python(project)?;
-                tools::ensure_npm_packages(&project.root.join(NODE_EXAMPLE))?;
+                tools::ensure_npm_packages(&project.root.join(VERIFY_NPM_TESTS))?;
+                tools::ensure_python_packages(
+                    project,
+                    "python-verify",
+                    &[package::verify::python_requirements(project)],
+                )?;
             }
             Part::Package => {
                 tools::ensure_engines(&tools::chosen_engines()?)?;
@@ -138,7 +143,14 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
             }
             Part::Interop => {
                 python(project)?;
-                tools::ensure_npm_packages(&project.root.join(NODE_EXAMPLE))?;
+                tools::ensure_redis()?;
+                tools::ensure_jq()?;
+                tools::ensure_npm_packages(&project.root.join(VERIFY_NPM_TESTS))?;
+                tools::ensure_python_packages(
+                    project,
+                    "python-verify",
+                    &[package::verify::python_requirements(project)],
+                )?;
                 tools::ensure_npm_packages(&project.root.join(SERVICE_INTEROP))?;
             }
         }
@@ -156,14 +168,27 @@ const SCOPES: &[(&str, &str)] = &[
     ("service worker", "WASM_BINDGEN_USE_SERVICE_WORKER"),
 ];
 
-/// The example of a backend in Node, in Python, and the tests that read the service's tokens with JOSE libraries.
-const NODE_EXAMPLE: &str = "verify/examples/node";
-const PYTHON_EXAMPLE: &str = "verify/examples/python";
+/// The tests of the verifier's packages, and those that read the service's tokens with JOSE libraries.
+pub(crate) const VERIFY_NPM_TESTS: &str = "verify/npm/tests";
+pub(crate) const VERIFY_PYTHON_TESTS: &str = "verify/python/tests";
+const CONFORMANCE: &str = "verify/conformance";
 const SERVICE_INTEROP: &str = "service/interop";
 
 fn python(project: &Project) -> Result<PathBuf> {
-    let requirements = |directory| project.root.join(directory).join("requirements.txt");
-    tools::ensure_python_packages(project, &[requirements(PYTHON_EXAMPLE), requirements(SERVICE_INTEROP)])
+    tools::ensure_python_packages(project, "python", &[project.root.join(SERVICE_INTEROP).join("requirements.txt")])
+}
+
+/// Builds both packages of the verifier, once in a run, and puts them where the tests find them. Returns the Python that has one.
+pub(crate) fn verify_packages(project: &Project) -> Result<PathBuf> {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(python) = PYTHON.get() {
+        return Ok(python.clone());
+    }
+    let npm_tests = project.root.join(VERIFY_NPM_TESTS);
+    tools::ensure_npm_packages(&npm_tests)?;
+    package::verify::link_npm_package(project, &npm_tests)?;
+    let python = package::verify::install_wheel(project)?;
+    Ok(PYTHON.get_or_init(|| python).clone())
 }
 
 /// The tests of one part while they run.
@@ -189,7 +214,10 @@ impl Tests<'_> {
             let checks::Check { name, mut command } = check;
             self.check(&name, &mut command)?;
         }
-        self.cargo_tests(self.project.cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]))
+        self.cargo_tests(self.project.cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]))?;
+        // With all features the cryptography of verify is aws-lc-rs's; what is built on the other library is tested here.
+        let rustcrypto = ["--no-default-features", "--features", "rustcrypto", "--no-fail-fast", "--lib", "--tests"];
+        self.cargo_tests(self.project.cargo().args(["test", "-p", "approov-verify"]).args(rustcrypto))
     }
 
     /// The tests of the browser edge: in each engine, in each scope. They are built like the package, optimised: WebKitGTK's last
@@ -227,8 +255,10 @@ impl Tests<'_> {
         let Some(files) = self.browser_test_files("browser")? else { return Ok(()) };
         ensure_package(self.project)?;
         let servers = Servers::build(self.project)?;
-        let python = python(self.project)?;
-        self.browser_tests(files, servers.announce_to(&mut Command::new("node")).env("PYTHON", python))
+        let python = verify_packages(self.project)?;
+        let mut command = Command::new("node");
+        command.env("PYTHON", python).env("APPROOV_VERIFY_NPM", package::verify::npm_package(self.project));
+        self.browser_tests(files, servers.announce_to(&mut command))
     }
 
     fn package(&mut self) -> Result<()> {
@@ -249,20 +279,44 @@ impl Tests<'_> {
     fn interop(&mut self) -> Result<()> {
         let project = self.project;
         let servers = Servers::build(project)?;
+        self.verify_interop()?;
         let python = python(project)?;
-        self.node_tests(Command::new("node").current_dir(project.root.join(NODE_EXAMPLE)), &[])?;
         let mut interop = Command::new("node");
         interop.current_dir(project.root.join(SERVICE_INTEROP)).env("PYTHON", &python);
         self.node_tests(servers.announce_to(&mut interop), &[])?;
-        let mut unit_tests = Command::new(&python);
-        unit_tests.args(["-m", "pytest", "-q"]).current_dir(project.root.join(PYTHON_EXAMPLE));
-        if let Some(name) = self.name {
-            unit_tests.args(["-k", &name.for_pytest()]);
-        }
-        self.runner(&mut unit_tests)?;
         let mut generated = Command::new(&python);
         generated.arg("schemathesis_run.py").arg(servers.service()).current_dir(project.root.join(SERVICE_INTEROP));
         self.check("requests that schemathesis generates", &mut generated)
+    }
+
+    /// The packages of the verifier: the conformance kit with each, and their own tests.
+    fn verify_interop(&mut self) -> Result<()> {
+        let project = self.project;
+        let python = verify_packages(project)?;
+        let messages = cargo_build(project, &["-p", "approov-verify", "--example", "conformance"])?;
+        let kit = project.root.join(CONFORMANCE);
+        let npm = [
+            "node".to_owned(),
+            "adapters/npm.mjs".to_owned(),
+            package::verify::npm_package(project).display().to_string(),
+        ];
+        let pypi = [python.display().to_string(), "adapters/pypi.py".to_owned()];
+        let rust = [executable(&messages, "conformance")?.display().to_string()];
+        for (name, program) in [("crate", &rust[..]), ("npm package", &npm), ("PyPI package", &pypi)] {
+            let mut runner = Command::new("sh");
+            runner.arg("run.sh").args(program).current_dir(&kit);
+            self.check(&format!("the conformance kit with the {name}"), &mut runner)?;
+        }
+        let mut npm_tests = Command::new("node");
+        npm_tests.current_dir(project.root.join(VERIFY_NPM_TESTS));
+        self.node_tests(&mut npm_tests, &[])?;
+        let mut unit_tests = Command::new(&python);
+        unit_tests.args(["-m", "pytest", "-q"]).current_dir(project.root.join(VERIFY_PYTHON_TESTS));
+        unit_tests.env("APPROOV_VERIFY_NPM", package::verify::npm_package(project));
+        if let Some(name) = self.name {
+            unit_tests.args(["-k", &name.for_pytest()]);
+        }
+        self.runner(&mut unit_tests)
     }
 
     /// The test files of one directory of `tests/e2e` that have a test to run. Each would start browsers and servers before its

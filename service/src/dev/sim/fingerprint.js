@@ -8,7 +8,7 @@ const random = (length) =>
     (b) => 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789'[b % 62],
   ).join('')
 const outcome = () => (globalThis.approovSim && globalThis.approovSim.outcome) || params.get('outcome') || 'pass'
-const visitorId = `sim${random(17)}`
+const visitorId = 'VISITOR_ID'
 
 export const load = async () => ({
   get: async () => {

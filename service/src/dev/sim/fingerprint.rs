@@ -1,20 +1,56 @@
 //! The simulated Fingerprint: its agent, and the Server API v3.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use approov_verify::time::UnixTime;
-use axum::extract::{Path, Query};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::crypto::random;
+
 use super::{FINGERPRINT_PUBLIC_API_KEY, FINGERPRINT_SECRET, Outcome, Token, json_response, outage, script};
 
-pub(super) async fn agent(Path(key): Path<String>) -> Response {
+/// Pages that are forgotten all at once when there are this many: this is a simulator.
+const MAX_PAGES: usize = 10_000;
+
+/// The pages that loaded the agent, by the visitor that it was made for.
+#[derive(Default)]
+pub(super) struct Pages(Mutex<HashMap<String, String>>);
+
+impl Pages {
+    fn note(&self, visitor: &str, page: &str) {
+        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pages.len() >= MAX_PAGES {
+            pages.clear();
+        }
+        pages.insert(visitor.to_owned(), page.to_owned());
+    }
+
+    fn of(&self, visitor: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(visitor).cloned()
+    }
+}
+
+pub(super) async fn agent(State(pages): State<Arc<Pages>>, Path(key): Path<String>, headers: HeaderMap) -> Response {
     if key != FINGERPRINT_PUBLIC_API_KEY {
         return (StatusCode::FORBIDDEN, [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], "unknown public API key\n")
             .into_response();
     }
-    script(include_str!("fingerprint.js").replace("SERVED_AT", &UnixTime::now().as_millis().to_string()))
+    let Ok(random) = random::<12>() else {
+        return outage();
+    };
+    let visitor = format!("sim{}", URL_SAFE_NO_PAD.encode(random));
+    if let Some(page) = headers.get(header::REFERER).and_then(|page| page.to_str().ok()) {
+        pages.note(&visitor, page);
+    }
+    let now = UnixTime::now().as_millis().to_string();
+    script(include_str!("fingerprint.js").replace("SERVED_AT", &now).replace("VISITOR_ID", &visitor))
 }
 
 #[derive(Deserialize)]
@@ -29,6 +65,7 @@ fn wrong_key(headers: &HeaderMap) -> Option<Response> {
 }
 
 pub(super) async fn visitors(
+    State(pages): State<Arc<Pages>>,
     headers: HeaderMap,
     Path(visitor): Path<String>,
     Query(query): Query<VisitorQuery>,
@@ -49,6 +86,7 @@ pub(super) async fn visitors(
             }
             json!([{
                 "requestId": request,
+                "url": pages.of(&visitor).unwrap_or_else(|| format!("https://{}/", token.host)),
                 "browserDetails": {"browserName": "Simulated", "botProbability": if token.outcome == Outcome::Low { 0.9 } else { 0.0 }},
                 "incognito": false,
                 "ip": "127.0.0.1",

@@ -72,11 +72,18 @@
     },
   }
   globalThis.hcaptcha = hcaptcha
+  // As the real script does, unless it is told not to.
+  if (params.get('recaptchacompat') !== 'off') globalThis.grecaptcha = hcaptcha
+  const renderAll = () => {
+    for (const element of document.querySelectorAll('div.h-captcha')) {
+      if (!element.dataset.hcaptchaWidgetId) hcaptcha.render(element)
+    }
+  }
   const start = () => {
     if (params.get('render') !== 'explicit') {
-      for (const element of document.querySelectorAll('div.h-captcha')) {
-        if (!element.dataset.hcaptchaWidgetId) hcaptcha.render(element)
-      }
+      renderAll()
+      // Elements that a later script adds are rendered when they come.
+      new MutationObserver(renderAll).observe(document.documentElement, { childList: true, subtree: true })
     }
     const onload = params.get('onload')
     if (onload && typeof globalThis[onload] === 'function') globalThis[onload]()

@@ -58,15 +58,18 @@ impl Used {
 
 /// The routes below `/sim/`.
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let fingerprint = Router::new()
+        .route("/sim/fingerprint/v3/{key}", get(fingerprint::agent))
+        .route("/sim/fingerprint/visitors/{visitor}", get(fingerprint::visitors))
+        .route("/sim/fingerprint/events/{request}", get(fingerprint::events))
+        .with_state(Arc::default());
     Router::new()
         .route("/sim/hcaptcha/1/api.js", get(|| async { script(include_str!("hcaptcha.js").to_owned()) }))
         .route("/sim/recaptcha/api.js", get(|| async { script(include_str!("recaptcha.js").to_owned()) }))
-        .route("/sim/fingerprint/v3/{key}", get(fingerprint::agent))
         .route("/sim/hcaptcha/siteverify", post(captcha::hcaptcha))
         .route("/sim/recaptcha/siteverify", post(captcha::recaptcha))
-        .route("/sim/fingerprint/visitors/{visitor}", get(fingerprint::visitors))
-        .route("/sim/fingerprint/events/{request}", get(fingerprint::events))
         .with_state(Arc::new(Used::default()))
+        .merge(fingerprint)
 }
 
 fn script(text: String) -> Response {

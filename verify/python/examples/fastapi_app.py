@@ -1,0 +1,12 @@
+import os
+
+from fastapi import FastAPI
+from approov_verify.fastapi import Approov, ApproovMiddleware
+
+app = FastAPI()
+app.add_middleware(ApproovMiddleware, public_url=os.environ["PUBLIC_URL"], secret=os.environ["APPROOV_SECRET"], proof="required")
+
+
+@app.post("/order")
+async def order(what: dict, approov: Approov):
+    return {"ordered": what, "from": approov.claims["ip"]}
