@@ -243,10 +243,10 @@ async fn a_failed_check_ends_what_older_refresh_tokens_give_without_a_word() {
         let newest = browser.refresh_token.clone();
         browser.refresh_token = older.clone();
         for _ in 0..3 {
-            let answer = browser.attest(&service, &REFRESH).await;
-            assert_eq!(answer.status, 200, "{}", answer.body);
-            assert_eq!(names(&answer.json()), names(&good.json()));
-            assert!(!is_trusted(&answer.token()), "an older refresh token still opens doors");
+            let response = browser.attest(&service, &REFRESH).await;
+            assert_eq!(response.status, 200, "{}", response.body);
+            assert_eq!(names(&response.json()), names(&good.json()));
+            assert!(!is_trusted(&response.token()), "an older refresh token still opens doors");
         }
         // A result of another check service does not bring the old one back.
         browser.refresh_token = older.clone();

@@ -307,7 +307,7 @@ fn secrets_are_staged_then_active_then_retired() {
         let before = place.text();
         assert!(matches!(place.run(&format!("secret -activate {options}"), "no\n"), Err(Failure::Refused(_))));
         assert_eq!(place.text(), before);
-        // Tokens of both are told good while both are known.
+        // Tokens of both are good while both are known.
         let old_token = place.ok("token -genExample a.example");
         place.ok(&format!("secret -activate {options}"));
         assert_eq!(get(""), staged);

@@ -100,7 +100,7 @@ async fn a_session_is_not_held_for_what_its_neighbours_did() {
     assert_eq!(late.attest(&service, &with_hcaptcha("sim-pass-late")).await.status, 429);
     assert!(is_trusted(&early.attest(&service, &REFRESH).await.token()));
     assert!(is_trusted(&early.attest(&service, &with_hcaptcha("sim-pass-again")).await.token()), "nor for a new check");
-    // It answers for itself.
+    // It is held for what it did itself.
     let mut failed = 0;
     while early.attest(&service, &with_hcaptcha(&format!("more-junk-{failed}"))).await.status != 429 {
         failed += 1;
@@ -200,7 +200,7 @@ async fn what_is_wrong_anyway_is_refused_before_a_signature_is_verified() {
     let codes = async |browser: &mut Browser, params: &[(&str, &str)], proof: String| {
         browser.attest_with(&service, params, proof).await.codes()
     };
-    // The nonce, the claims, the parameters: each is told although the signature is wrong, too.
+    // The nonce, the claims, the parameters: each is reported although the signature is wrong, too.
     let proof = forged(&browser.proof("POST", URL, |claims| claims["nonce"] = "other".into()));
     assert_eq!(codes(&mut browser, &good, proof).await, ["aprv-invalid-nonce"]);
     let proof = forged(&browser.proof("POST", URL, |claims| claims["htm"] = "GET".into()));
@@ -234,7 +234,7 @@ async fn a_nonce_costs_no_signature_when_the_service_runs_short() {
     assert_eq!(nonce_request(IP, true).await, 401, "there is time to say what is wrong");
     service.pressure.set(Resource::Processor, 0.6);
     assert_eq!(nonce_request(IP, true).await, 204, "but a nonce is had without a signature, too");
-    assert_eq!(nonce_request(elsewhere(2), true).await, 401, "who has had nothing is told");
+    assert_eq!(nonce_request(elsewhere(2), true).await, 401, "whoever has had nothing learns what is wrong");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use approov_web_service::dev::{self, sim};
 use support::*;
 
-/// A directory of its own that goes away with the test.
+/// A directory of its own that is removed after the test.
 struct Place(PathBuf);
 
 impl Place {

@@ -484,11 +484,10 @@ impl Drop for Process {
 
 /// Waits until `/readyz` has this status.
 pub async fn wait_for_readiness(client: &reqwest::Client, url: &str, status: u16) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while client.get(format!("{url}/readyz")).send().await.unwrap().status() != status {
-        assert!(std::time::Instant::now() < deadline, "/readyz never says {status}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    until(&format!("/readyz says {status}"), async || {
+        client.get(format!("{url}/readyz")).send().await.unwrap().status() == status
+    })
+    .await;
 }
 
 /// The same session over a connection.

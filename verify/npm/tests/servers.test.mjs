@@ -278,7 +278,7 @@ test('a middleware that monitors lets everything pass, and says why it would not
   assert.deepEqual(seen, ['token_missing'])
 })
 
-test('in Express, a client that goes away in the middle of its body is an error, not a request that waits for ever', async () => {
+test('in Express, a client that disconnects in the middle of its body is an error, not a request that waits for ever', async () => {
   const { headers } = await session()
   const app = express()
   const failed = deferred()
