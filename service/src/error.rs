@@ -66,7 +66,7 @@ codes! {
     InvalidNonce = "aprv-invalid-nonce", 401;
     /// The `DPoP` header is missing, malformed, wrongly signed, about another request, or seen before.
     InvalidDpopToken = "aprv-invalid-dpop-token", 401;
-    /// The refresh token is malformed, not ours, another key's, or past its lifetime.
+    /// The refresh token is malformed, not ours, another key's, revoked, or past its lifetime.
     InvalidRefreshToken = "aprv-invalid-refresh-token", 401;
     /// Fingerprint parameters, but the account has no subscription.
     FpConfigNotFound = "fp-config-not-found", 400;
@@ -114,7 +114,7 @@ codes! {
     RecapTokenCheck = "recap-token-check", 502;
     /// Extension: the page's origin is not one the account allows.
     OriginNotAllowed = "aprv-origin-not-allowed", 403;
-    /// Extension: the site's or subscription's requests per minute are used up.
+    /// Extension: the site's or subscription's requests per minute are used up, or the client has had its share.
     RateLimit = "aprv-rate-limit", 429;
     /// Extension: the service is unavailable for now (shared store unavailable, too busy, out of time).
     Unavailable = "aprv-unavailable", 503;

@@ -9,6 +9,7 @@
 //! | [`dev`] | development only: an account of its own, simulated check services, faults on demand |
 //! | [`http`] | the routes: `/attest`, health, metrics; cross-origin headers, one log line per request |
 //! | [`attest`] | the flow of a token request: parameters, proof, session, checks, tokens |
+//! | [`limits`] | what one client, one session and one site may take from the others |
 //! | [`store`] | what replicas share: proofs used, checks counted; in memory or Redis |
 //! | [`config`] | the configuration file: TOML in, checked values out |
 //! | [`token`] | Approov tokens: claims, signatures, encryption |
@@ -18,6 +19,7 @@
 //! | [`allowed_origins`] | which pages may use an account |
 //! | [`secrets`] | lists of secrets with times, and where they are kept |
 //! | [`settings`] | a configuration file being read: positions, values within bounds |
+//! | [`loopback`] | hosts that are this machine itself |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
 //! | [`crypto`] | randomness, derived keys, key pairs |
 //! | [`time`] | points in time as text |
@@ -36,6 +38,8 @@ pub mod crypto;
 pub mod dev;
 pub mod error;
 pub mod http;
+pub mod limits;
+pub mod loopback;
 pub mod secrets;
 pub mod server;
 pub mod session;

@@ -46,7 +46,7 @@ try {
   for (let visit = 0; visit < Number(count); visit += 1) {
     if (visit % VISITS_PER_BROWSER === 0) {
       await browser?.close()
-      browser = await openBrowser(engine)
+      browser = await openBrowser(/** @type {any} */ (engine))
       await browser.webdriver.manage().setTimeouts({ script: HANG })
     }
     await browser.webdriver.get(address)

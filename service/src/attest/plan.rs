@@ -1,5 +1,6 @@
 //! What an attest request needs done.
 
+use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 
 use crate::check::{FreshResult, Provider};
@@ -10,9 +11,14 @@ use crate::session::{CheckResult, Generation, Session, SessionId};
 use super::request::{self, AttestRequest};
 use super::{ActiveConfig, Incoming};
 
+/// Why a session that an operator has ended is refused.
+const REVOKED: &str = "the session was revoked";
+
 /// What a request needs done: which results are known, and which have to be checked.
 pub(super) struct Plan<'a> {
     session: Session,
+    /// Whether the session begins with this request.
+    pub(super) is_new_session: bool,
     /// Results that no session has yet.
     pub(super) to_check: Vec<FreshResult<'a>>,
 }
@@ -21,22 +27,26 @@ impl<'a> Plan<'a> {
     pub(super) fn new(
         active: &ActiveConfig,
         request: &AttestRequest<'a>,
-        thumbprint: &str,
+        key: &Thumbprint,
         incoming: &Incoming<'_>,
     ) -> Result<Self, Refusal> {
         let now = incoming.now;
+        if request.account.revocations.ends_key(key, now) {
+            return Err(invalid_token(REVOKED));
+        }
+        let thumbprint = key.to_string();
         let session = match request.refresh_token {
             None => Session {
                 id: SessionId::from_bytes(incoming.entropy.session),
                 started: now.as_millis(),
                 generation: 0,
-                thumbprint: thumbprint.to_owned(),
+                thumbprint,
                 expires: now.plus(request.account.refresh_token_lifetime).as_millis(),
                 results: Vec::new(),
             },
-            Some(token) => open_session(active, request.account, token, thumbprint, now)?,
+            Some(token) => open_session(active, request.account, token, &thumbprint, now)?,
         };
-        let mut plan = Self { session, to_check: Vec::new() };
+        let mut plan = Self { session, is_new_session: request.refresh_token.is_none(), to_check: Vec::new() };
         plan.add_fresh(&request.results);
         plan.check_known(request.account, now)?;
         plan.check_required(request.account)?;
@@ -104,7 +114,8 @@ fn open_session(
     now: UnixTime,
 ) -> Result<Session, Refusal> {
     let keys = active.keys(account).map_err(|_| invalid_token(""))?;
-    keys.refresh.open(token, thumbprint, now).ok_or_else(|| invalid_token(""))
+    let session = keys.refresh.open(token, thumbprint, now).ok_or_else(|| invalid_token(""))?;
+    if account.revocations.ends(&session, now) { Err(invalid_token(REVOKED)) } else { Ok(session) }
 }
 
 fn invalid_token(why: &str) -> Refusal {

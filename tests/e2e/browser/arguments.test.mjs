@@ -121,7 +121,7 @@ describeWithStub('arguments', ({ stub, run }) => {
         timeout: 'soon',
         signal: {},
       }
-      return (await rejection(Approov.fetchToken('', wrong))).message
+      return (await rejection(Approov.fetchToken('', /** @type {any} */ (wrong)))).message
     })
     for (const name of [
       'api',

@@ -78,7 +78,7 @@ for (const engine of chosenEngines()) {
       await browser.webdriver.findElement(By.id('again')).click()
       await browser.webdriver.wait(
         async () =>
-          (await states()).api === 'done' && (await browser.run(() => !document.getElementById('run').disabled)),
+          (await states()).api === 'done' && (await browser.run(() => document.querySelector('#run:enabled') !== null)),
         HANG,
       )
       assert.deepEqual(await states(), allDone)
@@ -94,7 +94,10 @@ for (const engine of chosenEngines()) {
           .sendKeys(...keys)
           .perform()
       await press(Key.TAB, Key.ARROW_DOWN)
-      assert.equal(await browser.run(() => document.querySelector('input[name=check]:checked').value), 'recaptcha')
+      assert.equal(
+        await browser.run(() => document.querySelector('input[name=check]:checked').getAttribute('value')),
+        'recaptcha',
+      )
       await press(Key.TAB, Key.TAB, Key.TAB)
       assert.equal(await browser.run(() => document.activeElement.id), 'run')
       await press(Key.ENTER)

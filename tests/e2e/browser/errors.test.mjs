@@ -77,7 +77,7 @@ for (const engine of chosenEngines()) {
     })
 
     const good = { approovHost: 'http://127.0.0.1:9', approovSiteKey: 'key', recaptchaSiteKey: 'key' }
-    for (const [what, options, named] of [
+    for (const [what, options, named] of /** @type {[string, object, string[]][]} */ ([
       ['no approovHost', { ...good, approovHost: undefined }, ['approovHost']],
       ['an approovHost with a path', { ...good, approovHost: 'https://web-1.example.com/path' }, ['approovHost']],
       [
@@ -98,7 +98,7 @@ for (const engine of chosenEngines()) {
         { approovHost: '', recaptchaSiteKey: 7 },
         ['approovHost', 'approovSiteKey', 'recaptchaSiteKey'],
       ],
-    ]) {
+    ])) {
       test(`initializeSession with ${what} is an ApproovError that names it`, async () => {
         const error = await errorOf(
           ({ Approov }, options) => Approov.initializeSession(options),
@@ -146,7 +146,9 @@ for (const engine of chosenEngines()) {
         const settled = await Promise.allSettled(
           ['unknown.example.org', settings.api].map((api) => Approov.fetchToken(api, result)),
         )
-        return settled.map(({ value, reason }) => value?.split('.').length ?? Object.keys(reason.errors))
+        return settled.map(
+          (/** @type {any} */ { value, reason }) => value?.split('.').length ?? Object.keys(reason.errors),
+        )
       }, world.settings)
       assert.deepEqual(outcomes, [['aprv-api-not-found'], 3])
     })
@@ -202,7 +204,7 @@ describeWithStub('error objects', ({ stub, run }) => {
       async (unreachable) => {
         const thrown = {
           session: await rejection(Approov.getExpiries()),
-          argument: await rejection(Approov.initializeSession({ approovHost: 5 })),
+          argument: await rejection(Approov.initializeSession(/** @type {any} */ ({ approovHost: 5 }))),
         }
         await Approov.initializeSession(options)
         thrown.service = await rejection(Approov.fetchToken('api', { recaptchaToken: 'r' }))

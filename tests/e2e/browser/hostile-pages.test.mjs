@@ -90,7 +90,7 @@ describeWithStub('hostile pages', ({ stub, run }) => {
         Object.assign(Object.prototype, polluted)
         try {
           await Approov.fetchToken('api.example.com', { recaptchaToken: 'r' })
-          const describe = ({ code, retryable, cause }) => ({ code, retryable, cause })
+          const describe = (/** @type {any} */ { code, retryable, cause }) => ({ code, retryable, cause })
           const error = await rejection(Approov.fetchToken(''))
           return {
             error: { ...describe(error), errors: Object.hasOwn(error, 'errors') },
@@ -118,15 +118,15 @@ describeWithStub('hostile pages', ({ stub, run }) => {
       )
     })
 
-    test('is not told what the SDK sends, fails with or resolves to', async () => {
-      const told = await run(async () => {
+    test('does not see what the SDK sends, fails with or resolves to', async () => {
+      const seen = await run(async () => {
         const { Approov } = await import('/approov.js')
         await Approov.initializeSession(options)
-        const told = []
+        const seen = []
         const names = ['headers', 'body', 'method', 'DPoP', 'content-type', 'session', 'recap:re', 'cause', 'errors']
         names.push('code', 'message', 'class', 'retryable', 'approovHost', 'approovSiteKey', 'keyStorage')
         for (const name of names) {
-          const set = (value) => told.push([name, String(value)])
+          const set = (value) => seen.push([name, String(value)])
           Object.defineProperty(Object.prototype, name, { set, get: () => undefined, configurable: true })
         }
         try {
@@ -134,12 +134,12 @@ describeWithStub('hostile pages', ({ stub, run }) => {
           await Approov.getExpiries()
           await rejection(Approov.fetchToken('', {}))
           await Approov.initializeSession(options)
-          return told
+          return seen
         } finally {
           for (const name of names) delete Object.prototype[name]
         }
       })
-      assert.deepEqual(told, [])
+      assert.deepEqual(seen, [])
     })
   })
 
@@ -181,7 +181,7 @@ describeWithStub('hostile pages', ({ stub, run }) => {
       assert.deepEqual(called, ['digest'], 'the call of the test itself is noticed, and no other')
     })
 
-    test('do not make a key that can be taken away', async () => {
+    test('do not make a key that can be exported', async () => {
       const outcome = await run(async () => {
         const { Approov } = await import('/approov.js')
         // The one way to the key's handle: Object.prototype.then takes part when a promise is settled with an object.
@@ -201,7 +201,7 @@ describeWithStub('hostile pages', ({ stub, run }) => {
         try {
           await Approov.initializeSession(options)
         } finally {
-          delete Object.prototype.then
+          delete (/** @type {any} */ (Object.prototype).then)
           SubtleCrypto.prototype.generateKey = generateKey
           Object.defineProperty(CryptoKey.prototype, 'extractable', { get, configurable: true })
         }
@@ -286,7 +286,7 @@ describeWithStub('hostile pages', ({ stub, run }) => {
         for (const name of ['Reflect', 'JSON', 'WebAssembly']) hook(globalThis[name], name)
         hook(Object, 'Object')
         for (const name of ['Uint8Array', 'DataView', 'TextDecoder', 'TextEncoder', 'Promise']) {
-          const { [name]: real } = globalThis
+          const { [name]: real } = /** @type {any} */ (globalThis)
           globalThis[name] = new Proxy(real, {
             construct(target, args, newTarget) {
               for (const arg of args) if (leads(arg)) seen.add(`new ${name}`)

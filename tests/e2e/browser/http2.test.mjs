@@ -35,7 +35,7 @@ for (const engine of chosenEngines().filter((name) => name === 'chromium')) {
         return {
           token,
           error: { name, message, errors: Object.keys(errors) },
-          protocols: [...new Set(attest.map((entry) => entry.nextHopProtocol))],
+          protocols: [...new Set(attest.map((/** @type {any} */ entry) => entry.nextHopProtocol))],
         }
       }, settings)
       assert.match(token, /^[\w-]+\.[\w-]+\.[\w-]+$/)

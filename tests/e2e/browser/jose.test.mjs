@@ -36,7 +36,11 @@ for (const engine of chosenEngines()) {
 
       /** A proof, made in the page. */
       const prove = (...args) =>
-        world.run(async (...args) => (await import('/approov.js')).Approov.getDPoPToken(...args), ...args)
+        world.run(
+          async (/** @type {Parameters<typeof Approov.getDPoPToken>} */ ...args) =>
+            (await import('/approov.js')).Approov.getDPoPToken(...args),
+          ...args,
+        )
 
       test('jose verifies a proof, and its claims are the requested ones', async () => {
         const nonce = { of: ['any', 'kind'], é: 1 }

@@ -21,9 +21,9 @@ const prepare = () => {
   })
   const { fetch } = globalThis
   globalThis.sent = 0
-  globalThis.fetch = (...args) => {
+  globalThis.fetch = (resource, init) => {
     globalThis.sent += 1
-    return fetch(...args)
+    return fetch(resource, init)
   }
 }
 

@@ -48,7 +48,7 @@ for (const engine of chosenEngines()) {
         await service.stop()
         await assert.rejects(
           refresh(),
-          (error) => error.original.name === 'ApproovFetchError' && error.original.retryable,
+          (/** @type {any} */ error) => error.original.name === 'ApproovFetchError' && error.original.retryable,
         )
         service = await start()
         assert.match(await refresh(), TOKEN)
@@ -136,7 +136,10 @@ for (const engine of chosenEngines()) {
       await session()
       // Far longer than the time-out, on however slow a machine.
       await setFault(world.service, 'delay:3600000')
-      await assert.rejects(refresh({ timeout: 400 }), (error) => error.original.name === 'ApproovFetchError')
+      await assert.rejects(
+        refresh({ timeout: 400 }),
+        (/** @type {any} */ error) => error.original.name === 'ApproovFetchError',
+      )
       await setFault(world.service, 'none')
       assert.match(await refresh(), TOKEN)
     })
@@ -144,7 +147,7 @@ for (const engine of chosenEngines()) {
     test("a gateway's HTML page is an error with its status, and the session goes on", async () => {
       await session()
       await setFault(world.service, '5xx:503', 10)
-      await assert.rejects(refresh(), (error) => {
+      await assert.rejects(refresh(), (/** @type {any} */ error) => {
         assert.match(error.original.name, /^Approov(Fetch|Service)Error$/)
         assert.match(`${error.original.message} ${JSON.stringify(error.original.errors)}`, /503|Service Unavailable/i)
         return true

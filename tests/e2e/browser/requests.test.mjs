@@ -131,8 +131,9 @@ for (const engine of chosenEngines()) {
       const timers = await world.run(async () => {
         const { setTimeout, setInterval } = globalThis
         const timers = []
-        globalThis.setTimeout = (...args) => (timers.push('setTimeout'), setTimeout(...args))
-        globalThis.setInterval = (...args) => (timers.push('setInterval'), setInterval(...args))
+        for (const [name, set] of Object.entries({ setTimeout, setInterval })) {
+          globalThis[name] = (...args) => (timers.push(name), set.apply(globalThis, args))
+        }
         await import('/approov.js')
         Object.assign(globalThis, { setTimeout, setInterval })
         // What the import had sent by itself would have gone out before this.

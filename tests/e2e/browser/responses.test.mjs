@@ -356,7 +356,7 @@ describeWithStub('responses of a service', ({ stub, run, advance }) => {
     stub.reply((response) => respond(response, 502, { 'recap-token-check': 'down' }))
     const codes = await run(async () => {
       const calls = Array.from({ length: 10 }, () => Approov.fetchToken('api.example.com', { recaptchaToken: 'r' }))
-      return (await Promise.allSettled(calls)).map(({ reason }) => Object.keys(reason.errors)[0])
+      return (await Promise.allSettled(calls)).map((/** @type {any} */ { reason }) => Object.keys(reason.errors)[0])
     })
     assert.deepEqual(codes, Array(10).fill('recap-token-check'))
     assert.equal(stub.forms().length, 1)

@@ -44,7 +44,7 @@ for (const engine of chosenEngines()) {
         const privateKeys = [...new Set(keys)].filter((key) => key.type === 'private')
         const refusals = await Promise.all(
           privateKeys.flatMap((key) =>
-            ['jwk', 'pkcs8'].map((format) =>
+            ['jwk', 'pkcs8'].map((/** @type {any} */ format) =>
               crypto.subtle.exportKey(format, key).then(
                 () => 'exported',
                 (error) => error.name,
@@ -126,7 +126,10 @@ for (const engine of chosenEngines()) {
             const errors = [
               await flow.rejection(Approov.fetchToken('unknown.example.org', { timeout: flow.PATIENCE })),
               await flow.rejection(
-                Approov.fetchToken(`${secrets[0]}/`, { hcaptchaToken: { response: 'very private', key: 5 } }),
+                Approov.fetchToken(
+                  `${secrets[0]}/`,
+                  /** @type {any} */ ({ hcaptchaToken: { response: 'very private', key: 5 } }),
+                ),
               ),
               await flow.rejection(Approov.fetchToken('a', { recaptchaToken: 'very private' })),
             ]
@@ -138,7 +141,7 @@ for (const engine of chosenEngines()) {
               session: { ...sessionStorage },
               databases: (await globalThis.indexedDB?.databases?.()) ?? [],
               caches: (await globalThis.caches?.keys()) ?? [],
-              name: globalThis.name,
+              name: window.name,
               history: [history.length, history.state],
               location: location.href,
             }

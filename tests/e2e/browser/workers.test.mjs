@@ -38,7 +38,7 @@ for (const engine of chosenEngines()) {
                 target = registration.installing ?? registration.waiting ?? registration.active
                 await new Promise((resolve, reject) => {
                   const check = () => {
-                    if (target.state === 'activated') resolve()
+                    if (target.state === 'activated') resolve(undefined)
                     if (target.state === 'redundant') reject(new Error('the service worker was not installed'))
                   }
                   target.addEventListener('statechange', check)

@@ -16,9 +16,22 @@ declare global {
     timer(least: number, most?: number): Promise<number>
   }
 
+  /** `pages/flow.js` has it. */
+  var PATIENCE: number
+
+  /** The script of reCAPTCHA, or of its simulator. */
+  var grecaptcha: any
+
   /** What tests leave for their later steps. */
-  var firstToken: any, memory: any, old: any, oldProof: any, options: any, outcome: any, passCheck: any, prepared: any
-  var rejection: any, sent: any, sessionOptions: any
+  var calls: any, controller: any, described: any, firstToken: any, isSettled: any, memory: any, old: any, oldProof: any
+  var options: any,
+    outcome: any,
+    passCheck: any,
+    prepared: any,
+    rejection: any,
+    sent: any,
+    sessionOptions: any,
+    third: any
 
   /** What errors of the SDK, of Node and of the tests carry. */
   interface Error {

@@ -28,7 +28,9 @@ const CORS = {
  * @param {unknown} body
  * @param {{phrase?: string, headers?: Record<string, string>}} [options]
  */
-export function respond(response, status, body, { phrase, headers = {} } = {}) {
+export function respond(response, status, body, options = {}) {
+  /** @type {{phrase?: string, headers?: object}} */
+  const { phrase, headers } = options
   const text = typeof body === 'string' ? body : JSON.stringify(body)
   const all = { 'Content-Type': 'application/json', 'DPoP-Nonce': `nonce-${Math.random()}`, ...CORS, ...headers }
   if (phrase) response.writeHead(status, phrase, all)
@@ -146,7 +148,7 @@ const START = Date.UTC(2030, 0, 1)
  * uncaught in its page.
  *
  * @param {string} title
- * @param {(suite: object) => void} define declares the tests. It gets `stub`; `run(work, ...args)` in the page; `advance(ms)`, which
+ * @param {(suite: any) => void} define declares the tests. It gets `stub`; `run(work, ...args)` in the page; `advance(ms)`, which
  *   moves the clocks of page and stand-in; `sleep(ms, { isTicking })`, after which the computer has slept so long, while
  *   `performance.now()` went on or stood still
  * @param {{prepare?: () => any}} [options] `prepare` runs in the page before the SDK is imported

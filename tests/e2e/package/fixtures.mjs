@@ -8,10 +8,14 @@ import { promisify } from 'node:util'
 
 const runFile = promisify(execFile)
 
-/** Runs a program; what it printed is in the error when it fails. */
+/**
+ * Runs a program; what it printed is in the error when it fails.
+ *
+ * @returns {Promise<{stdout: string, stderr: string}>}
+ */
 export async function run(program, args, options) {
   try {
-    return await runFile(program, args, { maxBuffer: 64 << 20, ...options })
+    return /** @type {any} */ (await runFile(program, args, { maxBuffer: 64 << 20, ...options }))
   } catch (error) {
     throw new Error(`${program} ${args.join(' ')} failed\n${error.stdout}\n${error.stderr}`, { cause: error })
   }

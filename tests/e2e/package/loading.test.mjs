@@ -134,13 +134,13 @@ for (const engine of chosenEngines()) {
         })
       }
 
-      for (const [what, make, code, message] of [
+      for (const [what, make, code, message] of /** @type {[string, () => any, string, RegExp][]} */ ([
         ['of a kind that is none of these', () => 7, 'invalid-argument', /"wasm" must be/],
         ['that names a page', () => '/blank.html', 'load-failed', /a page, not WebAssembly$/],
         ['that names nothing', () => '/nothing.wasm', 'load-failed', /status 404$/],
         ['that is broken', () => new Uint8Array([0, 97, 115, 109, 9, 9, 9, 9]), 'load-failed', /could not be loaded/],
         ['that is a rejected promise', () => Promise.reject(new Error('no network')), 'load-failed', /no network/],
-      ]) {
+      ])) {
         test(`${what} is an ApproovError, and the next call can load`, async () => {
           await world.freshPage()
           const outcome = await world.run(
@@ -194,7 +194,7 @@ for (const engine of chosenEngines()) {
     test('where a bundler left the WebAssembly out, the message names the ways', async () => {
       await world.freshPage()
       const { code, message } = await world.run(async (visit) => {
-        const { Approov } = await import('/alone/index.js')
+        const { Approov } = await import(/** @type {any} */ ('/alone/index.js'))
         return Approov.initializeSession(visit.session).catch(({ code, message }) => ({ code, message }))
       }, visit)
       assert.equal(code, 'load-failed')
@@ -249,15 +249,15 @@ for (const engine of chosenEngines()) {
           0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 7, 8, 1, 4, 116, 114, 97, 112, 0, 0, 10, 5, 1, 3,
           0, 0, 11,
         ])
-        const { trap } = (await WebAssembly.instantiate(bytes)).instance.exports
+        const { trap } = /** @type {any} */ ((await WebAssembly.instantiate(bytes)).instance.exports)
         const { Instance } = WebAssembly
         globalThis.instances = []
         WebAssembly.Instance = class {
-          constructor(...args) {
-            const { exports } = new Instance(...args)
+          constructor(module, imports) {
+            const { exports } = new Instance(module, imports)
             globalThis.instances.push(exports)
             const trapping =
-              (value) =>
+              (/** @type {any} */ value) =>
               (...args) =>
                 globalThis.trapNow?.() ? trap() : value(...args)
             this.own = Object.fromEntries(

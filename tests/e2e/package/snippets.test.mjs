@@ -140,9 +140,12 @@ async function startAgent(source) {
     response.writeHead(isThere ? 200 : 503, headers).end(`export * from ${JSON.stringify(source)}`)
     isThere = true
   })
-  await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
+  await new Promise((resolve, reject) => {
+    server.once('error', reject).listen(0, '127.0.0.1', () => resolve(undefined))
+  })
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
   return {
-    url: `http://127.0.0.1:${server.address().port}/agent.js`,
+    url: `http://127.0.0.1:${port}/agent.js`,
     stop: () =>
       new Promise((resolve) => {
         server.close(resolve)
@@ -224,7 +227,7 @@ for (const engine of chosenEngines()) {
             console.log = (...args) => written.push(args)
             const { Approov } = await import('/package/index.js')
             const module = await import(`/${name}`)
-            const api = await import('/api.js')
+            const api = await import(/** @type {any} */ ('/api.js'))
             return window.eval(`(${use})`)({ module, api, Approov, written, apiUrl })
           },
           name,
@@ -238,12 +241,13 @@ for (const engine of chosenEngines()) {
     test('a check that never ends fails its own calls, and none that come later', async () => {
       await world.webdriver.get(`${site.url}/page`)
       const outcome = await world.run(async (apiUrl) => {
-        const { callApi } = await import('/api.js')
+        const { callApi } = await import(/** @type {any} */ ('/api.js'))
         const { ready } = grecaptcha
         const { setTimeout } = globalThis
         grecaptcha.ready = () => {}
         // Half a minute is over at once.
-        globalThis.setTimeout = (work, delay, ...rest) => setTimeout(work, delay === 30_000 ? 0 : delay, ...rest)
+        const soon = (work, delay, ...rest) => setTimeout(work, delay === 30_000 ? 0 : delay, ...rest)
+        Object.assign(globalThis, { setTimeout: soon })
         const messages = await Promise.all([0, 1].map(() => callApi(apiUrl).catch((error) => error.message)))
         Object.assign(globalThis, { setTimeout })
         grecaptcha.ready = ready
@@ -256,7 +260,7 @@ for (const engine of chosenEngines()) {
     test('a call between whose token and proof another begins a session gets through', async () => {
       await world.webdriver.get(`${site.url}/page`)
       const status = await world.run(async (apiUrl) => {
-        const { callApi, approovToken, renewSession } = await import('/api.js')
+        const { callApi, approovToken, renewSession } = await import(/** @type {any} */ ('/api.js'))
         await approovToken()
         const call = callApi(apiUrl)
         await renewSession()
@@ -291,7 +295,7 @@ for (const engine of chosenEngines()) {
       await writeFile(join(directory, 'first-lines.js'), `${put(code)}\nexport { callApi }\n`)
       await world.webdriver.get(`${site.url}/page`)
       const outcome = await world.run(async (apiUrl) => {
-        const { callApi } = await import('/first-lines.js')
+        const { callApi } = await import(/** @type {any} */ ('/first-lines.js'))
         const response = await callApi(apiUrl)
         return [response.status, (await response.json()).proof.accepted]
       }, `${api.url}/shapes`)

@@ -19,6 +19,7 @@ try {
 }
 // Violations are reported in the order in which they happen: when that of a forbidden image is there, so are all before it.
 /** @type {Promise<void>} */
+/** @type {Promise<void>} */
 const last = new Promise((resolve) => {
   addEventListener('securitypolicyviolation', ({ blockedURI }) => blockedURI === forbidden && resolve())
 })

@@ -30,7 +30,12 @@ export async function firstToken(settings, check, outcome = 'pass') {
   return Approov.fetchToken(settings.api, await passCheck(settings, check, outcome))
 }
 
-/** One request to the protected API: status and body. */
+/**
+ * One request to the protected API: status and body.
+ *
+ * @param {any} settings
+ * @param {{token?: string, proof?: string, method?: string, url?: string, body?: BodyInit}} request
+ */
 export async function callApi(settings, { token, proof, method = 'GET', url = settings.apiUrl, body }) {
   const headers = { ...(token && { 'Approov-Token': token }), ...(proof && { Dpop: proof }) }
   const response = await fetch(url, { method, headers, body })

@@ -131,9 +131,7 @@ impl Face {
 
     /// Goes on with a response of Redis, or with the reason why there is none.
     pub fn reply(&self, call: &mut Call, response: Result<i64, String>) -> Step {
-        let (Store::Redis(commands), Some(checked)) = (&self.store, &mut call.checked) else {
-            return self.out_of_order(call);
-        };
+        let Store::Redis(commands) = &self.store else { return self.out_of_order(call) };
         if std::mem::take(&mut call.exchanging) {
             return match response {
                 Ok(held) => {
@@ -146,7 +144,6 @@ impl Face {
         let Some(used) = call.uses.front() else { return self.out_of_order(call) };
         let check =
             response.map(|response| commands.verdict(response, &used.entry, call.now)).map_err(StoreError::Unavailable);
-        let _ = checked;
         self.judge_next(call, check)
     }
 
@@ -265,4 +262,114 @@ fn read_headers(fields: &[(String, String)]) -> Result<HeaderMap, String> {
         );
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn face(more: &Value) -> Face {
+        let mut options = json!({"public_url": "https://api.example.com", "secret": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"});
+        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Face::new(&options.to_string()).unwrap()
+    }
+
+    fn request(method: &str, headers: &[(&str, &str)]) -> String {
+        json!({"method": method, "target": "/order", "headers": headers}).to_string()
+    }
+
+    fn verdict(step: &Step) -> Value {
+        match step {
+            Step::Done(text) => serde_json::from_str(text).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn code(step: &Step) -> String {
+        verdict(step)["code"].as_str().unwrap().to_owned()
+    }
+
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+    #[test]
+    fn steps_that_nobody_asked_for_are_refusals() {
+        for options in [json!({}), json!({"redis_prefix": "x"})] {
+            let face = face(&options);
+            let (mut call, step) = face.start(&request("GET", &[]), NOW, false).unwrap();
+            assert_eq!(code(&step), "token_missing");
+            assert_eq!(code(&face.body(&mut call, b"")), "out_of_order");
+            assert_eq!(code(&face.reply(&mut call, Ok(1))), "out_of_order");
+            assert_eq!(verdict(&face.reply(&mut call, Ok(1)))["status"], 500);
+        }
+    }
+
+    #[test]
+    fn only_a_preflight_is_let_off_its_token_and_only_where_pages_of_other_origins_are_expected() {
+        let cors = face(&json!({"cors": {"origins": ["https://app.example.com"]}}));
+        let asks = ("access-control-request-method", "POST");
+        let origin = ("origin", "https://app.example.com");
+        let code_of = |face: &Face, method: &str, headers: &[(&str, &str)]| {
+            code(&face.start(&request(method, headers), NOW, false).unwrap().1)
+        };
+        assert_eq!(code_of(&cors, "OPTIONS", &[origin, asks]), "preflight");
+        assert_eq!(code_of(&cors, "POST", &[origin, asks]), "token_missing");
+        assert_eq!(code_of(&cors, "OPTIONS", &[origin]), "token_missing");
+        assert_eq!(code_of(&cors, "OPTIONS", &[asks]), "token_missing");
+        assert_eq!(code_of(&face(&json!({})), "OPTIONS", &[origin, asks]), "token_missing");
+    }
+
+    #[test]
+    fn a_preflight_of_another_origin_is_told_nothing() {
+        let cors = face(&json!({"cors": {"origins": "https://app.example.com"}}));
+        for origin in
+            ["https://evil.example", "null", "https://app.example.com.evil.example", "https://APP.example.com"]
+        {
+            let headers = [("origin", origin), ("access-control-request-method", "POST")];
+            let (_, step) = cors.start(&request("OPTIONS", &headers), NOW, false).unwrap();
+            assert_eq!(verdict(&step)["headers"], json!({"Vary": "Origin"}), "{origin}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_an_error_of_the_host() {
+        let face = face(&json!({}));
+        for text in [
+            "",
+            "{}",
+            r#"{"method": "GET", "headers": []}"#,
+            r#"{"method": "GET", "headers": [], "url": "https://a/", "target": "/"}"#,
+            r#"{"method": "GET", "headers": [["a b", ""]], "target": "/"}"#,
+            r#"{"method": "GET", "headers": [["a", "€"]], "target": "/"}"#,
+            r#"{"method": "GET", "headers": [["a", "\n"]], "target": "/"}"#,
+            r#"{"method": "GET", "headers": [], "target": "/", "more": 1}"#,
+        ] {
+            assert!(face.start(text, NOW, false).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn of_several_public_urls_host_selects_one_and_an_unknown_one_none() {
+        let face = face(&json!({"public_url": ["https://a.example", "https://b.example/v1"]}));
+        let url =
+            |host| face.url_of("/order", &[(http::header::HOST, HeaderValue::from_static(host))].into_iter().collect());
+        assert_eq!(url("a.example"), "https://a.example/order");
+        assert_eq!(url("B.example:443"), "https://b.example/v1/order");
+        assert_eq!(url("evil.example"), "");
+    }
+
+    #[test]
+    fn keys_that_could_not_be_fetched_are_this_server_s_fault_and_are_not_fetched_twice_for_a_request() {
+        let options = json!({"public_url": "https://a.example", "jwks_url": "https://service.example/jwks.json"});
+        let face = Face::new(&options.to_string()).unwrap();
+        let token = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.e30.AAAA";
+        let given = request("GET", &[("approov-token", token)]);
+        let (_, step) = face.start(&given, NOW, false).unwrap();
+        assert_eq!(step, Step::Keys("https://service.example/jwks.json".to_owned()));
+        assert!(face.keys(Err("down".to_owned()), NOW).is_err());
+        let (_, step) = face.start(&given, NOW, true).unwrap();
+        let verdict = verdict(&step);
+        assert_eq!((&verdict["status"], &verdict["code"]), (&json!(503), &json!("keys_unavailable")));
+        assert_eq!(verdict["detail"], "the request cannot be checked at the moment");
+    }
 }

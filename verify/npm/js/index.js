@@ -179,15 +179,15 @@ export class Verifier {
       const verdict = await this.verify(request)
       if (!this.admits(verdict)) return refusal(verdict)
       const response = await handler(request, verdict, ...rest)
-      const answer = new Response(response.body, response)
-      addHeaders(verdict, (name, value) => answer.headers.append(name, value))
-      return answer
+      const extended = new Response(response.body, response)
+      addHeaders(verdict, (name, value) => extended.headers.append(name, value))
+      return extended
     }
   }
 
-  /** Whether the application gets to see a request with this verdict. */
+  /** Whether the application gets to see a request with this verdict. A body that is too long was not read to its end. */
   admits(verdict) {
-    return verdict.ok || (this.monitor && verdict.status !== 204)
+    return verdict.ok || (this.monitor && verdict.status !== 204 && verdict.status !== 413)
   }
 
   #verdict(verdict) {

@@ -28,7 +28,7 @@ export function peekBody(request, limit) {
     const chunks = []
     let size = 0
     const settle = (action, value) => {
-      request.off('readable', read).off('error', fail).off('aborted', fail).off('end', finish)
+      request.off('readable', read).off('error', fail).off('close', fail).off('end', finish)
       action(value)
     }
     const fail = (error) => settle(reject, error ?? new Error('the body broke off'))
@@ -45,7 +45,7 @@ export function peekBody(request, limit) {
       if (size > 0) request.unshift(body)
       settle(resolve, body)
     }
-    request.on('readable', read).on('error', fail).on('aborted', fail).on('end', finish)
+    request.on('readable', read).on('error', fail).on('close', fail).on('end', finish)
     read()
   })
 }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
+import { connect } from 'node:net'
 import { Readable } from 'node:stream'
 import { after, before, describe, test } from 'node:test'
 import { serve } from '@hono/node-server'
@@ -276,3 +277,29 @@ test('a middleware that monitors lets everything pass, and says why it would not
   server.close()
   assert.deepEqual(seen, ['token_missing'])
 })
+
+test('in Express, a client that goes away in the middle of its body is an error, not a request that waits for ever', async () => {
+  const { headers } = await session()
+  const app = express()
+  const failed = deferred()
+  app.use(forExpress(OPTIONS))
+  app.use((error, request, response, next) => failed.resolve(error))
+  const server = await listening(createServer(app))
+  const { hostname, port } = new URL(server.address)
+  const socket = connect(Number(port), hostname)
+  const sent = {
+    Host: 'api.example.com',
+    'Content-Length': 10,
+    ...(await headers('POST', '/order', { body: '0123456789' })),
+  }
+  const lines = Object.entries(sent).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.end(`POST /order HTTP/1.1\r\n${lines.join('')}\r\n01234`)
+  assert.ok((await failed.promise) instanceof Error)
+  server.close()
+})
+
+function deferred() {
+  let resolve
+  const promise = new Promise((settle) => (resolve = settle))
+  return { promise, resolve }
+}

@@ -9,6 +9,7 @@ mod report;
 mod series;
 mod units;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -20,6 +21,7 @@ use crate::demo::executable;
 use crate::package;
 use crate::process::{VirtualDisplay, output, run};
 use crate::project::Project;
+use crate::test;
 use crate::tools;
 use machine::Machine;
 use report::Table;
@@ -119,6 +121,7 @@ pub(crate) fn run_parts(project: &Project, options: &Options) -> Result<ExitCode
     let programs = native.then(|| Programs::build(project)).transpose()?;
     if options.includes(Part::Verify) {
         run(project.cargo().args(["bench", "--no-run", "-p", "approov-verify", "--bench", "verify"]))?;
+        test::verify_packages(project)?;
     }
 
     let directory = project.target.join("bench");
@@ -273,7 +276,7 @@ fn service(programs: &Programs, options: &Options) -> Result<Value> {
     Ok(json!({ "reports": reports, "series": series }))
 }
 
-/// Criterion's benchmarks of the verify crate, several short runs of them.
+/// Criterion's benchmarks of the verify crate, several short runs of them, and the packages made from it next to libraries.
 fn verify(project: &Project, directory: &Path) -> Result<Value> {
     let home = directory.join("criterion");
     let mut series: Vec<Series> = Vec::new();
@@ -298,6 +301,15 @@ fn verify(project: &Project, directory: &Path) -> Result<Value> {
     series.sort_by(|a, b| {
         b.subject.starts_with("whole").cmp(&a.subject.starts_with("whole")).then(a.subject.cmp(&b.subject))
     });
+    let mut npm = Command::new("node");
+    npm.arg("bench.mjs").current_dir(project.root.join(test::VERIFY_NPM_TESTS));
+    let mut pypi = Command::new(test::verify_packages(project)?);
+    pypi.arg("bench.py").current_dir(project.root.join(test::VERIFY_PYTHON_TESTS));
+    for mut command in [npm, pypi] {
+        let rounds: BTreeMap<String, Vec<f64>> =
+            serde_json::from_str(&output(&mut command)?).context("the rounds of a package")?;
+        series.extend(rounds.into_iter().map(|(subject, rounds)| Series::new("verify", &subject, "µs", rounds)));
+    }
     Ok(json!({ "series": series.iter().map(Series::to_json).collect::<Vec<_>>() }))
 }
 

@@ -169,8 +169,8 @@ const SCOPES: &[(&str, &str)] = &[
 ];
 
 /// The tests of the verifier's packages, and those that read the service's tokens with JOSE libraries.
-const VERIFY_NPM_TESTS: &str = "verify/npm/tests";
-const VERIFY_PYTHON_TESTS: &str = "verify/python/tests";
+pub(crate) const VERIFY_NPM_TESTS: &str = "verify/npm/tests";
+pub(crate) const VERIFY_PYTHON_TESTS: &str = "verify/python/tests";
 const CONFORMANCE: &str = "verify/conformance";
 const SERVICE_INTEROP: &str = "service/interop";
 
@@ -179,12 +179,14 @@ fn python(project: &Project) -> Result<PathBuf> {
 }
 
 /// Builds both packages of the verifier, once in a run, and puts them where the tests find them. Returns the Python that has one.
-fn verify_packages(project: &Project) -> Result<PathBuf> {
+pub(crate) fn verify_packages(project: &Project) -> Result<PathBuf> {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     if let Some(python) = PYTHON.get() {
         return Ok(python.clone());
     }
-    package::verify::link_npm_package(project, &project.root.join(VERIFY_NPM_TESTS))?;
+    let npm_tests = project.root.join(VERIFY_NPM_TESTS);
+    tools::ensure_npm_packages(&npm_tests)?;
+    package::verify::link_npm_package(project, &npm_tests)?;
     let python = package::verify::install_wheel(project)?;
     Ok(PYTHON.get_or_init(|| python).clone())
 }

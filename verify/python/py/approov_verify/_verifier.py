@@ -194,8 +194,8 @@ class Verifier:
                 self._reply(check, response, failure)
 
     def admits(self, verdict: Verdict) -> bool:
-        """Whether the application gets to see a request with this verdict."""
-        return verdict.ok or (self.monitor and verdict.status != 204)
+        """Whether the application gets to see a request with this verdict. A body that is too long was not read to its end."""
+        return verdict.ok or (self.monitor and verdict.status not in (204, 413))
 
     @staticmethod
     def _request(method: str, target: str | None, headers: Headers, url: str | None, binding: str | None) -> str:
