@@ -142,12 +142,17 @@ pub(super) fn message(value: &JsValue) -> Result<Uint8Array, Failure> {
     Ok(message)
 }
 
-/// What `getExpiries` resolves to: Unix milliseconds by name.
+/// What `getExpiries` resolves to: Unix milliseconds by name. By way of a `Map`: setting the properties of an object would call
+/// setters that a page has on `Object.prototype`.
 pub(super) fn expiries(expiries: Vec<(String, UnixMillis)>) -> Result<JsValue, Failure> {
     #[allow(clippy::cast_precision_loss)] // far below 2^53
     let members = expiries.into_iter().map(|(name, moment)| (name, moment as f64));
-    serde_wasm_bindgen::Serializer::json_compatible().collect_map(members).map_err(|cause| {
-        Failure::caused_by(Error::new(Code::Internal, &["the expiries could not be put into an object"]), cause.into())
+    let object = serde_wasm_bindgen::Serializer::new()
+        .collect_map(members)
+        .map_err(JsValue::from)
+        .and_then(|map| Object::from_entries(&map));
+    object.map(JsValue::from).map_err(|cause| {
+        Failure::caused_by(Error::new(Code::Internal, &["the expiries could not be put into an object"]), cause)
     })
 }
 
