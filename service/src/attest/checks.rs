@@ -5,14 +5,14 @@ use std::time::Instant;
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 use futures_util::future::join_all;
-use serde_json::{Map, Value};
 
-use crate::check::{CheckContext, CheckError, Checked, FreshResult};
+use crate::check::{CheckContext, CheckError, Checked};
 use crate::config::Account;
 use crate::error::{Code, Problems, Refusal};
 use crate::session::{CheckResult, Session};
 use crate::store::{Settled, Store as _, seconds_to_next_minute};
 
+use super::decoys::Appearance;
 use super::plan::Plan;
 use super::{Attest, unavailable};
 
@@ -64,11 +64,10 @@ impl Attest<'_> {
     }
 
     async fn run_checks(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
-        let page_host = self.incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
+        let page_url = self.incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
         let client_ip = self.incoming.client_ip.to_string();
         let context = CheckContext {
             client_ip: &client_ip,
-            page_host: page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default(),
             allowed_origins: &account.allowed_origins,
             // The true time, also when tests of clients set the service's clock wrong: it is compared with that of
             // the check services.
@@ -87,6 +86,13 @@ impl Attest<'_> {
             service.metrics.check(fresh.provider.name(), result, begun.elapsed());
             (fresh, result, outcome)
         });
+        let appearance = Appearance {
+            account,
+            page_host: page_url.as_ref().and_then(url::Url::host_str).unwrap_or_default(),
+            now: context.now,
+            keys: self.active.decoy_keys(),
+            last_passed: &service.last_passed,
+        };
         let mut problems = Problems::default();
         let (mut results, mut reasons) = (Vec::new(), Vec::new());
         for (fresh, result, outcome) in join_all(checks).await {
@@ -98,7 +104,7 @@ impl Attest<'_> {
                 }
                 Ok(checked) => {
                     let lifetime = fresh.site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime);
-                    results.push(check_result(fresh, checked, self.incoming.now.plus(lifetime)));
+                    results.push(appearance.result(fresh, checked, now.plus(lifetime)));
                 }
             }
         }
@@ -134,38 +140,5 @@ fn result_name(outcome: &Result<Checked, CheckError>) -> &'static str {
         Ok(Checked { verdict: Ok(()), .. }) => "passed",
         Ok(Checked { verdict: Err(rule), .. }) => rule.name(),
         Err(error) => error.kind(),
-    }
-}
-
-/// A result as the session remembers it.
-fn check_result(fresh: &FreshResult<'_>, checked: Checked, expiry: UnixTime) -> CheckResult {
-    CheckResult {
-        provider: fresh.provider,
-        site: fresh.key.to_owned(),
-        digest: fresh.params.digest(),
-        expires: expiry.as_millis(),
-        passed: u8::from(checked.verdict.is_ok()),
-        brief: checked.brief,
-        full: fresh.site.embed_result.then_some(checked.full).filter(fits_session),
-    }
-}
-
-/// The longest full result that a session carries, bytes of JSON. A longer one would make the refresh token too long
-/// to come back; tokens then embed the brief form.
-const MAX_CARRIED_RESULT_BYTES: usize = 8 * 1024;
-
-fn fits_session(full: &Map<String, Value>) -> bool {
-    serde_json::to_string(full).is_ok_and(|text| text.len() <= MAX_CARRIED_RESULT_BYTES)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_result_too_long_for_the_refresh_token_is_not_carried_whole() {
-        let result = |length: usize| Map::from_iter([("tag".to_owned(), Value::from("x".repeat(length)))]);
-        assert!(fits_session(&result(8000)));
-        assert!(!fits_session(&result(8200)));
     }
 }

@@ -18,9 +18,12 @@ use crate::session::{NonceKeys, RefreshKeys};
 use crate::settings::Read;
 use crate::token::{Signer, SigningKey};
 
+use super::decoys::DecoyKeys;
+
 /// The keys of a configuration.
 pub(super) struct Keys {
     pub(super) nonce: NonceKeys,
+    pub(super) decoy: DecoyKeys,
     accounts: BTreeMap<String, AccountKeys>,
 }
 
@@ -53,7 +56,11 @@ impl Keys {
         let accounts = config.accounts.iter().map(|(site_key, account)| {
             AccountKeys::new(account, &session_secret, outside).map(|keys| (site_key.clone(), keys))
         });
-        Ok(Self { nonce: NonceKeys::derive(&session_secret)?, accounts: accounts.collect::<Read<_>>()? })
+        Ok(Self {
+            nonce: NonceKeys::derive(&session_secret)?,
+            decoy: DecoyKeys::derive(&session_secret)?,
+            accounts: accounts.collect::<Read<_>>()?,
+        })
     }
 
     /// The public keys of an account, as a JWK Set.

@@ -18,7 +18,9 @@ use crate::session::NonceStamp;
 use crate::store::AnyStore;
 use crate::telemetry::{Log, Metrics, Said};
 
+use super::decoys::DecoyKeys;
 use super::keys::{AccountKeys, Keys};
+use super::last_passed::LastPassed;
 
 /// Everything that a request needs.
 pub struct Service {
@@ -29,6 +31,7 @@ pub struct Service {
     pub checks: CheckClient,
     /// Counters.
     pub metrics: Metrics,
+    pub(super) last_passed: LastPassed,
     /// Log lines.
     pub log: Log,
     /// How close the process is to its bounds.
@@ -63,6 +66,7 @@ impl Service {
             store,
             checks,
             metrics: Metrics::default(),
+            last_passed: LastPassed::default(),
             clock_offset: Arc::default(),
             id_prefix: random()?,
             requests: AtomicU64::new(0),
@@ -115,6 +119,10 @@ impl ActiveConfig {
     /// When the account is not of this configuration.
     pub fn keys(&self, account: &Account) -> Result<&AccountKeys, CryptoError> {
         self.keys.account(account)
+    }
+
+    pub(super) fn decoy_keys(&self) -> &DecoyKeys {
+        &self.keys.decoy
     }
 
     /// The public keys of an account as a JWK Set, if it publishes them.
