@@ -22,6 +22,25 @@ impl AllowedOrigins {
         entries.into_iter().map(Rule::parse).collect::<Result<Vec<_>, _>>().map(Self)
     }
 
+    /// Whether every origin is allowed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The entries, as they are written.
+    pub fn entries(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|rule| match rule {
+            Rule::Exact(origin) => origin.clone(),
+            Rule::Subdomains(domain) => format!("*.{domain}"),
+        })
+    }
+
+    /// Whether a page may be on this domain or below it. Check services name the domain that a site is registered for,
+    /// which may be above the page's host.
+    pub fn may_be_on(&self, domain: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|rule| rule.may_be_on(domain))
+    }
+
     /// Whether a request from this origin is served. `None`: the request had no `Origin` header.
     pub fn allows(&self, origin: Option<&str>) -> bool {
         self.0.is_empty() || origin.is_some_and(|origin| self.0.iter().any(|rule| rule.matches(origin)))
@@ -47,6 +66,14 @@ impl Rule {
         Ok(Rule::Exact(url.origin().ascii_serialization()))
     }
 
+    fn may_be_on(&self, domain: &str) -> bool {
+        match self {
+            Rule::Exact(origin) => url::Url::parse(origin)
+                .is_ok_and(|url| url.host_str().is_some_and(|host| host == domain || is_below(host, domain))),
+            Rule::Subdomains(above) => above == domain || is_below(above, domain) || is_below(domain, above),
+        }
+    }
+
     fn matches(&self, origin: &str) -> bool {
         match self {
             // The header is a serialised origin (RFC 6454 section 6.2), already in canonical form.
@@ -57,6 +84,10 @@ impl Rule {
                 .is_some_and(|labels| labels.len() > 1 && labels.ends_with('.') && is_host_text(labels)),
         }
     }
+}
+
+fn is_below(host: &str, domain: &str) -> bool {
+    host.strip_suffix(domain).is_some_and(|labels| labels.ends_with('.'))
 }
 
 fn is_host_text(text: &str) -> bool {
@@ -107,6 +138,24 @@ mod tests {
         assert!(origins.allows(Some("http://localhost:3000")));
         assert!(!origins.allows(Some("http://app.example.com")));
         assert!(!origins.allows(Some("http://localhost:3001")));
+    }
+
+    #[test]
+    fn entries_are_shown_as_they_are_written() {
+        let entries: Vec<String> = list(&["https://app.example.com", "*.example.org"]).entries().collect();
+        assert_eq!(entries, ["https://app.example.com", "*.example.org"]);
+    }
+
+    #[test]
+    fn a_page_may_be_on_a_domain_that_is_its_host_or_above() {
+        let origins = list(&["https://a.b.example.com:8443", "*.example.org"]);
+        for yes in ["a.b.example.com", "example.com", "com", "example.org", "x.example.org", "org"] {
+            assert!(origins.may_be_on(yes), "{yes}");
+        }
+        for no in ["x.a.b.example.com", "ample.com", "example.net", ""] {
+            assert!(!origins.may_be_on(no), "{no}");
+        }
+        assert!(list(&[]).may_be_on("anything"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use toml::value::Datetime;
 use url::Url;
 
 use crate::crypto::CryptoError;
+use crate::loopback::is_loopback;
 use crate::time::parse_rfc3339;
 
 /// What is wrong with a configuration, and where.
@@ -146,14 +147,19 @@ impl<'a> Source<'a> {
         Ok(value.clone())
     }
 
-    /// An http or https URL.
+    /// The URL of a server that is given a secret: https, or http on this machine.
     ///
     /// # Errors
     /// When it is something else.
-    pub fn http_url(&self, text: &Spanned<String>) -> Read<Url> {
-        match Url::parse(text.get_ref()) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
-            _ => self.error(text, format!("must be an http or https URL, got \"{}\"", text.get_ref())),
+    pub fn server_url(&self, text: &Spanned<String>) -> Read<Url> {
+        let got = text.get_ref();
+        match Url::parse(got) {
+            Ok(url) if url.scheme() == "https" && url.has_host() => Ok(url),
+            Ok(url) if url.scheme() == "http" && url.host_str().is_some_and(is_loopback) => Ok(url),
+            Ok(url) if url.scheme() == "http" => {
+                self.error(text, format!("must be https, since a secret is sent there, got \"{got}\""))
+            }
+            _ => self.error(text, format!("must be an https URL, got \"{got}\"")),
         }
     }
 

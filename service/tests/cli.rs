@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use approov_web_service::cli::{self, Args, Console, Failure};
 use approov_web_service::config::Config;
 
-/// A directory of its own that goes away with the test.
+/// A directory of its own that is removed after the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -68,6 +68,7 @@ fn an_account_is_made_from_nothing_and_listed_as_documented() {
         "Site Key: your-Approov-site-key
 Token Lifetime: 120 seconds
 Refresh Token Lifetime: 7200 seconds
+Allowed Origins: any
 Fingerprint:
   Optional: true
   Subscription Key: your-public-key
@@ -95,6 +96,11 @@ reCAPTCHA:
     Embed Result: false
     Max Result Lifetime: 0s
     Rate Limit: 60 per minute
+WARNING: pages of any origin may use it (web -allowOrigin)
+WARNING: Fingerprint subscription your-public-key accepts any bot probability (max_bot_probability is 1)
+WARNING: hCaptcha site h accepts any score (min_score is 0)
+WARNING: reCAPTCHA site r accepts results of any domain (domains is empty)
+WARNING: reCAPTCHA site r accepts any score (min_score is 0)
 "
     );
     assert_eq!(
@@ -174,7 +180,8 @@ fn adding_again_overwrites_all_properties() {
     assert_eq!(
         listed,
         "reCAPTCHA:\n  Optional: true\n  Site Key: r\n    Min Score: 0.70\n    Include IP: false\n    \
-         Embed Result: false\n    Max Result Lifetime: 0s\n"
+         Embed Result: false\n    Max Result Lifetime: 0s\n\
+         WARNING: reCAPTCHA site r accepts results of any domain (domains is empty)\n"
     );
     place.ok("api -add d -allowWeb -jwe");
     assert!(place.ok("api -list").contains("jwe:A256GCMKW"));
@@ -236,6 +243,45 @@ fn example_tokens_check_out_in_every_form() {
     let secret = place.ok("secret -get base64");
     assert!(place.text().contains(secret.trim()));
     assert!(!place.ok("secret -get base64url").contains(['+', '/', '=']));
+}
+
+#[test]
+fn a_configuration_is_checked_before_it_is_served() {
+    let place = Place::new("check");
+    assert!(
+        matches!(place.run("config -check", ""), Err(Failure::Refused(message)) if message.contains("No such file"))
+    );
+    place.ok("account -add k");
+    match place.run("config -check", "") {
+        Err(Failure::Refused(message)) => {
+            assert!(message.contains("public_urls = [\"https://web.example.com\"]"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    fs::write(place.file(), format!("public_urls = [\"https://web.example.com\"]\n{}", place.text())).unwrap();
+    place.ok("api -add a.example -allowWeb");
+    place.ok("web -hcaptcha -add h -secret s -domain other.example");
+    place.ok("web -allowOrigin https://app.example.com");
+    fs::set_permissions(place.file(), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let checked = place.ok("config -check");
+    let file = place.file().display().to_string();
+    assert_eq!(
+        checked.lines().collect::<Vec<_>>(),
+        [
+            &format!("{file} can be served: 1 account"),
+            "WARNING: the file holds secrets, and its mode 0644 is for more than its owner: chmod 600",
+            "WARNING: browsers come through a proxy, since listen is a loopback address, and trusted_proxies is empty: the \
+             claim ip is the proxy's",
+            "WARNING: account k: hCaptcha site h fails every result: no page of allowed_origins is on one of its domains",
+            "WARNING: account k: hCaptcha site h accepts any score (min_score is 0)",
+        ]
+    );
+    fs::write(place.file(), format!("tls_cert = \"none.pem\"\ntls_key = \"none.pem\"\n{}", place.text())).unwrap();
+    assert!(place.ok("config -check").contains("WARNING: none.pem: No such file"), "it may be another machine's");
+    fs::write(place.file(), format!("listen = 7\n{}", place.text())).unwrap();
+    assert!(
+        matches!(place.run("config -check", ""), Err(Failure::Refused(message)) if message.contains("line 1, column 10"))
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use support::*;
 
-/// A directory of its own that goes away with the test.
+/// A directory of its own that is removed after the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -59,7 +59,7 @@ fn is_event(name: &'static str) -> impl Fn(&Value) -> bool {
 
 async fn counted(process: &Process, result: &str) -> Option<u64> {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let text = client.get(format!("{}/metrics", process.url)).send().await.unwrap().text().await.unwrap();
+    let text = client.get(format!("{}/metrics", process.operations)).send().await.unwrap().text().await.unwrap();
     let name = format!("approov_config_reloads_total{{result=\"{result}\"}} ");
     text.lines().find_map(|line| line.strip_prefix(&name)).map(|count| count.parse().unwrap())
 }
@@ -135,4 +135,28 @@ async fn a_certificate_renewed_by_swapping_a_link_is_used() {
     fs::rename(&swapped, &live).unwrap();
     process.wait_for_log(is_event("reloaded"));
     assert!(clients[1].get(&healthz).send().await.is_ok());
+}
+
+#[tokio::test]
+async fn what_a_configuration_allows_without_saying_so_is_said_once() {
+    let place = Place::new("warnings");
+    fs::write(place.file(), account("a.example")).unwrap();
+    fs::set_permissions(place.file(), std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let mut process = start(&place.file());
+    let said = |lines: &[Value]| -> Vec<String> {
+        lines.iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+    };
+    let at_start = said(&process.wait_for_logs(5, is_event("warning")));
+    for expected in ["mode 0640", "claim ip", "any origin", "any domain", "any score"] {
+        assert!(at_start.iter().any(|warning| warning.contains(expected)), "{expected}: {at_start:?}");
+    }
+    fs::write(place.file(), account("a.example").replace("secret = \"s\"\n", "secret = \"s\"\nmin_score = 0.5\n"))
+        .unwrap();
+    process.wait_for_log(is_event("reloaded"));
+    fs::write(place.file(), account("a.example").replace("allow_web = true", "")).unwrap();
+    process.wait_for_logs(2, is_event("reloaded"));
+    let later = said(&process.wait_for_logs(7, is_event("warning"))[5..]);
+    for expected in ["no API for web tokens", "any score"] {
+        assert!(later.iter().any(|warning| warning.contains(expected)), "{expected}: {later:?}");
+    }
 }

@@ -8,6 +8,7 @@ mod keys;
 mod last_passed;
 mod plan;
 mod proof;
+mod readiness;
 mod request;
 mod service;
 
@@ -25,6 +26,7 @@ use crate::telemetry::RequestNotes;
 pub use form::Form;
 pub use grant::Granted;
 pub use keys::AccountKeys;
+pub use readiness::{NotReady, Readiness};
 pub use request::AttestRequest;
 pub use service::{ActiveConfig, Service};
 
@@ -116,6 +118,8 @@ impl<'a> Attest<'a> {
 
     fn store_unavailable(&mut self, error: &StoreError) -> Refusal {
         self.service.metrics.store_error();
+        // The next look in the background may find it well again.
+        self.service.readiness.lacks_store(true);
         self.notes.detail = Some(error.to_string());
         unavailable("the shared store is unavailable", Some(STORE_RETRY))
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::secrets::SecretList;
 use crate::settings::Read;
 
@@ -22,6 +23,9 @@ pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
 
     /// Lines of `web -list` about a site.
     fn describe(&self) -> Vec<String>;
+
+    /// What its author may not have meant, or can never work for pages of `origins`.
+    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String>;
 
     /// Has a result checked.
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError>;

@@ -122,6 +122,11 @@ impl CheckSite for Site {
         ]
     }
 
+    fn warnings(&self, _: &AllowedOrigins) -> Vec<String> {
+        let any_bot = self.max_bot_probability >= 1.0;
+        any_bot.then(|| "accepts any bot probability (max_bot_probability is 1)".to_owned()).into_iter().collect()
+    }
+
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
         let identification = Identification {
             visitor_id: request.params.get(VISITOR_ID),

@@ -1,5 +1,6 @@
 //! hCaptcha (docs.hcaptcha.com): `siteverify`, which also takes the site key.
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
 use crate::secrets::SecretList;
 use crate::settings::Read;
@@ -72,6 +73,10 @@ impl CheckSite for Site {
 
     fn describe(&self) -> Vec<String> {
         self.rules.describe()
+    }
+
+    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
+        self.rules.warnings(origins)
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

@@ -1,5 +1,6 @@
 //! The check services as a table.
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::secrets::SecretList;
 use crate::settings::Read;
 
@@ -48,6 +49,11 @@ macro_rules! providers {
             /// Lines of `web -list` about the site.
             pub fn describe(&self) -> Vec<String> {
                 match self { $(SiteKind::$provider(site) => site.describe(),)+ }
+            }
+
+            /// What its author may not have meant, or can never work for pages of `origins`.
+            pub fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
+                match self { $(SiteKind::$provider(site) => site.warnings(origins),)+ }
             }
 
             pub(super) async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

@@ -1,5 +1,6 @@
 //! Google reCAPTCHA, v2 and v3 (developers.google.com/recaptcha/docs/verify): `siteverify`.
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
 use crate::secrets::SecretList;
 use crate::settings::Read;
@@ -62,6 +63,10 @@ impl CheckSite for Site {
 
     fn describe(&self) -> Vec<String> {
         self.rules.describe()
+    }
+
+    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
+        self.rules.warnings(origins)
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

@@ -71,7 +71,7 @@ impl<'a> SiteTable<'a> {
             return self.source.error(&self.key, format!("\"{key}\" needs secret, secret_file or secret_env"));
         };
         let url = match &raw.verify_url {
-            Some(text) => self.source.http_url(text)?,
+            Some(text) => self.source.server_url(text)?,
             None => {
                 Url::parse(default_url).map_err(|error| ConfigError { position: None, message: error.to_string() })?
             }

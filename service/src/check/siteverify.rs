@@ -1,9 +1,13 @@
 //! The `siteverify` interface, which captcha services have in common: its request, its response, the rules for it.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toml::Spanned;
+use url::Host;
 
+use crate::allowed_origins::AllowedOrigins;
 use crate::settings::Read;
 use crate::time::parse_rfc3339;
 
@@ -72,6 +76,25 @@ impl CaptchaRules {
         lines
     }
 
+    /// What their author may not have meant, or can never work for pages of `origins`.
+    pub(super) fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for domain in self.domains.iter().filter(|domain| !is_host_name(domain)) {
+            warnings.push(format!(
+                "has the domain \"{domain}\", which is never the host of a result: expected is a host name"
+            ));
+        }
+        if self.domains.is_empty() {
+            warnings.push("accepts results of any domain (domains is empty)".to_owned());
+        } else if !self.domains.iter().any(|domain| origins.may_be_on(domain)) {
+            warnings.push("fails every result: no page of allowed_origins is on one of its domains".to_owned());
+        }
+        if self.min_score <= 0.0 {
+            warnings.push("accepts any score (min_score is 0)".to_owned());
+        }
+        warnings
+    }
+
     /// The fields of the request. `site_key` is for those that refuse results of another site of the same secret;
     /// `client_ip` is sent if the rules say so.
     pub(super) fn form<'a>(
@@ -113,6 +136,10 @@ impl CaptchaRules {
         }
         Ok(())
     }
+}
+
+fn is_host_name(text: &str) -> bool {
+    matches!(Host::parse(text), Ok(Host::Domain(domain)) if domain == text) || text.parse::<IpAddr>().is_ok()
 }
 
 /// What a response is judged by, apart from the rules.

@@ -1,5 +1,12 @@
 //! `config`: the configuration file as a whole.
 
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+
+use approov_verify::time::UnixTime;
+
+use crate::config::{Certificate, Config, Surroundings, TlsFiles};
+
 use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, unknown};
 
 /// What the operator confirms.
@@ -9,13 +16,48 @@ pub(super) fn config(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action) = (CommonFlags::default(), Action(None));
     while let Some(arg) = args.next_arg() {
         match &arg {
-            Arg::Flag(flag) if flag == "migrate" => action.set(flag, None)?,
+            Arg::Flag(flag) if flag == "check" || flag == "migrate" => action.set(flag, None)?,
             Arg::Flag(flag) if common.take(flag, &mut args)? => {}
             _ => return Err(unknown("config", &arg).into()),
         }
     }
-    action.required("config", "-migrate")?;
-    migrate(&common, console)
+    let (flag, _) = action.required("config", "-check or -migrate")?;
+    if flag == "check" { check(&common, console) } else { migrate(&common, console) }
+}
+
+/// Says whether `serve` takes the file, and what else is worth a word.
+fn check(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
+    let path = common.path();
+    let at = |error: &dyn std::fmt::Display| Failure::Refused(format!("{}: {error}", path.display()));
+    // A file that is not there is as good as an empty one for edits only.
+    let mode = std::fs::metadata(&path).map_err(|error| at(&error))?.mode();
+    let mut config = common.read()?.config()?;
+    let (certificate, mut warnings) = look_at_certificate(&config);
+    if certificate.is_some() || config.tls.is_none() {
+        config.public_urls =
+            config.public_urls_with(certificate.as_ref(), config.listen.port()).map_err(|error| at(&error))?;
+    }
+    let around = Surroundings { now: UnixTime::now(), mode: Some(mode), certificate: certificate.as_ref() };
+    warnings.extend(config.warnings(&around));
+    let accounts = config.accounts.len();
+    let plural = if accounts == 1 { "" } else { "s" };
+    console.say(&format!("{} can be served: {accounts} account{plural}", path.display()))?;
+    warnings.iter().try_for_each(|warning| console.say(&format!("WARNING: {warning}")))
+}
+
+/// The certificate, if it is on this machine, and what is wrong with it.
+fn look_at_certificate(config: &Config) -> (Option<Certificate>, Vec<String>) {
+    let Some(TlsFiles { cert, key }) = &config.tls else { return (None, Vec::new()) };
+    let read = || {
+        let pem = std::fs::read(cert).map_err(|error: io::Error| format!("{}: {error}", cert.display()))?;
+        let certificate = Certificate::from_pem(&pem).map_err(|error| format!("{}: {error}", cert.display()))?;
+        approov_listener::tls::from_files(cert, key)?;
+        Ok::<_, String>(certificate)
+    };
+    match read() {
+        Ok(certificate) => (Some(certificate), Vec::new()),
+        Err(error) => (None, vec![format!("{error}: on this machine, serve would not start")]),
+    }
 }
 
 /// Adds to a file of an earlier version what it lacks, and says so.

@@ -30,7 +30,7 @@ const DEFAULT_FILE: &str = "service.toml";
 
 /// What the commands take.
 pub const USAGE: &str = "\
-approov-web-service config  -migrate
+approov-web-service config  -check | -migrate
 approov-web-service account -add [SITE_KEY] | -list
 approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -list | -remove DOMAIN
 approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS

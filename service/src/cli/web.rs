@@ -217,13 +217,29 @@ fn list(account: &Account, only: Option<Provider>) -> String {
             account.token_lifetime.as_secs(),
             account.refresh_token_lifetime.as_secs()
         ));
+        out.push_str(&list_origins(account));
     }
     for (provider, check) in &account.checks {
         if only.is_none_or(|only| only == *provider) && !check.sites.is_empty() {
             list_check(&mut out, *provider, check);
         }
     }
+    let warnings = match only {
+        None => account.warnings(),
+        Some(provider) => account.warnings_about(provider),
+    };
+    for warning in warnings {
+        out.push_str(&format!("WARNING: {warning}\n"));
+    }
     out
+}
+
+fn list_origins(account: &Account) -> String {
+    if account.allowed_origins.is_empty() {
+        return "Allowed Origins: any\n".to_owned();
+    }
+    let entries = account.allowed_origins.entries().map(|entry| format!("  {entry}\n"));
+    ["Allowed Origins:\n".to_owned()].into_iter().chain(entries).collect()
 }
 
 fn list_check(out: &mut String, provider: Provider, check: &Check) {

@@ -3,11 +3,13 @@
 
 mod certificate;
 mod keyset;
+mod limits;
 mod public_urls;
 mod raw;
 mod reader;
 mod revocations;
 mod trusted_proxies;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -22,9 +24,11 @@ pub use crate::allowed_origins::AllowedOrigins;
 pub use crate::settings::ConfigError;
 pub use certificate::Certificate;
 pub use keyset::KeptKey;
+pub use limits::Limits;
 pub use public_urls::PublicUrl;
 pub use revocations::{MAX_REVOKED, Revocations, Revoked};
 pub use trusted_proxies::TrustedProxies;
+pub use warnings::Surroundings;
 
 /// The command that adds to a file of an earlier version what it lacks.
 pub const MIGRATE: &str = "`approov-web-service config -migrate`";
@@ -32,11 +36,16 @@ pub const MIGRATE: &str = "`approov-web-service config -migrate`";
 /// Where the service listens when the configuration does not say.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
 
+/// Where the operations listener is when the configuration does not say.
+pub const DEFAULT_OPERATIONS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8088);
+
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Address of the listener for `/metrics` and `/openapi.json`; `None`: [`DEFAULT_OPERATIONS`], if it is free.
+    pub operations: Option<SocketAddr>,
     /// Certificate chain and key, PEM files. `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Where replays and rates are remembered.
@@ -69,33 +78,6 @@ pub enum StoreAddress {
     Memory,
     /// In a Redis server, shared by replicas.
     Redis(String),
-}
-
-/// Bounds on what a client may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest request body, bytes.
-    pub body_bytes: usize,
-    /// Most connections open at once.
-    pub connections: usize,
-    /// Longest time from a request's first byte to its response.
-    pub request: Duration,
-    /// Longest wait for one response of a check service.
-    pub check: Duration,
-    /// Most proofs remembered by the memory store.
-    pub replay_entries: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body_bytes: 64 * 1024,
-            connections: 10_000,
-            request: Duration::from_secs(30),
-            check: Duration::from_secs(8),
-            replay_entries: 4_000_000,
-        }
-    }
 }
 
 /// One customer of the service.
@@ -285,6 +267,7 @@ max_elapsed_time = 2.5
             (site("recaptcha.site", "site_key", "min_score = \"high\"\n"), (7, 13), "expected f64"),
             (site("recaptcha.site", "site_key", "rate_limit = -1\n"), (7, 14), "-1"),
             (site("recaptcha.site", "site_key", "verify_url = \"ftp://x\"\n"), (7, 14), "URL"),
+            (site("recaptcha.site", "site_key", "verify_url = \"http://x.example/\"\n"), (7, 14), "https"),
             (site("fingerprint.subscription", "public_api_key", "region = \"US\"\n"), (7, 10), "RoW, EU or AP"),
             (site("fingerprint.subscription", "public_api_key", "min_score = 1\n"), (7, 1), "min_score"),
             (
@@ -297,6 +280,12 @@ max_elapsed_time = 2.5
                 "twice",
             ),
             ("store = \"mysql://\"".to_owned(), (1, 9), "redis"),
+            ("public_urls = [\"web.example.com\"]".to_owned(), (1, 16), "https://web.example.com"),
+            (
+                "public_urls = [\"https://a.example\"]\npublic_url = \"https://b.example\"".to_owned(),
+                (2, 14),
+                "not both",
+            ),
         ] {
             let error = parse(&text).unwrap_err();
             assert_eq!(error.position, Some(position), "{text}: {error}");

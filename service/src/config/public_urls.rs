@@ -8,6 +8,8 @@ use url::Url;
 
 use crate::settings::{Read, Source};
 
+use super::{Certificate, Config};
+
 /// A URL at which browsers find the service: an origin such as `https://web.example.com`, with a path when a proxy in
 /// front takes that path off. Proofs are about it.
 ///
@@ -61,6 +63,30 @@ impl PublicUrl {
         }
         let read = |text: &Spanned<String>| Self::parse(text.get_ref()).or_else(|message| source.error(text, message));
         urls.iter().chain(url).map(read).collect()
+    }
+}
+
+impl Config {
+    /// Where browsers find a service that listens on `port`: as configured, or under the names of its certificate.
+    ///
+    /// # Errors
+    /// When neither tells; the message has the line to add.
+    pub fn public_urls_with(&self, certificate: Option<&Certificate>, port: u16) -> Result<Vec<PublicUrl>, String> {
+        const LINE: &str = "add the line `public_urls = [\"https://web.example.com\"]` before the first [[account]], with \
+                            the URL at which browsers find this service: proofs are about it";
+        if !self.public_urls.is_empty() {
+            return Ok(self.public_urls.clone());
+        }
+        let certificate = certificate.ok_or_else(|| format!("public_urls is missing: {LINE}"))?;
+        let mut urls = Vec::new();
+        for host in certificate.hosts() {
+            urls.push(PublicUrl::parse(&format!("https://{host}"))?);
+            // A proxy or a container may bring browsers from the usual port.
+            if port != 443 {
+                urls.push(PublicUrl::parse(&format!("https://{host}:{port}"))?);
+            }
+        }
+        if urls.is_empty() { Err(format!("the certificate has no whole host name: {LINE}")) } else { Ok(urls) }
     }
 }
 

@@ -8,6 +8,8 @@ use toml::value::Datetime;
 
 use super::revocations::RawRevoked;
 
+use super::limits;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
@@ -21,17 +23,15 @@ pub(super) struct Config {
     /// Until version 0.1; told apart from an unknown name to say what took its place.
     pub(super) nonce_secret: Option<Spanned<String>>,
     #[serde(default)]
-    pub(super) limits: Limits,
+    pub(super) limits: limits::Raw,
+    #[serde(default)]
+    pub(super) operations: Operations,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Limits {
-    pub(super) body_bytes: Option<usize>,
-    pub(super) connections: Option<usize>,
-    pub(super) request_seconds: Option<Spanned<f64>>,
-    pub(super) check_seconds: Option<Spanned<f64>>,
-    pub(super) replay_entries: Option<usize>,
+pub(super) struct Operations {
+    pub(super) listen: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,6 @@
 //! `Host` header has that name. And it can send requests to another origin; then `Origin` has the page's.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -15,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::config::PublicUrl;
+use crate::loopback::is_loopback;
 
 use super::faults::FAULT_PATH;
 
@@ -28,8 +28,7 @@ impl Guard {
     }
 
     fn knows(&self, host: &str) -> bool {
-        let host = host.to_ascii_lowercase();
-        host == "localhost" || host.ends_with(".localhost") || is_loopback(&host) || self.0.contains(&host)
+        is_loopback(host) || self.0.contains(&host.to_ascii_lowercase())
     }
 
     /// Why a request is not served.
@@ -55,13 +54,6 @@ fn host_of(value: &HeaderValue) -> Option<String> {
 
 fn origin_host(origin: &HeaderValue) -> Option<String> {
     url::Url::parse(origin.to_str().ok()?).ok()?.host_str().map(str::to_owned)
-}
-
-fn is_loopback(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(v6) => v6.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()),
-        None => host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
-    }
 }
 
 /// The layer that lets no strangers in.

@@ -71,11 +71,13 @@ pub fn config(
     };
     Ok(Config {
         listen,
+        operations: None,
         tls: None,
         store: StoreAddress::Memory,
         public_urls: Vec::new(),
         trusted_proxies: TrustedProxies::default(),
-        limits: Limits::default(),
+        // Who stops a development server does not want to wait.
+        limits: Limits { drain: Duration::ZERO, ..Limits::default() },
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
         session_secret: Some(KeptSecret::here(SecretKind::Key, secrets.session.clone()).into()),
     })
@@ -121,10 +123,11 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
 }
 
 /// What a developer needs to know, one line of JSON.
-pub fn json_line(url: &str, config: &Config, secret: &Secret) -> String {
+pub fn json_line(url: &str, operations: Option<&str>, config: &Config, secret: &Secret) -> String {
     let account = config.accounts.get(SITE_KEY);
     json!({
         "url": url,
+        "operations": operations,
         "site_key": SITE_KEY,
         "secret": STANDARD.encode(secret.as_bytes()),
         "apis": account.map(|account| account.apis.keys().collect::<Vec<_>>()),
@@ -136,7 +139,7 @@ pub fn json_line(url: &str, config: &Config, secret: &Secret) -> String {
 }
 
 /// The same for people.
-pub fn text(url: &str, config: &Config, secret: &Secret) -> String {
+pub fn text(url: &str, operations: Option<&str>, config: &Config, secret: &Secret) -> String {
     let Some(account) = config.accounts.get(SITE_KEY) else {
         return String::new();
     };
@@ -157,7 +160,12 @@ pub fn text(url: &str, config: &Config, secret: &Secret) -> String {
     {url}/sim/recaptcha/api.js?render={recaptcha}
     {url}/sim/fingerprint/v3/{fingerprint}
   Add ?outcome=fail (or low, expired, error, slow) to see another outcome.
+
+  Counters, and a description of the interface:
+    {operations}/metrics
+    {operations}/openapi.json
 ",
+        operations = operations.unwrap_or_default(),
         host = url.strip_prefix("https://").unwrap_or(url),
         hcaptcha = sim::HCAPTCHA_SITE_KEY,
         recaptcha = sim::RECAPTCHA_SITE_KEY,

@@ -1,16 +1,19 @@
 //! The configuration of a running service: read at its start, and again whenever one of its files changes.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use approov_verify::time::UnixTime;
 use rustls::ServerConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::attest::Service;
-use crate::config::{Certificate, Config, PublicUrl, TlsFiles};
+use crate::config::{Certificate, Config, PublicUrl, Surroundings, TlsFiles};
+use crate::telemetry::Log;
 
 use super::watch::{Change, Snapshot, Watch};
 
@@ -21,6 +24,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct ConfigFile {
     path: PathBuf,
     watch: Watch,
+    /// What has been said about it.
+    warnings: Vec<String>,
 }
 
 /// Why a configuration is not in force.
@@ -37,7 +42,8 @@ enum Failure {
 /// # Errors
 /// What is wrong with the file.
 pub(super) async fn load(path: &Path) -> Result<(Config, ConfigFile), String> {
-    let mut file = ConfigFile { path: path.to_owned(), watch: Watch::new(|path| std::fs::read(path)) };
+    let mut file =
+        ConfigFile { path: path.to_owned(), watch: Watch::new(|path| std::fs::read(path)), warnings: Vec::new() };
     let known = file.watch.read(vec![path.to_owned()]).await;
     match file.understand(known).await {
         Ok(config) => Ok((config, file)),
@@ -46,6 +52,19 @@ pub(super) async fn load(path: &Path) -> Result<(Config, ConfigFile), String> {
 }
 
 impl ConfigFile {
+    /// Says what about a configuration in force is worth a word and has not been said about the one before.
+    pub(super) fn warn(&mut self, config: &Config, log: &Log) {
+        let mode = std::fs::metadata(&self.path).map(|file| file.mode()).ok();
+        // It was read a moment ago; if it is gone, its names and times are the lesser trouble.
+        let certificate = certificate(config).ok().flatten();
+        let around = Surroundings { now: UnixTime::now(), mode, certificate: certificate.as_ref() };
+        let warnings = config.warnings(&around);
+        for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
+            log.event("warning", warning);
+        }
+        self.warnings = warnings;
+    }
+
     /// The configuration that the files mean, which are read as far as they are not `known`, and watched from now on.
     async fn understand(&mut self, known: Snapshot) -> Result<Config, Failure> {
         let path = &self.path;
@@ -81,38 +100,19 @@ pub(super) fn identity_from(files: &TlsFiles) -> Result<Arc<ServerConfig>, Strin
     approov_listener::tls::from_files(&files.cert, &files.key)
 }
 
-/// Where browsers find a service that listens on `address`: as configured, or under the names of its certificate.
+/// Where browsers find a service that listens on `address`.
 ///
 /// # Errors
-/// When neither tells; the message has the line to add.
+/// When neither the configuration nor the certificate says so.
 pub(super) fn public_urls(config: &Config, address: SocketAddr) -> Result<Vec<PublicUrl>, String> {
-    const LINE: &str = "public_urls = [\"https://web.example.com\"]";
-    if !config.public_urls.is_empty() {
-        return Ok(config.public_urls.clone());
-    }
-    let Some(TlsFiles { cert, .. }) = &config.tls else {
-        return Err(format!(
-            "public_urls is missing: add the line `{LINE}` before the first [[account]], with the URL at which \
-             browsers find this service. Proofs are about it"
-        ));
-    };
+    config.public_urls_with(certificate(config)?.as_ref(), address.port())
+}
+
+fn certificate(config: &Config) -> Result<Option<Certificate>, String> {
+    let Some(TlsFiles { cert, .. }) = &config.tls else { return Ok(None) };
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", cert.display());
     let pem = std::fs::read(cert).map_err(|error| at(&error))?;
-    let certificate = Certificate::from_pem(&pem).map_err(|error| at(&error))?;
-    let mut urls = Vec::new();
-    for host in certificate.hosts() {
-        // A proxy or a container may bring browsers from the usual port.
-        let with_port = (address.port() != 443).then(|| format!("https://{host}:{}", address.port()));
-        for url in [Some(format!("https://{host}")), with_port].into_iter().flatten() {
-            urls.push(PublicUrl::parse(&url).map_err(|error| at(&error))?);
-        }
-    }
-    if urls.is_empty() {
-        return Err(at(&format!(
-            "it names no host by its whole name: add the line `{LINE}` before the first [[account]]"
-        )));
-    }
-    Ok(urls)
+    Certificate::from_pem(&pem).map(Some).map_err(|error| at(&error))
 }
 
 /// SIGHUP, which ends the process as long as nobody has called this.
@@ -149,6 +149,9 @@ pub(super) async fn follow_changes(
             }
         };
         report(&outcome, &file.path, &service);
+        if outcome.is_ok() {
+            file.warn(&service.active().config, &service.log);
+        }
     }
 }
 
