@@ -9,6 +9,7 @@
 //! | [`dev`] | development only: an account of its own, simulated check services, faults on demand |
 //! | [`http`] | the routes: `/attest`, health, metrics; cross-origin headers, one log line per request |
 //! | [`attest`] | the flow of a token request: parameters, proof, session, checks, tokens |
+//! | [`limits`] | what one client, one session and one site may take from the others |
 //! | [`store`] | what replicas share: proofs used, checks counted; in memory or Redis |
 //! | [`config`] | the configuration file: TOML in, checked values out |
 //! | [`token`] | Approov tokens: claims, signatures, encryption |
@@ -37,6 +38,7 @@ pub mod crypto;
 pub mod dev;
 pub mod error;
 pub mod http;
+pub mod limits;
 pub mod loopback;
 pub mod secrets;
 pub mod server;

@@ -13,6 +13,7 @@ use crate::crypto::{CryptoError, derive_key};
 use crate::secrets::Timeline;
 use crate::session::CheckResult;
 
+use super::checks::site_name;
 use super::last_passed::{Carried, LastPassed};
 
 /// Between solving a captcha and the request with its result, seconds: what a page takes.
@@ -57,7 +58,7 @@ pub(super) struct Appearance<'a> {
 impl Appearance<'_> {
     /// A result as the session remembers it.
     pub(super) fn result(&self, fresh: &FreshResult<'_>, checked: Checked, expires: UnixTime) -> CheckResult {
-        let site = [&self.account.site_key, "\n", fresh.provider.prefix(), ":", fresh.key].concat();
+        let site = site_name(self.account, fresh);
         let digest = fresh.params.digest();
         let passed = checked.verdict.is_ok();
         let named = checked.brief.hostname().map(str::to_owned);
