@@ -83,7 +83,10 @@ fn look_at_token(token: &str, path: &str, seen: &mut BTreeMap<String, String>) {
 
 /// All that can be seen of a response.
 fn appearance(response: &Response) -> BTreeMap<String, String> {
-    let mut seen = BTreeMap::from([("status".to_owned(), response.status.to_string())]);
+    let mut seen = BTreeMap::from([
+        ("status".to_owned(), response.status.to_string()),
+        ("length".to_owned(), response.body.len().to_string()),
+    ]);
     for (name, value) in &response.headers {
         let value = value.to_str().unwrap();
         let unequal = matches!(name.as_str(), "dpop-nonce" | "x-request-id");

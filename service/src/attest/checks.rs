@@ -121,7 +121,11 @@ impl Attest<'_> {
         });
         let appearance = Appearance {
             account,
-            page_host: page_url.as_ref().and_then(url::Url::host_str).unwrap_or_default(),
+            page_host: page_url
+                .as_ref()
+                .and_then(url::Url::host_str)
+                .filter(|host| host.len() <= MAX_HOST_LENGTH)
+                .unwrap_or_default(),
             now: context.now,
             keys: self.active.decoy_keys(),
             last_passed: &service.last_passed,
@@ -172,6 +176,9 @@ impl Attest<'_> {
 pub(super) fn site_name(account: &Account, fresh: &FreshResult<'_>) -> String {
     format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.key)
 }
+
+/// The longest host name (RFC 1035 section 2.3.4). What is longer is of no page.
+const MAX_HOST_LENGTH: usize = 253;
 
 /// How far this machine's clock may be from those of the check services before the log says so.
 const MAX_CLOCK_OFFSET_MS: u64 = 5_000;
