@@ -97,7 +97,7 @@ class Browser:
 def session(thumbprint):
     """A session that passed everything and lasts a year."""
     end = int(time.time() * 1000) + 365 * DAY
-    result = {"p": "hcap", "s": GIVEN["hcaptcha_site_key"], "d": "AAAAAAAAAAAAAAAAAAAAAA", "e": end, "o": 1, "b": {}}
+    result = {"p": "hcap", "s": GIVEN["hcaptcha_site_key"], "d": "AAAAAAAAAAAAAAAAAAAAAA", "e": end, "o": 1, "b": {}, "w": "0000"}
     begun = int(time.time() * 1000)
     return {"i": encode(bytes(16)), "t": begun, "g": 1, "k": thumbprint, "e": end, "r": [result]}
 

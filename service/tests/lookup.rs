@@ -44,12 +44,8 @@ fn params(provider: Provider) -> ResultParams<'static> {
 
 async fn check(client: &CheckClient, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
     let result = FreshResult { provider, key: "key", site, params: params(provider) };
-    let context = CheckContext {
-        client_ip: "192.0.2.7",
-        page_host: "a.example",
-        allowed_origins: &AllowedOrigins::default(),
-        now: UnixTime::now(),
-    };
+    let context =
+        CheckContext { client_ip: "192.0.2.7", allowed_origins: &AllowedOrigins::default(), now: UnixTime::now() };
     result.check(client, "sh&h", context).await
 }
 

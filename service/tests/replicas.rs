@@ -11,8 +11,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use approov_verify::jwk::Thumbprint;
+use approov_verify::replay::ReplayKey;
+use approov_verify::time::UnixTime;
 use approov_web_service::dev::{self, sim};
-use approov_web_service::store::{RedisStore, Store as _};
+use approov_web_service::session::NonceStamp;
+use approov_web_service::store::{ProofUse, RedisStore, Settled, Store as _};
 use support::*;
 
 /// A Redis server of its own; every start is on the same port and with an empty data set, unless it
@@ -205,6 +209,33 @@ async fn a_failed_check_at_one_replica_ends_what_older_refresh_tokens_give_at_th
     }
     assert!(is_trusted(&caller.attest(&replicas.two, &with_hcaptcha("sim-pass-again")).await.token()));
     assert!(is_trusted(&caller.refresh(&replicas.one).await.token()));
+}
+
+#[tokio::test]
+async fn what_redis_knows_of_failed_checks_never_becomes_less() {
+    let Some(redis) = Redis::new("generation").await else { return };
+    let store = RedisStore::new(&redis.url()).unwrap();
+    let holder = Thumbprint::from_bytes([7; 32]);
+    let now = UnixTime::now();
+    let until = UnixTime::from_millis(now.as_millis() + 60_000);
+    let known = async |n: u8| {
+        let nonce = NonceStamp { at: now, epoch: store.epoch() };
+        let proof = ReplayKey::new("jti", &holder, &[n]);
+        store.remember(ProofUse { proof, holder, nonce }, now).await.unwrap().failed_generation
+    };
+    assert_eq!(known(1).await, 0);
+    // A slow check that began earlier ends later.
+    for (generation, passed, expected) in [(1, false, 1), (3, true, 1), (4, false, 4), (2, false, 4)] {
+        store.settle(Settled { holder, generation, passed, until }, now).await.unwrap();
+        assert_eq!(known(10 + u8::from(passed) + u8::try_from(generation).unwrap()).await, expected);
+    }
+    let other = Thumbprint::from_bytes([8; 32]);
+    let used = ProofUse {
+        proof: ReplayKey::new("jti", &other, b"1"),
+        holder: other,
+        nonce: NonceStamp { at: now, epoch: store.epoch() },
+    };
+    assert_eq!(store.remember(used, now).await.unwrap().failed_generation, 0);
 }
 
 #[tokio::test]

@@ -55,7 +55,9 @@ impl Deployment {
             command(&file, &line);
         }
         let text = fs::read_to_string(&file).unwrap().replace("[[account]]\n", "[[account]]\npublish_jwks = true\n");
-        let text = format!("public_urls = [\"http://{HOST}\"]\n{text}");
+        // Its browsers refresh as fast as they can.
+        let limits = "limits = { refreshes_per_minute = 0 }";
+        let text = format!("public_urls = [\"http://{HOST}\"]\n{limits}\n{text}");
         fs::write(&file, &text).unwrap();
         Self { service: service(Config::parse(&text).unwrap()).await, directory }
     }

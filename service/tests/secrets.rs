@@ -75,6 +75,8 @@ fn without_a_session_secret_nothing_is_served_and_the_command_that_adds_one_is_n
     let (served, said) = place.run("serve --config service.toml --listen 127.0.0.1:0", "", &[]);
     assert!(!served);
     assert!(said.contains("session_secret") && said.contains("`approov-web-service config -migrate`"), "{said}");
+    let (sound, checked) = place.run("config -check", "", &[]);
+    assert!(!sound && checked.contains("`approov-web-service config -migrate`"), "{checked}");
 }
 
 #[tokio::test]

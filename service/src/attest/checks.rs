@@ -5,7 +5,6 @@ use std::time::Instant;
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 use futures_util::future::join_all;
-use serde_json::{Map, Value};
 
 use crate::check::{CheckContext, CheckError, Checked, FreshResult};
 use crate::config::Account;
@@ -14,6 +13,7 @@ use crate::limits::{Payer, Permit};
 use crate::session::{CheckResult, Session};
 use crate::store::{Settled, Store as _, seconds_to_next_minute};
 
+use super::decoys::Appearance;
 use super::plan::Plan;
 use super::{Attest, unavailable};
 
@@ -97,11 +97,10 @@ impl Attest<'_> {
         account: &Account,
         payer: Payer,
     ) -> Result<Vec<CheckResult>, Refusal> {
-        let page_host = self.incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
+        let page_url = self.incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
         let client_ip = self.incoming.client_ip.to_string();
         let context = CheckContext {
             client_ip: &client_ip,
-            page_host: page_host.as_ref().and_then(url::Url::host_str).unwrap_or_default(),
             allowed_origins: &account.allowed_origins,
             // The true time, also when tests of clients set the service's clock wrong: it is compared with that of
             // the check services.
@@ -120,6 +119,17 @@ impl Attest<'_> {
             service.metrics.check(fresh.provider.name(), result, begun.elapsed());
             (fresh, result, outcome)
         });
+        let appearance = Appearance {
+            account,
+            page_host: page_url
+                .as_ref()
+                .and_then(url::Url::host_str)
+                .filter(|host| host.len() <= MAX_HOST_LENGTH)
+                .unwrap_or_default(),
+            now: context.now,
+            keys: self.active.decoy_keys(),
+            last_passed: &service.last_passed,
+        };
         let mut problems = Problems::default();
         let (mut results, mut reasons) = (Vec::new(), Vec::new());
         for (fresh, result, outcome) in join_all(checks).await {
@@ -135,7 +145,7 @@ impl Attest<'_> {
                         counters.charge_failure(payer, &self.active.config.limits, counters.now());
                     }
                     let lifetime = fresh.site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime);
-                    results.push(check_result(fresh, checked, self.incoming.now.plus(lifetime)));
+                    results.push(appearance.result(fresh, checked, now.plus(lifetime)));
                 }
             }
         }
@@ -163,9 +173,12 @@ impl Attest<'_> {
 }
 
 /// The name of a site among those of all accounts.
-fn site_name(account: &Account, fresh: &FreshResult<'_>) -> String {
+pub(super) fn site_name(account: &Account, fresh: &FreshResult<'_>) -> String {
     format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.key)
 }
+
+/// The longest host name (RFC 1035 section 2.3.4). What is longer is of no page.
+const MAX_HOST_LENGTH: usize = 253;
 
 /// How far this machine's clock may be from those of the check services before the log says so.
 const MAX_CLOCK_OFFSET_MS: u64 = 5_000;
@@ -176,38 +189,5 @@ fn result_name(outcome: &Result<Checked, CheckError>) -> &'static str {
         Ok(Checked { verdict: Ok(()), .. }) => "passed",
         Ok(Checked { verdict: Err(rule), .. }) => rule.name(),
         Err(error) => error.kind(),
-    }
-}
-
-/// A result as the session remembers it.
-fn check_result(fresh: &FreshResult<'_>, checked: Checked, expiry: UnixTime) -> CheckResult {
-    CheckResult {
-        provider: fresh.provider,
-        site: fresh.key.to_owned(),
-        digest: fresh.params.digest(),
-        expires: expiry.as_millis(),
-        passed: u8::from(checked.verdict.is_ok()),
-        brief: checked.brief,
-        full: fresh.site.embed_result.then_some(checked.full).filter(fits_session),
-    }
-}
-
-/// The longest full result that a session carries, bytes of JSON. A longer one would make the refresh token too long
-/// to come back; tokens then embed the brief form.
-const MAX_CARRIED_RESULT_BYTES: usize = 8 * 1024;
-
-fn fits_session(full: &Map<String, Value>) -> bool {
-    serde_json::to_string(full).is_ok_and(|text| text.len() <= MAX_CARRIED_RESULT_BYTES)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_result_too_long_for_the_refresh_token_is_not_carried_whole() {
-        let result = |length: usize| Map::from_iter([("tag".to_owned(), Value::from("x".repeat(length)))]);
-        assert!(fits_session(&result(8000)));
-        assert!(!fits_session(&result(8200)));
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use approov_verify::secret::Secret;
+
 use crate::crypto::{CryptoError, JweEntropy};
-use crate::session::Session;
-use crate::token::{self, Claims, Confirmation, Embed, arc_text};
+use crate::session::{CheckResult, Session};
+use crate::token::{self, Claims, Confirmation, Embed, Signer, arc_text};
 
 use super::{Attest, AttestRequest};
 
@@ -26,6 +28,9 @@ pub struct Granted {
     /// Whether a check was made for this request.
     pub checked: bool,
 }
+
+/// The longest token that is made, bytes. nginx and Apache take no longer header line than 8 KiB by default.
+pub(super) const MAX_TOKEN_BYTES: usize = 8_000;
 
 /// Enough for the body of a success with a token or two, bytes.
 const BODY_CAPACITY: usize = 2048;
@@ -93,12 +98,13 @@ impl Attest<'_> {
                 iat: incoming.now.as_secs(),
                 ip: incoming.client_ip,
                 arc: &arc,
-                embed: Embed { results: &session.results, include_full: api.jwe },
+                embed: Embed { results: &session.results, full: &[] },
                 pay: request.pay.as_deref(),
                 cnf: Confirmation { jkt: thumbprint },
             };
-            let jws = keys.signer(api, passed, incoming.now)?.sign(&claims)?;
-            let token = if api.jwe { token::encrypt(&jws, keys.jwe(incoming.now)?, JweEntropy::draw()?)? } else { jws };
+            let signer = keys.signer(api, passed, incoming.now)?;
+            let token =
+                if api.jwe { encrypted(signer, &claims, keys.jwe(incoming.now)?)? } else { signer.sign(&claims)? };
             tokens.insert((*name).to_owned(), token);
         }
         let mut expiries: BTreeMap<String, i64> =
@@ -115,6 +121,30 @@ impl Attest<'_> {
             checked,
         })
     }
+}
+
+/// An encrypted token with as many full results as fit in [`MAX_TOKEN_BYTES`]: the longest go first.
+fn encrypted(signer: &Signer, claims: &Claims<'_>, secret: &Secret) -> Result<String, CryptoError> {
+    let results = claims.embed.results;
+    let mut full: Vec<bool> = results.iter().map(|result| result.full.is_some()).collect();
+    loop {
+        let padding =
+            results.iter().zip(&full).filter(|(_, full)| **full).map(|(result, _)| usize::from(result.padding));
+        let embed = Embed { results, full: &full };
+        let text = token::padded_claims(&Claims { embed, ..*claims }, padding.sum())?;
+        let fits = token::encrypted_length(signer.signed_length(text.len())) <= MAX_TOKEN_BYTES;
+        let candidates = results.iter().zip(&mut full).filter(|(_, full)| **full && !fits);
+        match candidates.max_by_key(|(result, _)| full_length(result)) {
+            Some((_, full)) => *full = false,
+            None => return token::encrypt(&signer.sign_text(&text)?, secret, JweEntropy::draw()?),
+        }
+    }
+}
+
+/// The length that a full result has, whether its check passed or not.
+fn full_length(result: &CheckResult) -> usize {
+    let text = result.full.as_ref().and_then(|full| serde_json::to_string(full).ok());
+    text.map_or(0, |text| text.len()) + usize::from(result.padding)
 }
 
 #[cfg(test)]

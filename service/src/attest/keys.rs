@@ -11,16 +11,19 @@ use approov_verify::time::UnixTime;
 use serde_json::json;
 
 use crate::check::Provider;
-use crate::config::{Account, Api, Config, ConfigError, MIGRATE};
+use crate::config::{Account, Api, Config};
 use crate::crypto::{CryptoError, random};
 use crate::secrets::{Outside, SecretList, Timeline};
 use crate::session::{NonceKeys, RefreshKeys};
 use crate::settings::Read;
 use crate::token::{Signer, SigningKey};
 
+use super::decoys::DecoyKeys;
+
 /// The keys of a configuration.
 pub(super) struct Keys {
     pub(super) nonce: NonceKeys,
+    pub(super) decoy: DecoyKeys,
     accounts: BTreeMap<String, AccountKeys>,
 }
 
@@ -45,15 +48,15 @@ struct Signers {
 impl Keys {
     /// Reads the secrets wherever they are, and derives the keys.
     pub(super) fn new(config: &Config, outside: &dyn Outside) -> Read<Self> {
-        let Some(session_secret) = &config.session_secret else {
-            let message = format!("there is no session_secret, without which nothing is served; {MIGRATE} adds one");
-            return Err(ConfigError { position: None, message });
-        };
-        let session_secret = resolve(session_secret, outside)?;
+        let session_secret = resolve(config.session_secret()?, outside)?;
         let accounts = config.accounts.iter().map(|(site_key, account)| {
             AccountKeys::new(account, &session_secret, outside).map(|keys| (site_key.clone(), keys))
         });
-        Ok(Self { nonce: NonceKeys::derive(&session_secret)?, accounts: accounts.collect::<Read<_>>()? })
+        Ok(Self {
+            nonce: NonceKeys::derive(&session_secret)?,
+            decoy: DecoyKeys::derive(&session_secret)?,
+            accounts: accounts.collect::<Read<_>>()?,
+        })
     }
 
     /// The public keys of an account, as a JWK Set.

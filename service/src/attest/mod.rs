@@ -1,9 +1,11 @@
 //! The flow of an attest request: parameters and proof, session, checks, tokens.
 
 mod checks;
+mod decoys;
 mod form;
 mod grant;
 mod keys;
+mod last_passed;
 mod plan;
 mod proof;
 mod readiness;

@@ -19,7 +19,9 @@ use crate::store::AnyStore;
 use crate::telemetry::{Log, Metrics, Said};
 
 use super::Readiness;
+use super::decoys::DecoyKeys;
 use super::keys::{AccountKeys, Keys};
+use super::last_passed::LastPassed;
 
 /// Everything that a request needs.
 pub struct Service {
@@ -30,6 +32,7 @@ pub struct Service {
     pub checks: CheckClient,
     /// Counters.
     pub metrics: Metrics,
+    pub(super) last_passed: LastPassed,
     /// Log lines.
     pub log: Log,
     /// How close the process is to its bounds.
@@ -67,6 +70,7 @@ impl Service {
             store,
             checks,
             metrics: Metrics::default(),
+            last_passed: LastPassed::default(),
             clock_offset: Arc::default(),
             request_ids: RequestIds::default(),
             log,
@@ -111,6 +115,10 @@ impl ActiveConfig {
     /// When the account is not of this configuration.
     pub fn keys(&self, account: &Account) -> Result<&AccountKeys, CryptoError> {
         self.keys.account(account)
+    }
+
+    pub(super) fn decoy_keys(&self) -> &DecoyKeys {
+        &self.keys.decoy
     }
 
     /// The public keys of an account as a JWK Set, if it publishes them.

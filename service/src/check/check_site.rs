@@ -18,6 +18,9 @@ pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
     /// What the check service knows a site by, where it needs that.
     fn secret(&self) -> Option<&SecretList>;
 
+    /// The domains that results must be of, where the check service names one; empty: any.
+    fn domains(&self) -> &[String];
+
     /// Lines of `web -list` about a site.
     fn describe(&self) -> Vec<String>;
 

@@ -36,8 +36,6 @@ pub struct CheckClient {
 pub struct CheckContext<'a> {
     /// The browser's address.
     pub client_ip: &'a str,
-    /// Host of the page, from its `Origin`; empty when unknown.
-    pub page_host: &'a str,
     /// The pages that may use the account.
     pub allowed_origins: &'a AllowedOrigins,
     /// When the check is made, by a clock that is right.

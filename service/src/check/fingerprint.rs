@@ -13,6 +13,7 @@ use crate::error::Code;
 use crate::secrets::SecretList;
 use crate::settings::Read;
 
+use super::brief::Brief;
 use super::check_site::CheckSite;
 use super::client::{CheckRequest, ServerResponse, with_segments};
 use super::definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
@@ -107,6 +108,10 @@ impl CheckSite for Site {
 
     fn secret(&self) -> Option<&SecretList> {
         Some(&self.vendor.secret)
+    }
+
+    fn domains(&self) -> &[String] {
+        &[]
     }
 
     fn describe(&self) -> Vec<String> {
@@ -220,10 +225,10 @@ impl Site {
         visitor: &ServerResponse,
         event: Option<&ServerResponse>,
     ) -> Result<Checked, CheckError> {
-        let brief = Map::from_iter([
-            ("visitorId".to_owned(), identification.visitor_id.into()),
-            ("visits".to_owned(), serde_json::json!([{ "requestId": identification.request_id }])),
-        ]);
+        let brief = Brief::Visit {
+            visitor_id: identification.visitor_id.to_owned(),
+            request_id: identification.request_id.to_owned(),
+        };
         if visitor.status == 404 {
             return Ok(Checked { verdict: Err(FailedRule::Visitor), brief, full: Map::new() });
         }
@@ -336,7 +341,7 @@ mod tests {
         let allowed_origins = &AllowedOrigins::parse(allowed_origins.iter().copied()).unwrap();
         let identification = Identification { visitor_id: "V", request_id: "R", allowed_origins, now: NOW };
         site.judge(&identification, &visitor, event.as_ref()).map(|checked| {
-            assert_eq!(Value::Object(checked.brief), json!({"visitorId": "V", "visits": [{"requestId": "R"}]}));
+            assert_eq!(checked.brief, Brief::Visit { visitor_id: "V".to_owned(), request_id: "R".to_owned() });
             checked.verdict
         })
     }

@@ -67,6 +67,10 @@ impl CheckSite for Site {
         Some(&self.vendor.secret)
     }
 
+    fn domains(&self) -> &[String] {
+        &self.rules.domains
+    }
+
     fn describe(&self) -> Vec<String> {
         self.rules.describe()
     }
@@ -81,12 +85,7 @@ impl CheckSite for Site {
         let site_key = Some(request.key);
         let form = self.rules.form(request.secret, params.get(TOKEN), site_key, request.context.client_ip);
         let response = request.client.post_form(name, &self.vendor.url, &form).await?;
-        let question = Question {
-            display_name: name,
-            named_host: params.find(HOST).filter(|host| !host.is_empty()),
-            page_host: request.context.page_host,
-            now: request.context.now,
-        };
+        let question = Question { display_name: name, named_host: params.find(HOST).filter(|host| !host.is_empty()) };
         siteverify::judge(&self.rules, &response, &question)
     }
 }

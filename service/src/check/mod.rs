@@ -7,6 +7,7 @@
 //! client gets tokens that no backend accepts. A check that did not run (wrong secret, outage, a response that is not
 //! understood) is an error that the client learns of.
 
+mod brief;
 mod check_site;
 mod client;
 mod clock;
@@ -21,6 +22,7 @@ mod site;
 mod site_table;
 mod siteverify;
 
+pub use brief::{Brief, Fallback};
 pub use client::{CheckClient, CheckContext};
 pub use definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
 pub use outcome::{CheckError, Checked, FailedRule};

@@ -2,13 +2,15 @@
 
 use serde_json::{Map, Value};
 
+use super::brief::Brief;
+
 /// What came of a check that ran.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
     /// `Err` says which rule was not met.
     pub verdict: Result<(), FailedRule>,
-    /// What tokens embed by default. A failed check has the same members, so that it looks no different.
-    pub brief: Map<String, Value>,
+    /// What tokens embed by default.
+    pub brief: Brief,
     /// The whole response, for encrypted tokens.
     pub full: Map<String, Value>,
 }

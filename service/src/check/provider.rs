@@ -41,6 +41,11 @@ macro_rules! providers {
                 match self { $(SiteKind::$provider(site) => site.secret(),)+ }
             }
 
+            /// The domains that results must be of, where the check service names one; empty: any.
+            pub fn domains(&self) -> &[String] {
+                match self { $(SiteKind::$provider(site) => site.domains(),)+ }
+            }
+
             /// Lines of `web -list` about the site.
             pub fn describe(&self) -> Vec<String> {
                 match self { $(SiteKind::$provider(site) => site.describe(),)+ }

@@ -57,6 +57,10 @@ impl CheckSite for Site {
         Some(&self.vendor.secret)
     }
 
+    fn domains(&self) -> &[String] {
+        &self.rules.domains
+    }
+
     fn describe(&self) -> Vec<String> {
         self.rules.describe()
     }
@@ -69,12 +73,7 @@ impl CheckSite for Site {
         let name = DEFINITION.display_name;
         let form = self.rules.form(request.secret, request.params.get(TOKEN), None, request.context.client_ip);
         let response = request.client.post_form(name, &self.vendor.url, &form).await?;
-        let question = Question {
-            display_name: name,
-            named_host: None,
-            page_host: request.context.page_host,
-            now: request.context.now,
-        };
+        let question = Question { display_name: name, named_host: None };
         siteverify::judge(&self.rules, &response, &question)
     }
 }

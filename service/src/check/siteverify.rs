@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use approov_verify::time::UnixTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use toml::Spanned;
@@ -10,8 +9,9 @@ use url::Host;
 
 use crate::allowed_origins::AllowedOrigins;
 use crate::settings::Read;
-use crate::time::rfc3339;
+use crate::time::parse_rfc3339;
 
+use super::brief::Brief;
 use super::client::ServerResponse;
 use super::definition::{OptionKind, SiteOption};
 use super::outcome::{CheckError, Checked, FailedRule, sanitized};
@@ -148,10 +148,6 @@ pub(super) struct Question<'a> {
     pub(super) display_name: &'static str,
     /// The host that the page says must have solved it.
     pub(super) named_host: Option<&'a str>,
-    /// The host of the page, from its `Origin`.
-    pub(super) page_host: &'a str,
-    /// When the service was asked.
-    pub(super) now: UnixTime,
 }
 
 /// Judges the response to a `siteverify` request.
@@ -196,11 +192,10 @@ pub(super) fn judge(
     let hostname = full.get("hostname").and_then(Value::as_str);
     let verdict =
         if success { rules.judge(&full, hostname, question.named_host) } else { Err(FailedRule::NotAccepted) };
-    let solved = full.get("challenge_ts").and_then(Value::as_str);
-    let brief = Map::from_iter([
-        ("challenge_ts".to_owned(), solved.map_or_else(|| rfc3339(question.now), str::to_owned).into()),
-        ("hostname".to_owned(), hostname.unwrap_or(question.page_host).into()),
-    ]);
+    let brief = Brief::Captcha {
+        solved: full.get("challenge_ts").and_then(Value::as_str).and_then(parse_rfc3339),
+        hostname: hostname.map(str::to_owned),
+    };
     Ok(Checked { verdict, brief, full })
 }
 
@@ -237,8 +232,6 @@ mod tests {
 
     use super::*;
 
-    const NOW: UnixTime = UnixTime::from_millis(1_620_127_951_000);
-
     fn rules(domains: &[&str], actions: &[&str], min_score: f64) -> CaptchaRules {
         let own = |list: &[&str]| list.iter().map(ToString::to_string).collect();
         CaptchaRules { domains: own(domains), actions: own(actions), min_score, include_ip: true }
@@ -251,12 +244,8 @@ mod tests {
         body: Value,
     ) -> Result<Result<(), FailedRule>, CheckError> {
         let response = ServerResponse { status, body: body.to_string().into_bytes(), clock_offset: 0 };
-        let question = Question { display_name: "hCaptcha", named_host, page_host: "page.example", now: NOW };
-        super::judge(rules, &response, &question).map(|checked| {
-            let members: Vec<_> = checked.brief.keys().cloned().collect();
-            assert_eq!(members, ["challenge_ts", "hostname"], "pass or fail, the brief looks the same");
-            checked.verdict
-        })
+        let question = Question { display_name: "hCaptcha", named_host };
+        super::judge(rules, &response, &question).map(|checked| checked.verdict)
     }
 
     #[test]
@@ -330,6 +319,34 @@ mod tests {
         let body = json!({"success": true, "score": 0.9, "error-codes": ["Over free quota."]});
         let expected = CheckError::Misconfigured("hCaptcha accepts, but: Over free quota.".to_owned());
         assert_eq!(judge(&rules(&[], &[], 0.0), None, 200, body), Err(expected));
+    }
+
+    #[test]
+    fn times_of_any_form_and_hosts_are_read_where_there_are_some() {
+        let brief = |body: Value| {
+            let response = ServerResponse { status: 200, body: body.to_string().into_bytes(), clock_offset: 0 };
+            let question = Question { display_name: "hCaptcha", named_host: None };
+            super::judge(&rules(&[], &[], 0.0), &response, &question).unwrap().brief
+        };
+        for (time, seconds) in [
+            ("2026-01-01T00:00:00Z", Some(1_767_225_600)),
+            ("2026-01-01T00:00:00.123456Z", Some(1_767_225_600)),
+            ("2026-01-01T01:00:00+01:00", Some(1_767_225_600)),
+            ("yesterday", None),
+        ] {
+            let Brief::Captcha { solved, hostname } =
+                brief(json!({"success": true, "challenge_ts": time, "hostname": "a.example"}))
+            else {
+                panic!("another brief");
+            };
+            assert_eq!(
+                (solved.map(|time| time.as_secs()), hostname.as_deref()),
+                (seconds, Some("a.example")),
+                "{time}"
+            );
+        }
+        let nothing = brief(json!({"success": false, "error-codes": ["invalid-input-response"]}));
+        assert_eq!(nothing, Brief::Captcha { solved: None, hostname: None });
     }
 
     #[test]

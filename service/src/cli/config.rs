@@ -32,6 +32,7 @@ fn check(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
     // A file that is not there is as good as an empty one for edits only.
     let mode = std::fs::metadata(&path).map_err(|error| at(&error))?.mode();
     let mut config = common.read()?.config()?;
+    config.session_secret().map_err(|error| at(&error))?;
     let (certificate, mut warnings) = look_at_certificate(&config);
     if certificate.is_some() || config.tls.is_none() {
         config.public_urls =

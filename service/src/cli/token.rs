@@ -98,7 +98,7 @@ fn example_token(account: &Account, domain: &str, valid: bool, data: Option<&str
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, data.as_bytes());
         claims.insert("pay".to_owned(), STANDARD.encode(hash.as_ref()).into());
     }
-    let jws = signer.sign_value(&claims).map_err(failed)?;
+    let jws = signer.sign(&claims).map_err(failed)?;
     match &account.jwe_secret {
         Some(secrets) if api.jwe => {
             encrypt(&jws, &resolve(secrets.making(now))?, JweEntropy::draw().map_err(failed)?).map_err(failed)

@@ -127,6 +127,17 @@ impl Config {
         reader::config(&Source { text })
     }
 
+    /// The service's own secret.
+    ///
+    /// # Errors
+    /// When there is none: nothing can be served then.
+    pub fn session_secret(&self) -> Result<&SecretList, ConfigError> {
+        self.session_secret.as_ref().ok_or_else(|| ConfigError {
+            position: None,
+            message: format!("there is no session_secret, without which nothing is served; {MIGRATE} adds one"),
+        })
+    }
+
     /// The files that it refers to, each once: a change of one is a change of the configuration.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let tls = self.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);

@@ -124,6 +124,14 @@ impl KeyPair {
         }
     }
 
+    /// The length of its signatures, bytes.
+    pub fn signature_length(&self) -> usize {
+        match &self.0 {
+            Pair::Es256(_) => 64,
+            Pair::Rs256(pair) => pair.public_modulus_len(),
+        }
+    }
+
     /// The private key as PKCS#8.
     ///
     /// # Errors

@@ -64,6 +64,9 @@ pub struct CheckResult {
     /// What encrypted tokens embed instead, when the site is configured so.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
     pub full: Option<Map<String, Value>>,
+    /// White space that makes the full result as long as others, bytes.
+    #[serde(rename = "w", with = "fixed_width")]
+    pub padding: u16,
 }
 
 impl CheckResult {
@@ -93,6 +96,11 @@ impl Session {
         }
     }
 
+    /// White space that its results ask for, bytes.
+    pub fn padding(&self) -> usize {
+        self.results.iter().map(|result| usize::from(result.padding)).sum()
+    }
+
     /// Whether every result passed.
     pub fn passed(&self) -> bool {
         !self.results.is_empty() && self.results.iter().all(|result| result.passed == 1)
@@ -101,6 +109,22 @@ impl Session {
     /// When the session ends: the earliest of the refresh token's and the results' ends.
     pub fn expiry(&self) -> i64 {
         self.results.iter().map(|result| result.expires).fold(self.expires, i64::min)
+    }
+}
+
+/// A number that is as long as every other.
+mod fixed_width {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    // By reference: that is how serde calls it.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn serialize<S: Serializer>(number: &u16, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{number:04x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+        u16::from_str_radix(<&str>::deserialize(deserializer)?, 16).map_err(D::Error::custom)
     }
 }
 
@@ -142,6 +166,7 @@ mod tests {
                 passed: 1,
                 brief: Map::new(),
                 full: None,
+                padding: 0,
             }],
         }
     }

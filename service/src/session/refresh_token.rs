@@ -89,7 +89,7 @@ impl RefreshKey {
         sealed.extend(random);
         let begin = sealed.len();
         serde_json::to_writer(&mut sealed, session).map_err(|_| CryptoError)?;
-        let length = (sealed.len() - begin).next_multiple_of(STEP);
+        let length = (sealed.len() - begin + session.padding()).next_multiple_of(STEP);
         sealed.resize(begin + length, b' ');
         let tag = self.key.seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(random),
@@ -171,6 +171,15 @@ mod tests {
         let mut longer = session();
         longer.results[0].brief.insert("hostname".into(), "www.example.com".into());
         assert_eq!(length(&session()), length(&longer));
+        let mut failed = session();
+        failed.results[0].padding = 1000;
+        let mut passed = session();
+        passed.results[0].full = Some(serde_json::Map::from_iter([("t".to_owned(), "x".repeat(980).into())]));
+        assert_eq!(length(&failed), length(&passed));
+        assert_eq!(
+            keys(1, "site").open(&keys(1, "site").seal(&failed, [3; 12], NOW).unwrap(), "jkt", NOW),
+            Some(failed)
+        );
     }
 
     #[test]

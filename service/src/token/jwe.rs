@@ -7,6 +7,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::crypto::{CryptoError, JweEntropy};
 
+use super::base64url_length;
+
 /// Nests a JWS in a compact JWE (RFC 7516; RFC 7518 section 4.7; RFC 7519 section 5.2 for `cty`).
 ///
 /// # Errors
@@ -40,6 +42,15 @@ pub fn encrypt(jws: &str, key: &Secret, entropy: JweEntropy) -> Result<String, C
         URL_SAFE_NO_PAD.encode(tag.as_ref()),
     ]
     .join("."))
+}
+
+/// The length of the JWE of a JWS of this length.
+pub const fn encrypted_length(jws: usize) -> usize {
+    /// Of the header, whatever its values are.
+    const HEADER: usize = r#"{"alg":"A256GCMKW","cty":"JWT","enc":"A256GCM","iv":"","tag":""}"#.len() + NONCE + TAG;
+    const NONCE: usize = base64url_length(12);
+    const TAG: usize = base64url_length(16);
+    base64url_length(HEADER) + base64url_length(32) + NONCE + base64url_length(jws) + TAG + 4
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer};
 use crate::crypto::CryptoError;
 use crate::session::CheckResult;
 
-pub use jwe::encrypt;
+pub use jwe::{encrypt, encrypted_length};
 pub use signing_key::{SigningKey, private_pem};
 
 /// What an Approov web token says (specification, "embed token claim").
@@ -43,14 +43,16 @@ pub struct Claims<'a> {
 pub struct Embed<'a> {
     /// The session's results.
     pub results: &'a [CheckResult],
-    /// Whether full results are embedded where a site is configured so; that is for encrypted tokens only.
-    pub include_full: bool,
+    /// Whether the full result is embedded, for each of them that has one. That is for encrypted tokens only; what is
+    /// missing here is not.
+    pub full: &'a [bool],
 }
 
 impl Serialize for Embed<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.results.iter().map(|result| {
-            let full = result.full.as_ref().filter(|full| self.include_full && !full.is_empty());
+        let wanted = self.full.iter().copied().chain(std::iter::repeat(false));
+        serializer.collect_map(self.results.iter().zip(wanted).map(|(result, wanted)| {
+            let full = result.full.as_ref().filter(|_| wanted);
             (result.embed_key(), full.unwrap_or(&result.brief))
         }))
     }
@@ -74,6 +76,9 @@ pub fn pay_claim(payload_hash: &[u8; 32]) -> String {
     STANDARD.encode(payload_hash)
 }
 
+/// Claims of encrypted tokens are multiples of this, bytes.
+pub const PADDING_STEP: usize = 512;
+
 /// Enough for two dots and a signature by HS256 or ES256, bytes.
 const SIGNATURE_CAPACITY: usize = 96;
 
@@ -96,22 +101,16 @@ impl Signer {
     ///
     /// # Errors
     /// When the cryptographic module fails.
-    pub fn sign(&self, claims: &Claims<'_>) -> Result<String, CryptoError> {
-        self.sign_value(claims)
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String, CryptoError> {
+        self.sign_text(&serde_json::to_vec(claims).map_err(|_| CryptoError)?)
     }
 
-    pub(crate) fn sign_value(&self, claims: &impl Serialize) -> Result<String, CryptoError> {
-        let header = match self {
-            Signer::Hmac(_) => Cow::Borrowed(r#"{"typ":"JWT","alg":"HS256"}"#),
-            Signer::Key(key) => {
-                let mut header = serde_json::json!({"typ": "JWT", "alg": key.alg().name()});
-                if let (Some(kid), Some(header)) = (key.kid(), header.as_object_mut()) {
-                    header.insert("kid".to_owned(), kid.into());
-                }
-                Cow::Owned(header.to_string())
-            }
-        };
-        let claims = serde_json::to_vec(claims).map_err(|_| CryptoError)?;
+    /// The compact JWS of claims that are JSON already.
+    ///
+    /// # Errors
+    /// When the cryptographic module fails.
+    pub fn sign_text(&self, claims: &[u8]) -> Result<String, CryptoError> {
+        let header = self.header();
         let mut token = String::with_capacity((header.len() + claims.len()) * 4 / 3 + SIGNATURE_CAPACITY);
         URL_SAFE_NO_PAD.encode_string(&*header, &mut token);
         token.push('.');
@@ -130,6 +129,44 @@ impl Signer {
         }
         Ok(token)
     }
+
+    /// The length of the compact JWS of claims of this length.
+    pub fn signed_length(&self, claims: usize) -> usize {
+        let signature = match self {
+            Signer::Hmac(_) => 32,
+            Signer::Key(key) => key.pair().signature_length(),
+        };
+        base64url_length(self.header().len()) + base64url_length(claims) + base64url_length(signature) + 2
+    }
+
+    fn header(&self) -> Cow<'static, str> {
+        match self {
+            Signer::Hmac(_) => Cow::Borrowed(r#"{"typ":"JWT","alg":"HS256"}"#),
+            Signer::Key(key) => {
+                let mut header = serde_json::json!({"typ": "JWT", "alg": key.alg().name()});
+                if let (Some(kid), Some(header)) = (key.kid(), header.as_object_mut()) {
+                    header.insert("kid".to_owned(), kid.into());
+                }
+                Cow::Owned(header.to_string())
+            }
+        }
+    }
+}
+
+/// Claims as JSON, with white space after it that makes the length a multiple of [`PADDING_STEP`] when `more` bytes are
+/// counted in: the length of an encrypted token then says little about what is in it.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn padded_claims(claims: &impl Serialize, more: usize) -> Result<Vec<u8>, CryptoError> {
+    let mut text = serde_json::to_vec(claims).map_err(|_| CryptoError)?;
+    text.resize((text.len() + more).next_multiple_of(PADDING_STEP), b' ');
+    Ok(text)
+}
+
+/// The length of unpadded base64url of so many bytes.
+const fn base64url_length(bytes: usize) -> usize {
+    (bytes * 4).div_ceil(3)
 }
 
 #[cfg(test)]
@@ -146,11 +183,30 @@ mod tests {
             "h+CX0tOzdAAR9l15bWAqvq7w9olk66daIH+Xk+IAHhVVHszjDzeGobzNnqyRze3lw/WVyWrc2gZfh3XXfBOmww==",
         )
         .unwrap();
-        let token = Signer::hs256(&secret).sign_value(&serde_json::json!({"exp": 4_708_683_205.891_912_f64})).unwrap();
+        let token = Signer::hs256(&secret).sign(&serde_json::json!({"exp": 4_708_683_205.891_912_f64})).unwrap();
         assert_eq!(
             token,
             "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJleHAiOjQ3MDg2ODMyMDUuODkxOTEyfQ.c8I4KNndbThAQ7zlgX4_QDtcxCrD9cff1elaCJe9p9U"
         );
+    }
+
+    #[test]
+    fn the_length_of_a_token_is_known_before_it_is_made() {
+        let key = |alg| {
+            let pem = private_pem(&KeyPair::generate(alg).unwrap()).unwrap();
+            Signer::Key(SigningKey::from_pem(alg, "k1", &pem).unwrap())
+        };
+        let secret = Secret::from_bytes(vec![7; 32]);
+        for signer in [Signer::hs256(&secret), key(KeyAlg::Es256), key(KeyAlg::Rs256)] {
+            for more in [0, 1, 2, 600] {
+                let claims = padded_claims(&serde_json::json!({"exp": 1}), more).unwrap();
+                assert_eq!(claims.len(), if more < 500 { 512 } else { 1024 });
+                let jws = signer.sign_text(&claims).unwrap();
+                assert_eq!(jws.len(), signer.signed_length(claims.len()));
+                let jwe = encrypt(&jws, &secret, crate::crypto::JweEntropy::draw().unwrap()).unwrap();
+                assert_eq!(jwe.len(), encrypted_length(jws.len()));
+            }
+        }
     }
 
     #[test]
@@ -172,7 +228,7 @@ mod tests {
         };
         for alg in [KeyAlg::Es256, KeyAlg::Rs256] {
             let key = SigningKey::from_pem(alg, "k1", &private_pem(&KeyPair::generate(alg).unwrap()).unwrap()).unwrap();
-            let token = Signer::Key(key.clone()).sign_value(&serde_json::json!({"exp": 1})).unwrap();
+            let token = Signer::Key(key.clone()).sign(&serde_json::json!({"exp": 1})).unwrap();
             let (message, signature) = token.rsplit_once('.').unwrap();
             let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
             let scheme: &'static dyn VerificationAlgorithm = match alg {
