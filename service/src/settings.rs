@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue, Deserializer, Error};
 use url::Url;
 
 use crate::crypto::CryptoError;
-use crate::loopback::is_loopback;
+use crate::host::is_loopback;
 
 /// What is wrong with a configuration, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

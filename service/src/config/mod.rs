@@ -146,13 +146,19 @@ impl Config {
     /// The files that it refers to, each once: a change of one is a change of the configuration.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let tls = self.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);
-        let accounts = self.accounts.values().flat_map(Account::secrets);
-        let secrets = self.session_secret.iter().flat_map(kept).chain(accounts);
-        let secrets = secrets.filter_map(KeptSecret::place).filter_map(|place| match place {
+        let secrets = self.secrets().filter_map(KeptSecret::place).filter_map(|place| match place {
             Place::File(path) => Some(path),
             Place::Variable(_) => None,
         });
         tls.chain(secrets).cloned().collect()
+    }
+}
+
+impl Config {
+    /// Its secrets, wherever they are kept.
+    pub fn secrets(&self) -> impl Iterator<Item = &KeptSecret> {
+        let accounts = self.accounts.values().flat_map(Account::secrets);
+        self.session_secret.iter().flat_map(kept).chain(accounts)
     }
 }
 

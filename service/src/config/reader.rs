@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use crate::check::{Check, Provider};
 use crate::crypto::KeyAlg;
+use crate::host::ascii_name;
 use crate::secrets::SecretKind;
 use crate::settings::{ConfigError, Read, Source, SpannedTable};
 
@@ -193,14 +194,12 @@ fn apis(
 }
 
 fn domain(source: &Source<'_>, text: &Spanned<String>) -> Read<String> {
-    let domain = text.get_ref().to_ascii_lowercase();
-    let fits = !domain.is_empty()
-        && domain.len() <= 253
-        && domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-    if fits {
-        Ok(domain)
-    } else {
-        source.error(text, format!("domain must be a host name such as api.example.com, got \"{}\"", text.get_ref()))
+    match ascii_name(text.get_ref()) {
+        Some(domain) => Ok(domain),
+        None => {
+            let got = text.get_ref();
+            source.error(text, format!("domain must be a host name such as api.example.com, got \"{got}\""))
+        }
     }
 }
 

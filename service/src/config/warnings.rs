@@ -3,7 +3,7 @@
 use approov_verify::time::UnixTime;
 
 use crate::check::Provider;
-use crate::loopback::is_loopback;
+use crate::host::is_loopback;
 use crate::time::rfc3339;
 
 use super::{Account, Certificate, Config, PublicUrl, TrustedProxies};

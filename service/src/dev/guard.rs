@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::config::PublicUrl;
-use crate::loopback::is_loopback;
+use crate::host::is_loopback;
 
 use super::faults::FAULT_PATH;
 

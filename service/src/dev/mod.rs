@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
 use crate::config::{Account, AllowedOrigins, Api, Config, Limits, PublicUrl, StoreAddress, TrustedProxies};
+use crate::host::lookup_name;
 use crate::secrets::{KeptSecret, SecretKind};
 
 /// The site key of the development account.
@@ -61,7 +62,7 @@ pub fn config(
         apis: APIS
             .into_iter()
             .map(str::to_owned)
-            .chain(apis.iter().map(|api| api.to_ascii_lowercase()))
+            .chain(apis.iter().map(|api| lookup_name(api).into_owned()))
             .map(|domain| (domain, Api { allow_web: true, jwe: false, keyset_kid: None }))
             .collect(),
         checks,

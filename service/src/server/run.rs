@@ -71,7 +71,7 @@ impl Options {
         let (mut dev, mut config, mut listen, mut json) = (false, None, None, false);
         let (mut dev_options, mut dev_only) = (DevOptions::default(), None);
         let mut log = LogFormat::Text;
-        while let Some(arg) = args.next_arg() {
+        while let Some(arg) = args.next_arg()? {
             let Arg::Flag(flag) = &arg else {
                 return Err(unknown("serve", &arg));
             };
