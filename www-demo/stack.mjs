@@ -44,7 +44,7 @@ export async function startProgram(
   const lines = createInterface({ input: child.stdout })
   let timer
   try {
-    const answer = await Promise.race([
+    const found = await Promise.race([
       new Promise((resolve) => lines.on('line', (line) => resolveIfReady(resolve, ready(line)))),
       ended.then((how) => {
         throw new Error(`${name} ended before it was ready (${how})\n${complaints.join('\n')}`)
@@ -56,7 +56,7 @@ export async function startProgram(
         )
       }),
     ])
-    return { name, ready: answer, pid: child.pid, ended, stop: () => stop(child, ended) }
+    return { name, ready: found, pid: child.pid, ended, stop: () => stop(child, ended) }
   } catch (error) {
     child.kill('SIGKILL')
     throw error
@@ -65,8 +65,8 @@ export async function startProgram(
   }
 }
 
-function resolveIfReady(resolve, answer) {
-  if (answer) resolve(answer)
+function resolveIfReady(resolve, found) {
+  if (found) resolve(found)
 }
 
 /** Asks a child to end, and ends it when it has not after two seconds. */
@@ -147,7 +147,7 @@ const TYPES = {
  *
  * @param {{mounts: Record<string, string>, routes?: Record<string, (request) => any>, headers?: object, port?: number}} options
  *   `mounts`: URL prefix → directory, or URL → file; the longest that matches counts. `routes`: path → function that
- *   returns what is answered as JSON, or a string of HTML. `port` 0 is any free one.
+ *   returns the response's body: what becomes JSON, or a string of HTML. `port` 0 is any free one.
  * @returns {Promise<{url: string, requests: string[], stop: () => Promise<void>}>} `requests`: method and URL of each, in order
  */
 export async function serveSite({ mounts, routes = {}, headers = {}, port = 0 }) {
@@ -155,28 +155,28 @@ export async function serveSite({ mounts, routes = {}, headers = {}, port = 0 })
   const requests = []
   const server = createServer(async (request, response) => {
     requests.push(`${request.method} ${request.url}`)
-    const answer = (status, extra = {}) =>
+    const begin = (status, extra = {}) =>
       response.writeHead(status, { 'Cache-Control': 'no-store', ...headers, ...extra })
     try {
       const path = decodeURIComponent(new URL(request.url, 'http://site').pathname)
       if (Object.hasOwn(routes, path)) {
         const body = await routes[path](request)
-        if (typeof body === 'string') answer(200, { 'Content-Type': TYPES['.html'] }).end(body)
-        else answer(200, { 'Content-Type': TYPES['.json'] }).end(JSON.stringify(body))
+        if (typeof body === 'string') begin(200, { 'Content-Type': TYPES['.html'] }).end(body)
+        else begin(200, { 'Content-Type': TYPES['.json'] }).end(JSON.stringify(body))
         return
       }
       const file = await findFile(path, prefixes, mounts)
       if (!file) {
-        answer(404, { 'Content-Type': 'text/plain' }).end('not found\n')
+        begin(404, { 'Content-Type': 'text/plain' }).end('not found\n')
         return
       }
-      answer(200, { 'Content-Type': TYPES[extname(file)] ?? 'application/octet-stream' })
+      begin(200, { 'Content-Type': TYPES[extname(file)] ?? 'application/octet-stream' })
       createReadStream(file)
         .on('error', (error) => response.destroy(error))
         .pipe(response)
     } catch (error) {
       if (response.headersSent) response.destroy(error)
-      else answer(error instanceof URIError ? 400 : 500, { 'Content-Type': 'text/plain' }).end(`${error.message}\n`)
+      else begin(error instanceof URIError ? 400 : 500, { 'Content-Type': 'text/plain' }).end(`${error.message}\n`)
     }
   })
   await new Promise((resolve, reject) => {

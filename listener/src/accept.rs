@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::places::{Place, Places};
 use crate::pressure::{Pressure, Resource, SCARCE};
 use crate::service::HttpService;
-use crate::shutdown::stopped;
+use crate::shutdown::{Phase, stopped};
 
 /// The pause after a failed accept: most likely file descriptors have run out, and others must close first.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -55,11 +55,11 @@ struct Shared {
 }
 
 impl Listener {
-    /// Serves `service` until `stop` turns true, then lets running requests finish.
+    /// Serves `service` until `stop` says so, then lets running requests finish.
     ///
     /// # Errors
     /// When the listener itself fails for good.
-    pub async fn serve<S: HttpService>(self, service: S, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+    pub async fn serve<S: HttpService>(self, service: S, mut stop: watch::Receiver<Phase>) -> io::Result<()> {
         let shared = Arc::new(Shared {
             clock: Clock::start(),
             timeouts: self.limits.timeouts,
@@ -128,7 +128,7 @@ impl Shared {
         activity: &Arc<Activity>,
         acceptor: Option<TlsAcceptor>,
         service: S,
-        stop: watch::Receiver<bool>,
+        stop: watch::Receiver<Phase>,
     ) -> Option<Ending> {
         let stream = WatchedSocket::new(stream, Arc::clone(activity));
         let Some(acceptor) = acceptor else {

@@ -11,6 +11,7 @@ use approov_listener::Listener;
 use approov_listener::limits::{Limits, Timeouts};
 use approov_listener::log::{Log, LogFormat};
 use approov_listener::metrics::Metrics;
+use approov_listener::shutdown::Phase;
 use http::Response;
 use http_body_util::Empty;
 use hyper::body::Bytes;
@@ -30,7 +31,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 struct Server {
     address: SocketAddr,
     metrics: Arc<Metrics>,
-    _end: watch::Sender<bool>,
+    _end: watch::Sender<Phase>,
 }
 
 impl Server {
@@ -47,7 +48,7 @@ impl Server {
             log: Log::new(LogFormat::Quiet),
             metrics: Arc::clone(&metrics),
         };
-        let (end, stop) = watch::channel(false);
+        let (end, stop) = watch::channel(Phase::Running);
         let service = tower::service_fn(|_| async { Ok(Response::new(Empty::<Bytes>::new())) });
         tokio::spawn(listener.serve(service, stop));
         Self { address, metrics, _end: end }

@@ -27,9 +27,9 @@ def proof(method, nonce=None):
 
 
 def nonce():
-    answer = requests.get(URL, headers={"DPoP": proof("GET")}, timeout=120)
-    assert answer.status_code == 204, answer.text
-    return answer.headers["DPoP-Nonce"]
+    response = requests.get(URL, headers={"DPoP": proof("GET")}, timeout=120)
+    assert response.status_code == 204, response.text
+    return response.headers["DPoP-Nonce"]
 
 
 def mostly(case, name):

@@ -32,6 +32,7 @@ def main():
     try:
         announced = service.stdout.readline()
         url = json.loads(announced)["url"]
+        operations = json.loads(announced)["operations"]
         environment = {
             **os.environ,
             "SERVICE": announced,
@@ -39,7 +40,7 @@ def main():
             "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
         }
         command = [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
+            sys.executable, "-m", "schemathesis.cli", "run", f"{operations}/openapi.json",
             "--url", url,
             "--checks", ",".join(CHECKS),
             "--max-examples", os.environ.get("EXAMPLES", "150"),
@@ -50,8 +51,8 @@ def main():
             "--no-color",
         ]
         code = subprocess.run(command, env=environment, check=False).returncode
-        with urllib.request.urlopen(f"{url}/metrics", timeout=120) as answer:
-            counts = [line for line in answer.read().decode().splitlines() if line.startswith("approov_requests_total")]
+        with urllib.request.urlopen(f"{operations}/metrics", timeout=120) as response:
+            counts = [line for line in response.read().decode().splitlines() if line.startswith("approov_requests_total")]
         print("\n".join(counts))
         # Generated requests that never get past the door would show nothing.
         for outcome in ("token", "failed-check", "refused", "nonce"):

@@ -66,7 +66,7 @@ codes! {
     InvalidNonce = "aprv-invalid-nonce", 401;
     /// The `DPoP` header is missing, malformed, wrongly signed, about another request, or seen before.
     InvalidDpopToken = "aprv-invalid-dpop-token", 401;
-    /// The refresh token is malformed, not ours, another key's, or past its lifetime.
+    /// The refresh token is malformed, not ours, another key's, revoked, or past its lifetime.
     InvalidRefreshToken = "aprv-invalid-refresh-token", 401;
     /// Fingerprint parameters, but the account has no subscription.
     FpConfigNotFound = "fp-config-not-found", 400;

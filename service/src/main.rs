@@ -14,6 +14,7 @@ approov-web-service serve --dev [--listen 127.0.0.1:8087] [--api DOMAIN]... [--d
     [--secret BASE64|- | --secret-file FILE] [--session-secret BASE64|- | --session-secret-file FILE]
     [--dev-public] [--public-url URL]... [--latency MS] [--fault drop|lose|delay:MS|5xx[:STATUS]|clock:SECONDS]
 approov-web-service serve --config FILE [--listen ADDRESS]
+    --operations ADDRESS  where /metrics and /openapi.json are
     --json      print one line of JSON when listening
     --log-json  log lines as JSON
     --quiet     no log line per request

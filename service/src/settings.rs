@@ -3,13 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use approov_verify::time::UnixTime;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
+use toml::value::Datetime;
 use url::Url;
 
 use crate::crypto::CryptoError;
 use crate::host::is_loopback;
+use crate::time::parse_rfc3339;
 
 /// What is wrong with a configuration, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +122,17 @@ impl<'a> Source<'a> {
     /// Line and column, both from 1, of a value.
     pub fn position_of<V>(&self, at: &Spanned<V>) -> (usize, usize) {
         position(self.text, at.span().start)
+    }
+
+    /// A point in time.
+    ///
+    /// # Errors
+    /// When it is one of no certain zone.
+    pub fn time(&self, value: &Spanned<Datetime>) -> Read<UnixTime> {
+        match parse_rfc3339(&value.get_ref().to_string()) {
+            Some(time) => Ok(time),
+            None => self.error(value, "must be a date and a time with its zone, such as 2027-01-31T12:00:00Z"),
+        }
     }
 
     /// A key such as a site key.

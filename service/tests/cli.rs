@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use approov_web_service::cli::{self, Args, Console, Failure};
 use approov_web_service::config::Config;
 
-/// A directory of its own that goes away with the test.
+/// A directory of its own that is removed after the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -433,6 +433,54 @@ fn names_of_any_script_are_domains() {
     place.ok("token -genExample BÜCHER.example");
     place.ok("api -remove Bücher.example");
     assert_eq!(place.ok("api -list"), "");
+}
+
+#[test]
+fn revoked_sessions_are_listed_until_they_would_have_ended() {
+    let place = Place::new("revoked");
+    place.ok("account -add k");
+    let (session, key) = ("AQEBAQEBAQEBAQEBAQEBAQ", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE");
+    place.ok(&format!("session -revoke {session}"));
+    place.ok(&format!("session -revoke {key}"));
+    place.ok(&format!("session -revoke {session}"));
+    let listed = place.ok("session -list");
+    let lines: Vec<&str> = listed.lines().map(|line| line.split_once(" until ").unwrap().0).collect();
+    assert_eq!(lines, [format!("session {session}"), format!("key {key}")]);
+    assert!(place.text().contains(&format!("    {{ key = \"{key}\", until = ")), "{}", place.text());
+    // What has ended goes with the next edit.
+    let text = place.text();
+    let until = text.split_once("until = ").unwrap().1.split_once(' ').unwrap().0;
+    fs::write(place.file(), text.replace(until, "2026-01-01T00:00:00Z")).unwrap();
+    assert!(!place.ok("session -list").contains("2026-01-01"));
+    place.ok("session -revoke BQUFBQUFBQUFBQUFBQUFBQ");
+    assert!(!place.text().contains("2026-01-01"), "{}", place.text());
+    place.ok("session -revokeAll");
+    let listed = place.ok("session -list");
+    assert!(listed.starts_with("every session that began before ") && listed.lines().count() == 1, "{listed}");
+    for bad in ["session -revoke nonsense", "session -revoke AAAA", "session"] {
+        assert!(matches!(place.run(bad, "YES\n"), Err(Failure::Usage(_))), "{bad}");
+    }
+}
+
+#[test]
+fn no_more_sessions_are_listed_than_every_replica_can_hold() {
+    let place = Place::new("many");
+    place.ok("account -add k");
+    let id = |n: u32| approov_web_service::session::SessionId::from_bytes(u128::from(n).to_be_bytes());
+    let entries = |count: u32| -> String {
+        (0..count).map(|n| format!("    {{ session = \"{}\", until = 2999-01-01T00:00:00Z }},\n", id(n))).collect()
+    };
+    let before = place.text();
+    let with =
+        |count: u32| before.replace("[[account]]\n", &format!("[[account]]\nrevoked = [\n{}]\n", entries(count)));
+    fs::write(place.file(), with(10_000)).unwrap();
+    assert_eq!(place.ok("session -list").lines().count(), 10_000);
+    match place.run(&format!("session -revoke {}", id(10_000)), "YES\n") {
+        Err(Failure::Refused(message)) => assert!(message.contains("-revokeAll"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    let error = Config::parse(&with(10_001)).unwrap_err();
+    assert!(error.message.contains("not_before"), "{error}");
 }
 
 #[test]

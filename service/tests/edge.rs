@@ -18,7 +18,7 @@ use support::*;
 
 async fn metrics(process: &Process) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    client.get(format!("{}/metrics", process.url)).send().await.unwrap().text().await.unwrap()
+    client.get(format!("{}/metrics", process.operations)).send().await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn a_forwarding_header_of_a_stranger_is_counted_and_said_once() {
     assert!(metrics.lines().any(|line| line == expected), "{metrics}");
 }
 
-/// A directory of its own that goes away with the test.
+/// A directory of its own that is removed after the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -113,8 +113,8 @@ async fn a_proof_is_about_one_of_the_public_urls_whatever_host_is_named() {
         let mut browser = Browser::default();
         let proof = browser.proof("GET", htu, |_| {});
         let request = Request::get("/attest").header("host", host).header("dpop", proof);
-        let answer = send(&service, request.body(Body::empty()).unwrap()).await;
-        assert_eq!(answer.status, status, "{host} {htu}");
+        let response = send(&service, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status, status, "{host} {htu}");
     }
 }
 
@@ -126,9 +126,9 @@ fn a_request_names_exactly_one_host() {
     let status = |head: &str| {
         let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
         stream.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.split(' ').nth(1).unwrap().to_owned()
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response.split(' ').nth(1).unwrap().to_owned()
     };
     for path in ["/healthz", "/attest"] {
         assert_eq!(status(&format!("GET {path} HTTP/1.1\r\n")), "400", "{path}: none");
@@ -175,7 +175,7 @@ async fn without_public_urls_the_names_of_the_certificate_count() {
 }
 
 #[test]
-fn the_development_mode_is_for_this_machine_unless_told_otherwise() {
+fn the_development_mode_is_for_this_machine_unless_allowed_otherwise() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.7:0"] {
         let said = refusal_of(&["--dev", "--json", "--listen", address]);
         assert!(said.contains("--dev-public"), "{address}: {said}");
@@ -189,7 +189,7 @@ fn the_development_mode_is_for_this_machine_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn the_development_mode_does_not_answer_to_names_of_others() {
+async fn the_development_mode_does_not_respond_to_names_of_others() {
     let process = Process::start(&["--dev", "--public-url", "http://dev.example.com:8087"]);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let status = async |method: reqwest::Method, path: &str, headers: &[(&'static str, &str)]| {
@@ -211,7 +211,7 @@ async fn the_development_mode_does_not_answer_to_names_of_others() {
     for headers in [vec![], vec![("origin", "http://localhost:3000")], vec![("host", "dev.example.com:8087")]] {
         assert_eq!(status(Method::PUT, "/sim/fault?mode=none", &headers).await, 204, "{headers:?}");
     }
-    // Its own URL and those it was told.
+    // Its own URL and those that it was given.
     for base in [process.url.as_str(), "http://dev.example.com:8087"] {
         let mut browser = Browser::default();
         let proof = browser.proof("GET", &format!("{base}/attest"), |_| {});

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use approov_listener::shutdown::Phase;
 use approov_web_service::attest::Service;
 use approov_web_service::config::Config;
 use approov_web_service::dev::sim;
@@ -236,7 +237,7 @@ async fn reach_proof_faults(service: &Arc<Service>, nonce: bool) -> (u16, Code) 
 async fn reach_over_tcp(service: &Arc<Service>, line: &str, length: &str, body: &str) -> (u16, Code) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (end, stop) = watch::channel(false);
+    let (end, stop) = watch::channel(Phase::Running);
     let app = App::new(Arc::clone(service), Router::new());
     let server = tokio::spawn(approov_web_service::server::listener(listener, None, service).serve(app, stop));
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -245,7 +246,7 @@ async fn reach_over_tcp(service: &Arc<Service>, line: &str, length: &str, body: 
     stream.shutdown().await.unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).await.unwrap();
-    end.send(true).unwrap();
+    end.send(Phase::Stopping).unwrap();
     server.await.unwrap().unwrap();
     let status = response.split(' ').nth(1).unwrap().parse().unwrap();
     let code = [Code::ParamsInBodyAndPath, Code::BodyParse, Code::BodyReadFail]
@@ -259,7 +260,7 @@ async fn reach_unavailable() -> (u16, Code) {
     let mut config = config().await;
     config.store = approov_web_service::config::StoreAddress::Redis("redis://127.0.0.1:9/".to_owned());
     let service = service(config).await;
-    let form = format!("{GOOD}&hcaptcha-site-key={}&hcaptcha-token=sim-pass-away", sim::HCAPTCHA_SITE_KEY);
+    let form = format!("{GOOD}&hcaptcha-site-key={}&hcaptcha-token=sim-pass-unavailable", sim::HCAPTCHA_SITE_KEY);
     let (status, map) = post(&service, &form).await;
     assert_eq!(map["aprv-unavailable"], "the shared store is unavailable");
     (status, Code::Unavailable)

@@ -103,7 +103,7 @@ async fn the_announcement_and_the_log_hold_what_tests_need_and_nothing_secret() 
     for secret in [SECRET, &token, &refresh_token, "sim-pass-log", &browser.nonce] {
         assert!(!log.contains(secret), "{secret} in\n{log}");
     }
-    let metrics = client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
+    let metrics = client.get(format!("{}/metrics", process.operations)).send().await.unwrap().text().await.unwrap();
     for line in [
         "approov_requests_total{outcome=\"token\",status=\"200\"} 1",
         "approov_checks_total{service=\"hcaptcha\",result=\"passed\"} 1",
@@ -145,7 +145,8 @@ async fn a_changed_file_is_in_force_soon_and_a_broken_one_is_refused() {
     assert!(message.contains("line 6, column 18") && message.contains("stays in force"), "{message}");
     assert_eq!(codes().await, ["aprv-invalid-refresh-token"]);
     process.signal("-HUP");
-    let metrics = async || client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
+    let operations = process.operations.clone();
+    let metrics = async || client.get(format!("{operations}/metrics")).send().await.unwrap().text().await.unwrap();
     until("SIGHUP reads the file again", async || {
         metrics().await.contains("approov_config_reloads_total{result=\"refused\"} 2")
     })
@@ -286,6 +287,33 @@ async fn latency_and_delay_add_up() {
 }
 
 #[tokio::test]
+async fn the_service_says_that_it_is_not_ready_before_it_stops() {
+    // Long enough for a slow machine; the second signal cuts it short.
+    let file = File::new("drain", &format!("{}[limits]\ndrain_seconds = 600\n", account(60)));
+    let mut process = Process::start(&["--config", file.path()]);
+    let (client, url) = (client(), process.url.clone());
+    wait_for_readiness(&client, &url, 200).await;
+    process.signal("-TERM");
+    wait_for_readiness(&client, &url, 503).await;
+    process.wait_for_log(|line| line["event"] == "draining");
+    // It still serves, also on new connections.
+    let newcomer = self::client();
+    let mut browser = Browser::of_public();
+    assert_eq!(browser.ask_nonce_at(&newcomer, &url).await.unwrap().status, 204);
+    assert_eq!(newcomer.get(format!("{url}/healthz")).send().await.unwrap().status(), 200);
+    process.signal("-TERM");
+    assert_eq!(process.wait().await, Some(0));
+}
+
+#[tokio::test]
+async fn an_interrupt_does_not_drain() {
+    let file = File::new("interrupt", &format!("{}[limits]\ndrain_seconds = 600\n", account(60)));
+    let mut process = Process::start(&["--config", file.path()]);
+    process.signal("-INT");
+    assert_eq!(process.wait().await, Some(0));
+}
+
+#[tokio::test]
 async fn faults_happen_as_asked() {
     let process = Process::start(&["--dev", "--latency", "1"]);
     let (client, url) = (client(), process.url.clone());
@@ -390,16 +418,57 @@ fn clients_that_misbehave_are_cut_off() {
     assert_eq!(raw(&process.url, &chunked).0, "413");
     assert_eq!(raw(&process.url, "BOGUS\r\n\r\n").0, "400");
     assert_eq!(raw(&process.url, "GET /attest HTTP/1.1\r\nconnection: close\r\n\r\n").0, "400", "no Host at all");
-    // A head that never ends, and a body that never comes, are given up after ten seconds each: `raw` ends with the connection.
-    std::thread::scope(|scope| {
-        let url = &process.url;
-        let head = scope.spawn(move || raw(url, "GET /attest HTTP/1.1\r\nhost:"));
-        let slow_body = "POST /attest HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\nconnection: close\r\n\r\nab";
-        let (status, response) = raw(&process.url, slow_body);
-        assert!(status == "400" && response.contains("rqst-body-read-fail"), "{response}");
-        head.join().unwrap();
-    });
     assert_eq!(raw(&process.url, "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").0, "200");
+}
+
+#[test]
+fn the_configured_time_outs_are_in_force() {
+    let limits = "[limits]\nhead_seconds = 0.2\nbody_seconds = 0.2\n";
+    let file = File::new("time-outs", &format!("{}{limits}", account(60)));
+    let process = Process::start(&["--config", file.path()]);
+    assert_eq!(raw(&process.url, "GET /attest HTTP/1.1\r\nhost:").1, "", "a head that never ends");
+    let slow_body = "POST /attest HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nconnection: close\r\n\r\nab";
+    let (status, response) = raw(&process.url, slow_body);
+    assert!(status == "400" && response.contains("the body did not come in time"), "{response}");
+}
+
+#[test]
+fn what_is_for_operators_is_not_for_the_public() {
+    let process = Process::start(&["--dev"]);
+    let get = |url: &str, path: &str, host: &str| {
+        raw(url, &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
+    };
+    for path in ["/metrics", "/openapi.json"] {
+        assert_eq!(get(&process.url, path, "localhost").0, "404", "{path}");
+        assert_eq!(get(&process.operations, path, "localhost").0, "200", "{path}");
+        assert_eq!(get(&process.operations, path, "rebound.example").0, "421", "{path}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        for url in [&process.url, &process.operations] {
+            assert_eq!(get(url, path, "localhost").0, "200", "{path}");
+        }
+    }
+    assert_eq!(get(&process.operations, "/attest", "localhost").0, "404");
+    let (_, metrics) = get(&process.operations, "/metrics", "127.0.0.1");
+    for name in
+        ["approov_connections_open", "approov_pressure{resource=\"processor\"}", "approov_log_lines_dropped_total"]
+    {
+        assert!(metrics.contains(name), "{name} in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn request_ids_do_not_count() {
+    let process = Process::start(&["--dev"]);
+    let client = client();
+    let mut ids = Vec::new();
+    for _ in 0..30 {
+        let response = client.get(format!("{}/healthz", process.url)).send().await.unwrap();
+        ids.push(response.headers()["x-request-id"].to_str().unwrap().to_owned());
+    }
+    let alike =
+        ids.iter().zip(ids.iter().skip(1)).filter(|(one, next)| one.as_bytes()[..4] == next.as_bytes()[..4]).count();
+    assert_eq!(alike, 0, "{ids:?}");
 }
 
 #[test]
@@ -484,10 +553,9 @@ async fn an_account_made_by_the_command_line_alone_serves_over_https() {
     let token = browser.attest_at(&client, &url, &params).await.unwrap().token();
     assert!(command(&format!("token -check {token}")).starts_with("valid: "));
 
-    // A renewed certificate, after SIGHUP.
+    // A renewed certificate is seen without anybody's help.
     let second = certificate();
     install(&second);
-    process.signal("-HUP");
     until("the renewed certificate is used", async || {
         trusting(&second).get(format!("{url}/healthz")).send().await.is_ok()
     })

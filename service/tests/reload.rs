@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use support::*;
 
-/// A directory of its own that goes away with the test.
+/// A directory of its own that is removed after the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -59,7 +59,7 @@ fn is_event(name: &'static str) -> impl Fn(&Value) -> bool {
 
 async fn counted(process: &Process, result: &str) -> Option<u64> {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let text = client.get(format!("{}/metrics", process.url)).send().await.unwrap().text().await.unwrap();
+    let text = client.get(format!("{}/metrics", process.operations)).send().await.unwrap().text().await.unwrap();
     let name = format!("approov_config_reloads_total{{result=\"{result}\"}} ");
     text.lines().find_map(|line| line.strip_prefix(&name)).map(|count| count.parse().unwrap())
 }

@@ -37,7 +37,7 @@ async function checkOne(check) {
   const failed = await runDemo(check, 'fail')
   const refusal = failed.steps.api.state === 'failed' ? JSON.parse(failed.steps.api.text) : undefined
   if (failed.state === 'failed' && failed.steps.token.state === 'done' && refusal?.error === 'RefusedByApi') {
-    console.log(`${check}: a failing check was refused by the API: ${JSON.stringify(refusal.answer)}`)
+    console.log(`${check}: a failing check was refused by the API: ${JSON.stringify(refusal.response)}`)
   } else {
     report(`${check}: a failing check was not refused by the API`, failed)
   }

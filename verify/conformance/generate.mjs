@@ -68,7 +68,7 @@ const proof = (change = {}, header = {}, signer = ecdsa(session), text = GOOD) =
   jws(merge(HEADER, header), merge(claimsFor(text), change), signer)
 const rawProof = (payload) => jws(HEADER, payload, ecdsa(session))
 
-/** `change` over `base`, where undefined takes a member away. */
+/** `change` over `base`, where undefined removes a member. */
 function merge(base, change) {
   return Object.fromEntries(Object.entries({ ...base, ...change }).filter(([, value]) => value !== undefined))
 }

@@ -214,22 +214,22 @@ mod fetching {
 mod http {
     use super::MAX_JWKS_LENGTH;
     use std::future::Future;
+    use std::pin::Pin;
     use std::time::Duration;
+
+    type Response = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
     /// Fetches over HTTP: https unless the URL itself is http, no redirects, 5 seconds at most.
     ///
     /// # Errors
     /// When no TLS configuration can be made.
-    pub fn http_fetcher() -> Result<
-        impl Fn(String) -> std::pin::Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync + 'static,
-        String,
-    > {
+    pub fn http_fetcher() -> Result<impl Fn(String) -> Response + Send + Sync + 'static, String> {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(5))
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(move |url: String| -> std::pin::Pin<Box<dyn Future<Output = Result<String, String>> + Send>> {
+        Ok(move |url: String| -> Response {
             let client = client.clone();
             Box::pin(async move {
                 let mut response = client.get(url).send().await.map_err(|error| error.to_string())?;

@@ -10,7 +10,7 @@ const [runButton, againButton] = ['run', 'again'].map(
   (id) => /** @type {HTMLButtonElement} */ (document.getElementById(id)),
 )
 const outcome = document.getElementById('outcome')
-const settings = await fetch('settings.json').then((answer) => answer.json())
+const settings = await fetch('settings.json').then((response) => response.json())
 
 /** What a person may give instead of the demo's own settings: in the address or in the form. */
 const OWN = [
@@ -73,15 +73,15 @@ function describe(error) {
     message: error.message,
     ...(error.errors && { errors: error.errors instanceof Error ? String(error.errors) : error.errors }),
     ...(error.cause && { cause: String(error.cause) }),
-    ...(error instanceof RefusedByApi && { answer: error.answer }),
+    ...(error instanceof RefusedByApi && { response: error.response }),
   }
 }
 
 class RefusedByApi extends Error {
   name = 'RefusedByApi'
-  constructor(status, answer) {
+  constructor(status, response) {
     super(`the API refused the request with status ${status}`)
-    this.answer = answer
+    this.response = response
   }
 }
 
@@ -132,9 +132,9 @@ async function callApi(values, token) {
       body,
     })
     const text = await response.text()
-    const answer = text.startsWith('{') ? JSON.parse(text) : text
-    if (!response.ok) throw new RefusedByApi(response.status, answer)
-    return answer
+    const content = text.startsWith('{') ? JSON.parse(text) : text
+    if (!response.ok) throw new RefusedByApi(response.status, content)
+    return content
   })
 }
 

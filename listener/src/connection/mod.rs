@@ -23,7 +23,7 @@ use crate::limits::{
     MAX_CONCURRENT_STREAMS, MAX_CONNECTION_WINDOW, MAX_HEAD_BYTES, MAX_SEND_BUFFER_BYTES, MAX_STREAM_WINDOW, Timeouts,
 };
 use crate::service::{CloseConnection, HttpService, Peer};
-use crate::shutdown::stopped;
+use crate::shutdown::{Phase, stopped};
 
 pub(crate) use activity::{Activity, Clock, Ending, Millis};
 pub(crate) use stream::WatchedSocket;
@@ -47,7 +47,7 @@ pub(crate) async fn serve<T, S>(
     activity: &Arc<Activity>,
     timeouts: Timeouts,
     service: S,
-    mut stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<Phase>,
 ) -> Option<Ending>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -139,7 +139,7 @@ mod tests {
     struct Connection {
         client: DuplexStream,
         /// Dropped, it stops the connection.
-        end: watch::Sender<bool>,
+        end: watch::Sender<Phase>,
         /// How and when it ended.
         served: JoinHandle<(Option<Ending>, Duration)>,
         begun: Instant,
@@ -148,7 +148,7 @@ mod tests {
     /// A connection to a service that reads the request's body, takes `time` and sends `bytes`.
     fn connect_with(timeouts: Timeouts, time: Duration, bytes: usize) -> Connection {
         let (client, server) = duplex(1 << 14);
-        let (end, stop) = watch::channel(false);
+        let (end, stop) = watch::channel(Phase::Running);
         let service = tower::service_fn(move |request: Request<RequestBody>| async move {
             let status = match request.into_body().collect().await {
                 Ok(_) => 200,
@@ -304,7 +304,7 @@ mod tests {
         let mut connection = connect_with(TIMEOUTS, Duration::from_secs(3), 0);
         connection.send(REQUEST).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        connection.end.send(true).unwrap();
+        connection.end.send(Phase::Stopping).unwrap();
         assert!(connection.response().await.starts_with("HTTP/1.1 200 "));
         assert_eq!(connection.end().await, (None, 3));
     }

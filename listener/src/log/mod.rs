@@ -4,6 +4,7 @@
 //! when nobody reads what it writes. What clients choose is cut, and characters that a terminal obeys are escaped.
 
 mod repeated;
+mod request_id;
 mod text;
 mod writer;
 
@@ -20,6 +21,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::metrics::{family, sample};
 
 pub use repeated::Repeated;
+pub use request_id::RequestIds;
 
 use text::{cut, escape, escape_json};
 use writer::Writer;

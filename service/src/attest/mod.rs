@@ -6,6 +6,7 @@ mod grant;
 mod keys;
 mod plan;
 mod proof;
+mod readiness;
 mod request;
 mod service;
 
@@ -23,6 +24,7 @@ use crate::telemetry::RequestNotes;
 pub use form::Form;
 pub use grant::Granted;
 pub use keys::AccountKeys;
+pub use readiness::{NotReady, Readiness};
 pub use request::AttestRequest;
 pub use service::{ActiveConfig, Service};
 
@@ -78,7 +80,7 @@ impl<'a> Attest<'a> {
             return Err(unavailable("the request was not understood", None));
         };
         let thumbprint = proof.thumbprint().to_string();
-        let mut plan = Plan::new(self.active, &request, &thumbprint, &self.incoming)?;
+        let mut plan = Plan::new(self.active, &request, proof.thumbprint(), &self.incoming)?;
 
         // Up to here nothing has changed anywhere. From here the proof is used up.
         let used = ProofUse { proof: proof.replay_key(), holder: *proof.thumbprint(), nonce };
@@ -114,6 +116,8 @@ impl<'a> Attest<'a> {
 
     fn store_unavailable(&mut self, error: &StoreError) -> Refusal {
         self.service.metrics.store_error();
+        // The next look in the background may find it well again.
+        self.service.readiness.lacks_store(true);
         self.notes.detail = Some(error.to_string());
         unavailable("the shared store is unavailable", Some(STORE_RETRY))
     }

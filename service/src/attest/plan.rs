@@ -1,5 +1,6 @@
 //! What an attest request needs done.
 
+use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 
 use crate::check::{FreshResult, Provider};
@@ -9,6 +10,9 @@ use crate::session::{CheckResult, Generation, Session, SessionId};
 
 use super::request::{self, AttestRequest};
 use super::{ActiveConfig, Incoming};
+
+/// Why a session that an operator has ended is refused.
+const REVOKED: &str = "the session was revoked";
 
 /// What a request needs done: which results are known, and which have to be checked.
 pub(super) struct Plan<'a> {
@@ -21,20 +25,24 @@ impl<'a> Plan<'a> {
     pub(super) fn new(
         active: &ActiveConfig,
         request: &AttestRequest<'a>,
-        thumbprint: &str,
+        key: &Thumbprint,
         incoming: &Incoming<'_>,
     ) -> Result<Self, Refusal> {
         let now = incoming.now;
+        if request.account.revocations.ends_key(key, now) {
+            return Err(invalid_token(REVOKED));
+        }
+        let thumbprint = key.to_string();
         let session = match request.refresh_token {
             None => Session {
                 id: SessionId::from_bytes(incoming.entropy.session),
                 started: now.as_millis(),
                 generation: 0,
-                thumbprint: thumbprint.to_owned(),
+                thumbprint,
                 expires: now.plus(request.account.refresh_token_lifetime).as_millis(),
                 results: Vec::new(),
             },
-            Some(token) => open_session(active, request.account, token, thumbprint, now)?,
+            Some(token) => open_session(active, request.account, token, &thumbprint, now)?,
         };
         let mut plan = Self { session, to_check: Vec::new() };
         plan.add_fresh(&request.results);
@@ -104,7 +112,8 @@ fn open_session(
     now: UnixTime,
 ) -> Result<Session, Refusal> {
     let keys = active.keys(account).map_err(|_| invalid_token(""))?;
-    keys.refresh.open(token, thumbprint, now).ok_or_else(|| invalid_token(""))
+    let session = keys.refresh.open(token, thumbprint, now).ok_or_else(|| invalid_token(""))?;
+    if account.revocations.ends(&session, now) { Err(invalid_token(REVOKED)) } else { Ok(session) }
 }
 
 fn invalid_token(why: &str) -> Refusal {

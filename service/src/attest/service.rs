@@ -1,23 +1,23 @@
 //! The running service: the configuration in force with the keys derived from it, and what outlives
 //! a reload (store, HTTP client, counters, log).
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use approov_listener::log::RequestIds;
 use approov_listener::pressure::Pressure;
 use approov_verify::time::UnixTime;
 use approov_verify::uri::HttpUri;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::check::CheckClient;
 use crate::config::{Account, Config, ConfigError};
-use crate::crypto::{CryptoError, random};
+use crate::crypto::CryptoError;
 use crate::secrets::{Outside, ProcessEnvironment};
 use crate::session::NonceStamp;
 use crate::store::AnyStore;
 use crate::telemetry::{Log, Metrics, Said};
 
+use super::Readiness;
 use super::keys::{AccountKeys, Keys};
 
 /// Everything that a request needs.
@@ -33,9 +33,10 @@ pub struct Service {
     pub log: Log,
     /// How close the process is to its bounds.
     pub pressure: Arc<Pressure>,
-    /// The first part of every request's id, different in each process; then a count.
-    id_prefix: [u8; 4],
-    requests: AtomicU64,
+    /// What balancers are told.
+    pub readiness: Readiness,
+    /// The ids of requests.
+    pub request_ids: RequestIds,
     /// How far the service's clock is off, milliseconds: not zero in tests of clients only.
     pub clock_offset: Arc<AtomicI64>,
 }
@@ -64,20 +65,11 @@ impl Service {
             checks,
             metrics: Metrics::default(),
             clock_offset: Arc::default(),
-            id_prefix: random()?,
-            requests: AtomicU64::new(0),
+            request_ids: RequestIds::default(),
             log,
             pressure: Arc::default(),
+            readiness: Readiness::default(),
         })
-    }
-
-    /// An id for a request: it finds the request in the log, and is no secret.
-    pub fn request_id(&self) -> String {
-        let count = self.requests.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let mut id = [0; 9];
-        let parts = self.id_prefix.iter().chain(count.iter().skip(3));
-        id.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
-        URL_SAFE_NO_PAD.encode(id)
     }
 
     /// The time now, by the service's clock.

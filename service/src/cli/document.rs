@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use toml_edit::{ArrayOfTables, DocumentMut, Item, RawString, Table, Value, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, RawString, Table, Value, value};
 
 use crate::config::Config;
 use crate::crypto::random;
@@ -254,6 +254,19 @@ pub(super) fn put(list: &mut ArrayOfTables, key: &str, entry: Table) -> bool {
             true
         }
     }
+}
+
+/// Has each entry of a list on a line of its own.
+pub(super) fn one_entry_a_line(list: &mut Array) {
+    for entry in list.iter_mut() {
+        if let Value::InlineTable(entry) = entry {
+            entry.fmt();
+        }
+        entry.decor_mut().clear();
+        entry.decor_mut().set_prefix("\n    ");
+    }
+    list.set_trailing("\n");
+    list.set_trailing_comma(true);
 }
 
 /// Sets a value; the comments next to the old one stay.

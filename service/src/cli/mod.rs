@@ -10,6 +10,7 @@ mod keys;
 mod replace;
 mod secret;
 mod secret_entries;
+mod session;
 mod token;
 mod web;
 
@@ -49,6 +50,7 @@ approov-web-service secret  -get base64|base64url [-jwe] [-staged]
                             -activate [-jwe|-session] | -retire [-jwe|-session] [-staged]
 approov-web-service keyset  -add RS256|ES256 [-kid KID] | -list | -getPublic KID | -remove KID
                             -rotate KID [-kid NEW_KID] | -activate NEW_KID
+approov-web-service session -revoke SESSION_ID|KEY_THUMBPRINT | -revokeAll | -list
     -config FILE       the configuration (default service.toml, or $APPROOV_SERVICE_CONFIG)
     -account SITE_KEY  which account, when there are several
     -y                 do not ask
@@ -114,6 +116,7 @@ pub fn run(command: &str, args: Args, console: &mut Console<'_>) -> Option<CliRe
         "token" => token::token,
         "secret" => secret::secret,
         "keyset" => keys::keyset,
+        "session" => session::session,
         _ => return None,
     };
     Some(run(args, console))

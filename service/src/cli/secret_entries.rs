@@ -41,14 +41,7 @@ impl SecretEntries {
     /// Writes them, in the place of what was there.
     pub(super) fn write(self, table: &mut Table) {
         let mut list: Array = self.entries.into_iter().map(Value::InlineTable).collect();
-        for entry in list.iter_mut() {
-            if let Value::InlineTable(entry) = entry {
-                entry.fmt();
-            }
-            entry.decor_mut().set_prefix("\n    ");
-        }
-        list.set_trailing("\n");
-        list.set_trailing_comma(true);
+        document::one_entry_a_line(&mut list);
         for form in ["file", "env"] {
             table.remove(&format!("{}_{form}", self.name));
         }

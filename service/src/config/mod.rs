@@ -3,9 +3,11 @@
 
 mod certificate;
 mod keyset;
+mod limits;
 mod public_urls;
 mod raw;
 mod reader;
+mod revocations;
 mod trusted_proxies;
 mod warnings;
 
@@ -22,7 +24,9 @@ pub use crate::allowed_origins::AllowedOrigins;
 pub use crate::settings::ConfigError;
 pub use certificate::Certificate;
 pub use keyset::KeptKey;
+pub use limits::Limits;
 pub use public_urls::PublicUrl;
+pub use revocations::{MAX_REVOKED, Revocations, Revoked};
 pub use trusted_proxies::TrustedProxies;
 pub use warnings::Surroundings;
 
@@ -32,11 +36,16 @@ pub const MIGRATE: &str = "`approov-web-service config -migrate`";
 /// Where the service listens when the configuration does not say.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8087);
 
+/// Where the operations listener is when the configuration does not say.
+pub const DEFAULT_OPERATIONS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8088);
+
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// Address of the listener for `/metrics` and `/openapi.json`; `None`: [`DEFAULT_OPERATIONS`], if it is free.
+    pub operations: Option<SocketAddr>,
     /// Certificate chain and key, PEM files. `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Where replays and rates are remembered.
@@ -71,33 +80,6 @@ pub enum StoreAddress {
     Redis(String),
 }
 
-/// Bounds on what a client may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest request body, bytes.
-    pub body_bytes: usize,
-    /// Most connections open at once.
-    pub connections: usize,
-    /// Longest time from a request's first byte to its response.
-    pub request: Duration,
-    /// Longest wait for one response of a check service.
-    pub check: Duration,
-    /// Most proofs remembered by the memory store.
-    pub replay_entries: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body_bytes: 64 * 1024,
-            connections: 10_000,
-            request: Duration::from_secs(30),
-            check: Duration::from_secs(8),
-            replay_entries: 4_000_000,
-        }
-    }
-}
-
 /// One customer of the service.
 #[derive(Clone, Debug)]
 pub struct Account {
@@ -111,6 +93,8 @@ pub struct Account {
     pub token_lifetime: Duration,
     /// Lifetime of a session.
     pub refresh_token_lifetime: Duration,
+    /// Sessions that end before their time.
+    pub revocations: Revocations,
     /// Pages that may use it.
     pub allowed_origins: AllowedOrigins,
     /// Whether its public keys are published.

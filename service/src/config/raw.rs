@@ -4,6 +4,11 @@
 
 use serde::Deserialize;
 use toml::Spanned;
+use toml::value::Datetime;
+
+use super::revocations::RawRevoked;
+
+use super::limits;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,17 +23,15 @@ pub(super) struct Config {
     /// Until version 0.1; told apart from an unknown name to say what took its place.
     pub(super) nonce_secret: Option<Spanned<String>>,
     #[serde(default)]
-    pub(super) limits: Limits,
+    pub(super) limits: limits::Raw,
+    #[serde(default)]
+    pub(super) operations: Operations,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Limits {
-    pub(super) body_bytes: Option<usize>,
-    pub(super) connections: Option<usize>,
-    pub(super) request_seconds: Option<Spanned<f64>>,
-    pub(super) check_seconds: Option<Spanned<f64>>,
-    pub(super) replay_entries: Option<usize>,
+pub(super) struct Operations {
+    pub(super) listen: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +44,9 @@ pub(super) struct Account {
     pub(super) allowed_origins: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) publish_jwks: bool,
+    pub(super) not_before: Option<Spanned<Datetime>>,
+    #[serde(default)]
+    pub(super) revoked: Vec<Spanned<RawRevoked>>,
     #[serde(default)]
     pub(super) api: Vec<Api>,
 }

@@ -13,8 +13,8 @@ use crate::secrets::SecretKind;
 use crate::settings::{ConfigError, Read, Source, SpannedTable};
 
 use super::{
-    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, KeptKey, Limits, MIGRATE, PublicUrl, StoreAddress, TlsFiles,
-    TrustedProxies, raw,
+    Account, AllowedOrigins, Api, Config, DEFAULT_LISTEN, KeptKey, MIGRATE, PublicUrl, Revocations, StoreAddress,
+    TlsFiles, TrustedProxies, raw,
 };
 
 /// Reads the whole file.
@@ -29,22 +29,20 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
             .error(at, format!("nonce_secret is gone: session_secret took its place; {MIGRATE} changes the file"));
     }
     let config = Config {
-        listen: listen(source, raw.listen.as_ref())?,
+        listen: raw.listen.as_ref().map(|text| listen(source, text)).transpose()?.unwrap_or(DEFAULT_LISTEN),
+        operations: raw.operations.listen.as_ref().map(|text| listen(source, text)).transpose()?,
         tls: tls(source, raw.tls_cert, raw.tls_key)?,
         store: store(source, raw.store.as_ref())?,
         public_urls: PublicUrl::read(source, &raw.public_urls, raw.public_url.as_ref())?,
         trusted_proxies: TrustedProxies::read(source, trusted_proxies)?,
         session_secret,
         accounts: accounts(source, account_tables)?,
-        limits: limits(source, &raw.limits)?,
+        limits: raw.limits.read(source)?,
     };
     Ok(config)
 }
 
-fn listen(source: &Source<'_>, raw: Option<&Spanned<String>>) -> Read<SocketAddr> {
-    let Some(text) = raw else {
-        return Ok(DEFAULT_LISTEN);
-    };
+fn listen(source: &Source<'_>, text: &Spanned<String>) -> Read<SocketAddr> {
     text.get_ref().parse().or_else(|_| {
         let got = text.get_ref();
         source.error(text, format!("listen must be an IP address and port such as 0.0.0.0:443, got \"{got}\""))
@@ -71,21 +69,6 @@ fn store(source: &Source<'_>, raw: Option<&Spanned<String>>) -> Read<StoreAddres
         }
         _ => source.error(text, "store must be \"memory\" or \"redis://host:port/db\""),
     }
-}
-
-fn limits(source: &Source<'_>, raw: &raw::Limits) -> Read<Limits> {
-    let default = Limits::default();
-    let seconds = |value: &Option<Spanned<f64>>, default| match value {
-        None => Ok(default),
-        Some(value) => source.duration(value),
-    };
-    Ok(Limits {
-        body_bytes: raw.body_bytes.unwrap_or(default.body_bytes),
-        connections: raw.connections.unwrap_or(default.connections).max(1),
-        request: seconds(&raw.request_seconds, default.request)?,
-        check: seconds(&raw.check_seconds, default.check)?,
-        replay_entries: raw.replay_entries.unwrap_or(default.replay_entries).max(1),
-    })
 }
 
 fn accounts(source: &Source<'_>, tables: Vec<SpannedTable<'_>>) -> Read<BTreeMap<String, Account>> {
@@ -119,6 +102,7 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
         refresh_token_lifetime: lifetime(source, raw.refresh_token_lifetime.as_ref(), 7200)?,
         allowed_origins: allowed_origins(source, &raw.allowed_origins)?,
         publish_jwks: raw.publish_jwks,
+        revocations: Revocations::read(source, raw.not_before.as_ref(), &raw.revoked)?,
         apis: apis(source, &raw.api, &keys, jwe_secret.is_some())?,
         keys,
         jwe_secret,

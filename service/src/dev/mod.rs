@@ -16,7 +16,9 @@ use serde_json::json;
 use url::Url;
 
 use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
-use crate::config::{Account, AllowedOrigins, Api, Config, Limits, PublicUrl, StoreAddress, TrustedProxies};
+use crate::config::{
+    Account, AllowedOrigins, Api, Config, Limits, PublicUrl, Revocations, StoreAddress, TrustedProxies,
+};
 use crate::host::lookup_name;
 use crate::secrets::{KeptSecret, SecretKind};
 
@@ -58,6 +60,7 @@ pub fn config(
         refresh_token_lifetime: Duration::from_secs(7200),
         allowed_origins: AllowedOrigins::default(),
         publish_jwks: false,
+        revocations: Revocations::default(),
         keys: BTreeMap::new(),
         apis: APIS
             .into_iter()
@@ -69,11 +72,13 @@ pub fn config(
     };
     Ok(Config {
         listen,
+        operations: None,
         tls: None,
         store: StoreAddress::Memory,
         public_urls: Vec::new(),
         trusted_proxies: TrustedProxies::default(),
-        limits: Limits::default(),
+        // Who stops a development server does not want to wait.
+        limits: Limits { drain: Duration::ZERO, ..Limits::default() },
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
         session_secret: Some(KeptSecret::here(SecretKind::Key, secrets.session.clone()).into()),
     })
@@ -119,10 +124,11 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
 }
 
 /// What a developer needs to know, one line of JSON.
-pub fn json_line(url: &str, config: &Config, secret: &Secret) -> String {
+pub fn json_line(url: &str, operations: Option<&str>, config: &Config, secret: &Secret) -> String {
     let account = config.accounts.get(SITE_KEY);
     json!({
         "url": url,
+        "operations": operations,
         "site_key": SITE_KEY,
         "secret": STANDARD.encode(secret.as_bytes()),
         "apis": account.map(|account| account.apis.keys().collect::<Vec<_>>()),
@@ -134,7 +140,7 @@ pub fn json_line(url: &str, config: &Config, secret: &Secret) -> String {
 }
 
 /// The same for people.
-pub fn text(url: &str, config: &Config, secret: &Secret) -> String {
+pub fn text(url: &str, operations: Option<&str>, config: &Config, secret: &Secret) -> String {
     let Some(account) = config.accounts.get(SITE_KEY) else {
         return String::new();
     };
@@ -155,7 +161,12 @@ pub fn text(url: &str, config: &Config, secret: &Secret) -> String {
     {url}/sim/recaptcha/api.js?render={recaptcha}
     {url}/sim/fingerprint/v3/{fingerprint}
   Add ?outcome=fail (or low, expired, error, slow) to see another outcome.
+
+  Counters, and a description of the interface:
+    {operations}/metrics
+    {operations}/openapi.json
 ",
+        operations = operations.unwrap_or_default(),
         host = url.strip_prefix("https://").unwrap_or(url),
         hcaptcha = sim::HCAPTCHA_SITE_KEY,
         recaptcha = sim::RECAPTCHA_SITE_KEY,

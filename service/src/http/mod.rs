@@ -29,7 +29,7 @@ use crate::error::{Code, Refusal};
 use crate::telemetry::{RequestLine, RequestNotes, millis};
 use crate::time::system_time;
 
-pub use operations::OPENAPI;
+pub use operations::{OPENAPI, operations};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -46,7 +46,7 @@ pub struct App {
 impl App {
     /// `more` are routes of the development mode.
     pub fn new(service: Arc<Service>, more: Router<Arc<Service>>) -> Self {
-        let others = operations::router()
+        let others = operations::health_router()
             .merge(jwks::router())
             .merge(more)
             .fallback(operations::not_found)
@@ -89,7 +89,7 @@ async fn respond(app: &App, request: Request) -> Response {
     let service = &*app.service;
     let begun = Instant::now();
     let active = service.active();
-    let id = service.request_id();
+    let id = service.request_ids.next_id();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let context = RequestContext {

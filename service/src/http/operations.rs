@@ -1,27 +1,55 @@
-//! The routes for operators: health, metrics, the description of the interface.
+//! The routes for balancers and operators: health for everybody; counters and the description of the interface on a
+//! listener of their own, which the public does not see.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderValue};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
-use crate::attest::Service;
-use crate::store::Store as _;
+use crate::attest::{NotReady, Service};
 use crate::telemetry::RequestNotes;
 
 use super::respond::{annotate, json, text_response};
 
-/// These routes.
-pub(super) fn router() -> Router<Arc<Service>> {
-    Router::new()
-        .route("/healthz", get(health))
-        .route("/readyz", get(ready))
+/// The routes that the public sees, too.
+pub(super) fn health_router() -> Router<Arc<Service>> {
+    Router::new().route("/healthz", get(health)).route("/readyz", get(ready))
+}
+
+/// What the operations listener serves. On a loopback address it serves this machine only: a page in a browser here
+/// that has made its own name one of this machine's ("DNS rebinding") is refused by that name.
+pub fn operations(service: Arc<Service>, is_loopback: bool) -> Router {
+    let router = health_router()
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(description))
+        .fallback(not_found)
+        .with_state(service);
+    if is_loopback { router.layer(from_fn(require_loopback_host)) } else { router }
+}
+
+async fn require_loopback_host(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
+    if authority.is_some_and(names_loopback) {
+        return next.run(request).await;
+    }
+    text_response(StatusCode::MISDIRECTED_REQUEST, "this listener is for this machine only\n", "refused")
+}
+
+/// Whether a `Host` is a loopback address or `localhost`, with or without a port.
+fn names_loopback(authority: &str) -> bool {
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or("", |(host, _)| host),
+        None => authority.split_once(':').map_or(authority, |(host, _)| host),
+    };
+    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 async fn health() -> Response {
@@ -29,12 +57,11 @@ async fn health() -> Response {
 }
 
 async fn ready(State(service): State<Arc<Service>>) -> Response {
-    match service.store.ready().await {
+    let not_ready = |text| text_response(StatusCode::SERVICE_UNAVAILABLE, text, "health");
+    match service.readiness.get() {
         Ok(()) => text_response(StatusCode::OK, "ready\n", "health"),
-        Err(_) => {
-            service.metrics.store_error();
-            text_response(StatusCode::SERVICE_UNAVAILABLE, "the store is unavailable\n", "health")
-        }
+        Err(NotReady::Draining) => not_ready("stopping soon\n"),
+        Err(NotReady::Store) => not_ready("the store is unavailable\n"),
     }
 }
 
@@ -50,7 +77,7 @@ async fn metrics(State(service): State<Arc<Service>>) -> Response {
 pub const OPENAPI: &str = include_str!("../../openapi.json");
 
 async fn description() -> Response {
-    let mut response = json(StatusCode::OK, OPENAPI.to_owned());
+    let mut response = json(StatusCode::OK, Bytes::from_static(OPENAPI.as_bytes()));
     response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     annotate(response, RequestNotes::outcome("description"))
 }
@@ -62,6 +89,17 @@ pub(super) async fn not_found() -> Response {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn only_names_of_this_machine_are_loopback() {
+        for host in ["localhost", "LOCALHOST:8088", "127.0.0.1:8088", "127.9.9.9", "[::1]:8088", "[::1]"] {
+            assert!(names_loopback(host), "{host}");
+        }
+        for host in ["", "evil.example:8088", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1", "[::2]"]
+        {
+            assert!(!names_loopback(host), "{host}");
+        }
+    }
+
     use serde_json::Value;
 
     use super::*;

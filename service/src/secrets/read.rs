@@ -3,14 +3,12 @@
 //! `name = "…"`, `name_file = "PATH"` and `name_env = "VARIABLE"` are lists of one; a list is
 //! `name = [{ value | file | env = "…", from = TIME, until = TIME }, …]`.
 
-use approov_verify::time::UnixTime;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::DeValue;
 use toml::value::Datetime;
 
 use crate::settings::{Read, Source, SpannedTable};
-use crate::time::parse_rfc3339;
 
 use super::{KeptSecret, Place, SecretKind, SecretList, Timed, Timeline};
 
@@ -96,7 +94,8 @@ impl Source<'_> {
             (None, None, Some(text)) => elsewhere(Place::Variable(text.get_ref().clone()), text),
             _ => return self.error(&at, format!("an entry of {name} has one of value, file and env")),
         };
-        let (from, until) = (self.time(raw.from.as_ref())?, self.time(raw.until.as_ref())?);
+        let time = |time: &Option<Spanned<Datetime>>| time.as_ref().map(|time| self.time(time)).transpose();
+        let (from, until) = (time(&raw.from)?, time(&raw.until)?);
         if until.is_some_and(|until| from.is_some_and(|from| until <= from)) {
             return self.error(&at, format!("an entry of {name} ends before it begins"));
         }
@@ -109,24 +108,12 @@ impl Source<'_> {
             Err(expected) => self.error(text, format!("{name} {expected}")),
         }
     }
-
-    /// A point in time.
-    ///
-    /// # Errors
-    /// When it is one of no certain zone.
-    pub fn time(&self, value: Option<&Spanned<Datetime>>) -> Read<Option<UnixTime>> {
-        let Some(value) = value else {
-            return Ok(None);
-        };
-        match parse_rfc3339(&value.get_ref().to_string()) {
-            Some(time) => Ok(Some(time)),
-            None => self.error(value, "must be a date and a time with its zone, such as 2027-01-31T12:00:00Z"),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use approov_verify::time::UnixTime;
+
     use super::*;
 
     const ONE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

@@ -2,7 +2,9 @@
 
 mod reload;
 mod run;
+mod serving;
 mod tls;
 mod watch;
 
-pub use run::{Options, listener, run};
+pub use run::{Options, run};
+pub use serving::listener;

@@ -6,15 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use approov_listener::limits::{Limits, raise_open_files};
-use approov_listener::service::HttpService;
-use approov_listener::{Listener, shutdown};
+use approov_listener::shutdown::Signals;
 use approov_verify::secret::Secret;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use crate::attest::Service;
 use crate::check::CheckClient;
@@ -25,10 +20,11 @@ use crate::dev::DevSecrets;
 use crate::dev::faults::{self, Fault, Faults};
 use crate::dev::guard::{self, Guard};
 use crate::secrets::{KeptSecret, Place, ProcessEnvironment, SecretKind};
-use crate::store::{AnyStore, Store as _};
+use crate::store::AnyStore;
 use crate::telemetry::{Log, LogFormat};
 use crate::{dev, http};
 
+use super::serving::{Identity, Sockets, bind, run_until_signal};
 use super::tls::PrivateDirectory;
 use super::{reload, tls};
 
@@ -39,9 +35,16 @@ const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Options {
     mode: Mode,
-    listen: Option<SocketAddr>,
+    listen: Listen,
     json: bool,
     log: LogFormat,
+}
+
+/// The addresses that the command line gives.
+#[derive(Debug, Default)]
+struct Listen {
+    public: Option<SocketAddr>,
+    operations: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -68,7 +71,7 @@ impl Options {
     /// # Errors
     /// Says which argument is wrong.
     pub fn parse(mut args: Args) -> Result<Self, UsageError> {
-        let (mut dev, mut config, mut listen, mut json) = (false, None, None, false);
+        let (mut dev, mut config, mut listen, mut json) = (false, None, Listen::default(), false);
         let (mut dev_options, mut dev_only) = (DevOptions::default(), None);
         let mut log = LogFormat::Text;
         while let Some(arg) = args.next_arg()? {
@@ -78,7 +81,10 @@ impl Options {
             match flag.as_str() {
                 "dev" => dev = true,
                 "config" => config = Some(PathBuf::from(args.value(flag)?)),
-                "listen" => listen = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8087")?),
+                "listen" => listen.public = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8087")?),
+                "operations" => {
+                    listen.operations = Some(args.parsed(flag, "an address and port such as 127.0.0.1:8088")?)
+                }
                 "api" => dev_options.apis.push(args.value(flag)?),
                 "secret" | "secret-file" => dev_options.secret = Some(read_secret(flag, args.value(flag)?)?),
                 "session-secret" | "session-secret-file" => {
@@ -100,13 +106,13 @@ impl Options {
                 "quiet" => log = LogFormat::Quiet,
                 _ => return Err(unknown("serve", &arg)),
             }
-            if !matches!(flag.as_str(), "dev" | "config" | "listen" | "json" | "log-json" | "quiet") {
+            if !matches!(flag.as_str(), "dev" | "config" | "listen" | "operations" | "json" | "log-json" | "quiet") {
                 dev_only = Some(flag.clone());
             }
         }
         let mode = match (dev, config) {
             (true, None) => {
-                if !dev_options.public && listen.is_some_and(|listen: SocketAddr| !listen.ip().is_loopback()) {
+                if !dev_options.public && listen.public.is_some_and(|address| !address.ip().is_loopback()) {
                     return Err(UsageError(
                         "--dev listens on loopback addresses only, since it gives tokens to whoever reaches it; \
                          --dev-public says that this is meant"
@@ -152,37 +158,46 @@ pub async fn run(options: Options) -> Result<(), String> {
     done
 }
 
-async fn run_config(path: &Path, listen: Option<SocketAddr>, json: bool, log: Log) -> Result<(), String> {
+async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result<(), String> {
     let (mut config, mut file) = reload::load(path).await?;
-    if let Some(listen) = listen {
-        config.listen = listen;
+    if let Some(public) = listen.public {
+        config.listen = public;
     }
-    let (listener, address) = bind(config.listen).await?;
-    let identity = config.tls.as_ref().map(reload::identity_from).transpose()?.map(watch::channel);
+    let operations = listen.operations.or(config.operations);
+    let sockets = Sockets::bind(config.listen, operations, &log).await?;
+    let address = sockets.address()?;
+    let identity = config.tls.as_ref().map(reload::identity_from).transpose()?.map(Identity::new);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     config.public_urls = reload::public_urls(&config, address)?;
     file.warn(&config, &log);
     let service = start(config, log).await.map_err(|error| format!("{}: {error}", path.display()))?;
-    let (hangup, stop) = (reload::hangup()?, stop_signal(&service.log)?);
-    announce(json.then(|| serde_json::json!({ "url": url }).to_string()));
+    let operations = sockets.operations_url();
+    let hangup = reload::hangup()?;
+    let signals = Signals::take().map_err(|error| error.to_string())?;
+    announce(json.then(|| serde_json::json!({ "url": url, "operations": operations }).to_string()));
     service.log.event("listening", &url);
-    let (renew, identity) = identity.map_or((None, None), |(sender, receiver)| (Some(sender), Some(receiver)));
-    let watcher = tokio::spawn(reload::follow_changes(file, address, hangup, Arc::clone(&service), renew));
+    if let Some(operations) = operations {
+        service.log.event("operations", &format!("metrics at {operations}/metrics"));
+    }
+    let watcher = tokio::spawn(reload::follow_changes(file, address, hangup, Arc::clone(&service), identity.clone()));
     let app = http::App::new(Arc::clone(&service), Router::new());
-    let done = serve(listener, identity, service, app, stop).await;
+    let done = run_until_signal(sockets, signals, identity, service, app).await;
     watcher.abort();
     done
 }
 
-async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, log: Log) -> Result<(), String> {
+async fn run_dev(listen: Listen, options: DevOptions, json: bool, log: Log) -> Result<(), String> {
     let drawn = || random::<64>().map(|bytes| Secret::from_bytes(bytes.to_vec())).map_err(|error| error.to_string());
     let secrets = DevSecrets {
         account: options.secret.map_or_else(drawn, Ok)?,
         session: options.session_secret.map_or_else(drawn, Ok)?,
     };
     let with_tls = options.tls;
-    let (listener, address) = bind(listen.unwrap_or(DEFAULT_LISTEN)).await?;
+    // Several may run on one machine.
+    let operations = listen.operations.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+    let sockets = Sockets::bind(listen.public.unwrap_or(DEFAULT_LISTEN), Some(operations), &log).await?;
+    let address = sockets.address()?;
     let mut directory = None;
     let identity = if with_tls {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned(), address.ip().to_string()];
@@ -191,15 +206,15 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
         let path =
             directory.insert(PrivateDirectory::new().map_err(failed)?).write("cert.pem", &pem).map_err(failed)?;
         log.event("certificate", &format!("made for development, in {}", path.display()));
-        // The other end of the channel may go: this identity never changes.
-        Some(watch::channel(identity).1)
+        Some(Identity::new(identity))
     } else {
         None
     };
     // The service asks its simulators over plain loopback HTTP, on a listener of their own under TLS.
     let simulators = if with_tls {
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        let (listener, address) = bind(loopback).await?;
+        let listener = bind(loopback).await?;
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
         tokio::spawn(async move { axum::serve(listener, dev::sim::router::<()>()).await });
         address
     } else if address.ip().is_unspecified() {
@@ -211,34 +226,32 @@ async fn run_dev(listen: Option<SocketAddr>, options: DevOptions, json: bool, lo
     let mut config = dev::config(address, simulators, &options.apis, &secrets).map_err(|error| error.to_string())?;
     config.public_urls = dev::public_urls(scheme, address, &options.public_urls)?;
     let guard = Arc::new(Guard::new(&config.public_urls));
+    let operations = sockets.operations_url();
     let url = format!("{scheme}://{address}");
-    let (line, text) = (dev::json_line(&url, &config, &secrets.account), dev::text(&url, &config, &secrets.account));
+    let operations = operations.as_deref();
+    let (line, text) = (
+        dev::json_line(&url, operations, &config, &secrets.account),
+        dev::text(&url, operations, &config, &secrets.account),
+    );
     let service = start(config, log).await?;
-    let stop = stop_signal(&service.log)?;
+    let signals = Signals::take().map_err(|error| error.to_string())?;
     announce(Some(if json { line } else { text }));
     let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
     let app = http::App::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
     let app = Router::new().fallback_service(app).layer(from_fn_with_state(faults, faults::inject));
     let app = app.layer(from_fn_with_state(guard, guard::admit));
-    let done = serve(listener, identity, service, app, stop).await;
+    let done = run_until_signal(sockets, signals, identity, service, app).await;
     drop(directory);
     done
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
-    let failed = |error: std::io::Error| format!("cannot listen on {address}: {error}");
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
-}
-
 async fn start(config: Config, log: Log) -> Result<Arc<Service>, String> {
     let store = AnyStore::open(&config.store, config.limits.replay_entries).map_err(|error| error.to_string())?;
-    if let Err(error) = store.ready().await {
-        log.event("store", &format!("{error}; requests are refused until it is back"));
-    }
     let lookup = CheckClient::new(config.limits.check).map_err(|error| error.to_string())?;
     let service = Service::new(config, store, lookup, log).map_err(|error| error.to_string())?;
+    if let Err(error) = service.refresh_readiness().await {
+        service.log.event("store", &format!("{error}; requests are refused until it is back"));
+    }
     Ok(Arc::new(service))
 }
 
@@ -249,57 +262,4 @@ fn announce(text: Option<String>) {
         // Nobody listening to standard output is no reason not to serve.
         let _ = writeln!(out, "{text}").and_then(|()| out.flush());
     }
-}
-
-/// Turns true when a signal asks the process to end. Whoever was told that it serves may send one.
-fn stop_signal(log: &Log) -> Result<watch::Receiver<bool>, String> {
-    shutdown::on_signal(log.clone()).map_err(|error| error.to_string())
-}
-
-async fn serve(
-    socket: TcpListener,
-    identity: Option<watch::Receiver<Arc<ServerConfig>>>,
-    service: Arc<Service>,
-    app: impl HttpService,
-    stop: watch::Receiver<bool>,
-) -> Result<(), String> {
-    tokio::spawn(Arc::clone(&service.pressure).measure());
-    listener(socket, identity, &service).serve(app, stop).await.map_err(|error| error.to_string())
-}
-
-/// A listener within the service's limits, which reports where the service does.
-pub fn listener(
-    socket: TcpListener,
-    identity: Option<watch::Receiver<Arc<ServerConfig>>>,
-    service: &Arc<Service>,
-) -> Listener {
-    let trusting = Arc::clone(service);
-    Listener {
-        socket,
-        identity,
-        limits: limits(service),
-        // Connections of proxies carry many clients.
-        is_trusted: Arc::new(move |peer| trusting.active().config.trusted_proxies.may_be(peer)),
-        pressure: Arc::clone(&service.pressure),
-        log: service.log.clone(),
-        metrics: Arc::clone(&service.metrics.listener),
-    }
-}
-
-/// The configured limits, as far as this process may open as many files.
-fn limits(service: &Service) -> Limits {
-    let configured = service.active().config.limits.connections;
-    let possible = match raise_open_files() {
-        Ok(possible) => possible,
-        Err(error) => {
-            service.log.event("limits", &format!("the number of open files cannot be raised: {error}"));
-            None
-        }
-    };
-    let connections = possible.map_or(configured, |possible| possible.min(configured));
-    if connections < configured {
-        let why = "more would leave this process without open files (RLIMIT_NOFILE); raise its hard limit, or lower";
-        service.log.event("limits", &format!("at most {connections} connections: {why} limits.connections"));
-    }
-    Limits { connections, ..Limits::default() }
 }

@@ -326,6 +326,8 @@ pub fn names(value: &Value) -> BTreeMap<String, &'static str> {
 pub struct Process {
     pub child: std::process::Child,
     pub url: String,
+    /// Where metrics are.
+    pub operations: String,
     pub announced: Value,
     log: std::sync::mpsc::Receiver<String>,
     seen: Vec<String>,
@@ -351,7 +353,7 @@ impl Process {
         use std::io::{BufRead as _, BufReader, Write as _};
         use std::process::{Command, Stdio};
         let mut child = Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
-            .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
             .args(args)
             .envs(env.iter().copied())
             .stdin(Stdio::piped())
@@ -375,7 +377,8 @@ impl Process {
         let announced: Value = serde_json::from_str(&line)
             .unwrap_or_else(|_| panic!("the service did not start: {:?}", log.iter().collect::<Vec<_>>()));
         let url = announced["url"].as_str().unwrap().to_owned();
-        Self { child, url, announced, log, seen: Vec::new() }
+        let operations = announced["operations"].as_str().unwrap_or_default().to_owned();
+        Self { child, url, operations, announced, log, seen: Vec::new() }
     }
 
     /// Waits for a log line that `matches`; all lines so far count.
@@ -424,10 +427,55 @@ impl Process {
     }
 }
 
+/// A process with a configuration file in a directory of its own.
+pub struct Hosted {
+    pub process: Process,
+    directory: std::path::PathBuf,
+}
+
+impl Process {
+    /// Starts with a file, whose text may name the simulators.
+    pub async fn start_with_file(name: &str, text: &dyn Fn(SocketAddr) -> String) -> Hosted {
+        let directory = std::env::temp_dir().join(format!("approov-hosted-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("service.toml");
+        std::fs::write(&file, text(simulators().await)).unwrap();
+        Hosted { process: Self::start(&["--config", file.to_str().unwrap()]), directory }
+    }
+}
+
+impl Hosted {
+    /// Runs a command on its file.
+    pub fn command(&self, line: &str) -> String {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+            .args(line.split_whitespace())
+            .current_dir(&self.directory)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until `/readyz` has this status.
+pub async fn wait_for_readiness(client: &reqwest::Client, url: &str, status: u16) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while client.get(format!("{url}/readyz")).send().await.unwrap().status() != status {
+        assert!(std::time::Instant::now() < deadline, "/readyz never says {status}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 

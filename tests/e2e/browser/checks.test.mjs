@@ -98,7 +98,7 @@ for (const engine of chosenEngines()) {
       )
     })
 
-    test('the script of hCaptcha takes the place of `grecaptcha`, unless it is told not to', async () => {
+    test('the script of hCaptcha takes the place of `grecaptcha`, unless the page asks it not to', async () => {
       const names = []
       for (const more of ['', '&recaptchacompat=off']) {
         await world.freshPage()

@@ -118,15 +118,15 @@ describeWithStub('hostile pages', ({ stub, run }) => {
       )
     })
 
-    test('is not told what the SDK sends, fails with or resolves to', async () => {
-      const told = await run(async () => {
+    test('does not see what the SDK sends, fails with or resolves to', async () => {
+      const seen = await run(async () => {
         const { Approov } = await import('/approov.js')
         await Approov.initializeSession(options)
-        const told = []
+        const seen = []
         const names = ['headers', 'body', 'method', 'DPoP', 'content-type', 'session', 'recap:re', 'cause', 'errors']
         names.push('code', 'message', 'class', 'retryable', 'approovHost', 'approovSiteKey', 'keyStorage')
         for (const name of names) {
-          const set = (value) => told.push([name, String(value)])
+          const set = (value) => seen.push([name, String(value)])
           Object.defineProperty(Object.prototype, name, { set, get: () => undefined, configurable: true })
         }
         try {
@@ -134,12 +134,12 @@ describeWithStub('hostile pages', ({ stub, run }) => {
           await Approov.getExpiries()
           await rejection(Approov.fetchToken('', {}))
           await Approov.initializeSession(options)
-          return told
+          return seen
         } finally {
           for (const name of names) delete Object.prototype[name]
         }
       })
-      assert.deepEqual(told, [])
+      assert.deepEqual(seen, [])
     })
   })
 
@@ -181,7 +181,7 @@ describeWithStub('hostile pages', ({ stub, run }) => {
       assert.deepEqual(called, ['digest'], 'the call of the test itself is noticed, and no other')
     })
 
-    test('do not make a key that can be taken away', async () => {
+    test('do not make a key that can be exported', async () => {
       const outcome = await run(async () => {
         const { Approov } = await import('/approov.js')
         // The one way to the key's handle: Object.prototype.then takes part when a promise is settled with an object.

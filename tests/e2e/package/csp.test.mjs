@@ -81,7 +81,7 @@ for (const engine of chosenEngines()) {
       )
       return JSON.parse(await world.webdriver.getTitle())
     }
-    /** What was reported besides the forbidden image. */
+    /** What was reported, except the forbidden image. */
     const reported = () => reports.filter((report) => report['blocked-uri'] !== FORBIDDEN)
 
     for (const entry of ['/package/approov.js', '/package/index.js', '/package/lite.js']) {

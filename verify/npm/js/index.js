@@ -179,9 +179,9 @@ export class Verifier {
       const verdict = await this.verify(request)
       if (!this.admits(verdict)) return refusal(verdict)
       const response = await handler(request, verdict, ...rest)
-      const answer = new Response(response.body, response)
-      addHeaders(verdict, (name, value) => answer.headers.append(name, value))
-      return answer
+      const extended = new Response(response.body, response)
+      addHeaders(verdict, (name, value) => extended.headers.append(name, value))
+      return extended
     }
   }
 

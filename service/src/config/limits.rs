@@ -1,0 +1,143 @@
+//! The table `[limits]`: bounds on what clients may use.
+
+use std::time::Duration;
+
+use approov_listener::fairness::Rate;
+use approov_listener::limits as listener;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::settings::{Read, Source};
+
+/// Bounds on what clients may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest request body, bytes.
+    pub body_bytes: usize,
+    /// Longest time from a request's first byte to its response.
+    pub request: Duration,
+    /// Longest wait for one response of a check service.
+    pub check: Duration,
+    /// Most proofs remembered by the memory store.
+    pub replay_entries: usize,
+    /// How long the service says that it is not ready before it stops.
+    pub drain: Duration,
+    /// What the listener holds clients to.
+    pub listener: listener::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 64 * 1024,
+            request: Duration::from_secs(30),
+            check: Duration::from_secs(8),
+            replay_entries: 4_000_000,
+            // Balancers ask every second or few.
+            drain: Duration::from_secs(5),
+            listener: listener::Limits::default(),
+        }
+    }
+}
+
+/// The bursts of connections that a client may open, in seconds of its rate.
+const HANDSHAKE_BURST_SECONDS: u32 = 4;
+
+/// As it is written. What is a number of things is off when it is 0.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    body_bytes: Option<usize>,
+    connections: Option<usize>,
+    handshakes_per_second: Option<u32>,
+    head_seconds: Option<Spanned<f64>>,
+    body_seconds: Option<Spanned<f64>>,
+    write_seconds: Option<Spanned<f64>>,
+    idle_seconds: Option<Spanned<f64>>,
+    connection_seconds: Option<Spanned<f64>>,
+    request_seconds: Option<Spanned<f64>>,
+    check_seconds: Option<Spanned<f64>>,
+    drain_seconds: Option<Spanned<f64>>,
+    replay_entries: Option<usize>,
+}
+
+impl Raw {
+    pub(super) fn read(&self, source: &Source<'_>) -> Read<Limits> {
+        let default = Limits::default();
+        let seconds = |value: &Option<Spanned<f64>>, default| match value {
+            None => Ok(default),
+            Some(value) => source.duration(value),
+        };
+        let optional = |value: &Option<Spanned<f64>>| match value {
+            Some(value) if *value.get_ref() != 0.0 => source.duration(value).map(Some),
+            _ => Ok(None),
+        };
+        Ok(Limits {
+            body_bytes: self.body_bytes.unwrap_or(default.body_bytes),
+            request: seconds(&self.request_seconds, default.request)?,
+            check: seconds(&self.check_seconds, default.check)?,
+            replay_entries: self.replay_entries.unwrap_or(default.replay_entries).max(1),
+            drain: match &self.drain_seconds {
+                None => default.drain,
+                some => optional(some)?.unwrap_or_default(),
+            },
+            listener: listener::Limits {
+                connections: self.connections.unwrap_or(default.listener.connections).max(1),
+                handshakes: match self.handshakes_per_second {
+                    None => default.listener.handshakes,
+                    Some(0) => None,
+                    Some(rate) => {
+                        let burst = rate.saturating_mul(HANDSHAKE_BURST_SECONDS);
+                        Some(Rate::per(Duration::from_secs(1), rate, burst))
+                    }
+                },
+                timeouts: listener::Timeouts {
+                    head: seconds(&self.head_seconds, default.listener.timeouts.head)?,
+                    body: seconds(&self.body_seconds, default.listener.timeouts.body)?,
+                    write: seconds(&self.write_seconds, default.listener.timeouts.write)?,
+                    idle: seconds(&self.idle_seconds, default.listener.timeouts.idle)?,
+                    age: optional(&self.connection_seconds)?,
+                },
+            },
+        })
+    }
+}
+
+impl Limits {
+    /// The limits that are off, each with what that allows.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let off = [(
+            self.listener.handshakes.is_none(),
+            "limits.handshakes_per_second is 0: one client can keep the service busy with handshakes",
+        )];
+        off.into_iter().filter(|(is_off, _)| *is_off).map(|(_, warning)| warning).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn limits(text: &str) -> Limits {
+        Config::parse(&format!("[limits]\n{text}")).unwrap_or_else(|error| panic!("{error}")).limits
+    }
+
+    #[test]
+    fn what_is_not_given_is_the_default() {
+        assert_eq!(limits(""), Limits::default());
+        assert!(limits("").warnings().is_empty());
+    }
+
+    #[test]
+    fn a_limit_is_off_at_zero_and_that_is_a_warning() {
+        assert_eq!(limits("handshakes_per_second = 0").warnings().len(), 1);
+        assert_eq!(limits("connection_seconds = 0").listener.timeouts.age, None);
+        assert_eq!(limits("connection_seconds = 60").listener.timeouts.age, Some(Duration::from_secs(60)));
+        assert_eq!(limits("drain_seconds = 0").drain, Duration::ZERO);
+        for never in ["head_seconds", "body_seconds", "write_seconds", "idle_seconds", "request_seconds"] {
+            let error = Config::parse(&format!("[limits]\n{never} = 0")).unwrap_err();
+            assert!(error.message.contains("above 0"), "{error}");
+        }
+    }
+}
