@@ -1,6 +1,5 @@
 //! `config`: the configuration file as a whole.
 
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use approov_verify::time::UnixTime;
@@ -55,9 +54,9 @@ fn check(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
 fn look_at_certificate(config: &Config) -> (Option<Certificate>, Vec<String>) {
     let Some(TlsFiles { cert, key }) = &config.tls else { return (None, Vec::new()) };
     let read = || {
-        let pem = std::fs::read(cert).map_err(|error: io::Error| format!("{}: {error}", cert.display()))?;
-        let certificate = Certificate::from_pem(&pem).map_err(|error| format!("{}: {error}", cert.display()))?;
         approov_listener::tls::from_files(cert, key)?;
+        let pem = std::fs::read(cert).map_err(|error| format!("{}: {error}", cert.display()))?;
+        let certificate = Certificate::from_pem(&pem).map_err(|error| format!("{}: {error}", cert.display()))?;
         Ok::<_, String>(certificate)
     };
     match read() {

@@ -54,6 +54,8 @@ pub struct Config {
     pub public_urls: Vec<PublicUrl>,
     /// The proxies in front, which say where requests come from.
     pub trusted_proxies: TrustedProxies,
+    /// Whether they begin their connections with a PROXY protocol header (version 2).
+    pub proxy_protocol: bool,
     /// Bounds on what clients may use.
     pub limits: Limits,
     /// The accounts, by site key.
@@ -286,6 +288,8 @@ max_elapsed_time = 2.5
                 "twice",
             ),
             ("store = \"mysql://\"".to_owned(), (1, 9), "redis"),
+            ("proxy_protocol = true".to_owned(), (1, 18), "trusted_proxies"),
+            ("trusted_proxies = 1\nproxy_protocol = true".to_owned(), (2, 18), "trusted_proxies"),
             ("public_urls = [\"web.example.com\"]".to_owned(), (1, 16), "https://web.example.com"),
             (
                 "public_urls = [\"https://a.example\"]\npublic_url = \"https://b.example\"".to_owned(),

@@ -22,7 +22,7 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
     let mut table = source.table()?;
     let account_tables = source.take_tables(&mut table, "account")?;
     let session_secret = source.take_secrets(&mut table, "session_secret", SecretKind::Key)?;
-    let trusted_proxies = table.get_mut().remove("trusted_proxies");
+    let trusted_proxies = TrustedProxies::read(source, table.get_mut().remove("trusted_proxies"))?;
     let raw: raw::Config = source.deserialize(table)?;
     if let Some(at) = &raw.nonce_secret {
         return source
@@ -34,12 +34,22 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
         tls: tls(source, raw.tls_cert, raw.tls_key)?,
         store: store(source, raw.store.as_ref())?,
         public_urls: PublicUrl::read(source, &raw.public_urls, raw.public_url.as_ref())?,
-        trusted_proxies: TrustedProxies::read(source, trusted_proxies)?,
+        proxy_protocol: proxy_protocol(source, raw.proxy_protocol.as_ref(), &trusted_proxies)?,
+        trusted_proxies,
         session_secret,
         accounts: accounts(source, account_tables)?,
         limits: raw.limits.read(source)?,
     };
     Ok(config)
+}
+
+fn proxy_protocol(source: &Source<'_>, raw: Option<&Spanned<bool>>, proxies: &TrustedProxies) -> Read<bool> {
+    match (raw, proxies) {
+        (Some(on), TrustedProxies::Networks(networks)) if *on.get_ref() && !networks.is_empty() => Ok(true),
+        (Some(on), _) if *on.get_ref() => source
+            .error(on, "proxy_protocol needs trusted_proxies, a list of the networks whose connections begin with it"),
+        _ => Ok(false),
+    }
 }
 
 fn listen(source: &Source<'_>, text: &Spanned<String>) -> Read<SocketAddr> {

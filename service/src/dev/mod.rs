@@ -77,6 +77,7 @@ pub fn config(
         store: StoreAddress::Memory,
         public_urls: Vec::new(),
         trusted_proxies: TrustedProxies::default(),
+        proxy_protocol: false,
         // Who stops a development server does not want to wait.
         limits: Limits { drain: Duration::ZERO, ..Limits::default() },
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
