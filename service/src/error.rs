@@ -114,7 +114,7 @@ codes! {
     RecapTokenCheck = "recap-token-check", 502;
     /// Extension: the page's origin is not one the account allows.
     OriginNotAllowed = "aprv-origin-not-allowed", 403;
-    /// Extension: the site's or subscription's requests per minute are used up.
+    /// Extension: the site's or subscription's requests per minute are used up, or the client has had its share.
     RateLimit = "aprv-rate-limit", 429;
     /// Extension: the service is unavailable for now (shared store unavailable, too busy, out of time).
     Unavailable = "aprv-unavailable", 503;

@@ -9,6 +9,7 @@
 //! | [`dev`] | development only: an account of its own, simulated check services, faults on demand |
 //! | [`http`] | the routes: `/attest`, health, metrics; cross-origin headers, one log line per request |
 //! | [`attest`] | the flow of a token request: parameters, proof, session, checks, tokens |
+//! | [`limits`] | what one client, one session and one site may take from the others |
 //! | [`store`] | what replicas share: proofs used, checks counted; in memory or Redis |
 //! | [`config`] | the configuration file: TOML in, checked values out |
 //! | [`token`] | Approov tokens: claims, signatures, encryption |
@@ -38,6 +39,7 @@ pub mod dev;
 pub mod error;
 pub mod host;
 pub mod http;
+pub mod limits;
 pub mod secrets;
 pub mod server;
 pub mod session;

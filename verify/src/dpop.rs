@@ -206,12 +206,20 @@ impl From<JsonError> for DpopError {
     }
 }
 
-impl Proof {
-    /// Reads a proof and checks everything that needs no request: form, header, key, signature, types of claims.
+/// A proof whose signature has not been looked at: for whoever wants to refuse what is wrong anyway before a signature
+/// costs time. Nothing in it can be relied on until [`UnverifiedProof::verify`] has said so.
+#[derive(Debug)]
+pub struct UnverifiedProof<'a> {
+    jws: Jws<'a>,
+    proof: Proof,
+}
+
+impl<'a> UnverifiedProof<'a> {
+    /// Reads a proof: form, header, key, types of claims.
     ///
     /// # Errors
     /// [`DpopError`].
-    pub fn parse(text: &str) -> Result<Self, DpopError> {
+    pub fn parse(text: &'a str) -> Result<Self, DpopError> {
         if text.len() > MAX_PROOF_LENGTH {
             return Err(DpopError::TooLarge);
         }
@@ -224,8 +232,48 @@ impl Proof {
         }
         let jwk = jws.header().get("jwk").and_then(Value::as_object).ok_or(DpopError::Key(InvalidJwk::Malformed))?;
         let key = P256PublicKey::from_jwk(jwk).map_err(DpopError::Key)?;
-        let claims = json::parse_object(jws.verify_es256(&key)?)?;
-        Self::with_claims(key, &claims)
+        let claims = json::parse_object(jws.payload())?;
+        let proof = Proof::with_claims(key, &claims)?;
+        Ok(Self { jws, proof })
+    }
+
+    /// [`Proof::check`], on the word of whoever sent it.
+    ///
+    /// # Errors
+    /// [`DpopError`].
+    pub fn check(&self, expected: &Expected<'_>) -> Result<(), DpopError> {
+        self.proof.check(expected)
+    }
+
+    /// [`Proof::url`], on the word of whoever sent it.
+    #[must_use]
+    pub const fn url(&self) -> &HttpUri {
+        self.proof.url()
+    }
+
+    /// The thumbprint of the key that the proof names.
+    #[must_use]
+    pub const fn thumbprint(&self) -> &Thumbprint {
+        self.proof.thumbprint()
+    }
+
+    /// The proof, when its signature is its own key's.
+    ///
+    /// # Errors
+    /// [`DpopError::Signature`].
+    pub fn verify(self) -> Result<Proof, DpopError> {
+        self.jws.verify_es256(&self.proof.key)?;
+        Ok(self.proof)
+    }
+}
+
+impl Proof {
+    /// Reads a proof and checks everything that needs no request: form, header, key, signature, types of claims.
+    ///
+    /// # Errors
+    /// [`DpopError`].
+    pub fn parse(text: &str) -> Result<Self, DpopError> {
+        UnverifiedProof::parse(text)?.verify()
     }
 
     fn with_claims(key: P256PublicKey, claims: &Map<String, Value>) -> Result<Self, DpopError> {
@@ -387,6 +435,21 @@ mod tests {
 
     fn token_url() -> HttpUri {
         HttpUri::parse("https://server.example.com/token").unwrap()
+    }
+
+    #[test]
+    fn an_unverified_proof_is_checked_without_its_signature_and_becomes_a_proof_only_with_it() {
+        let (signed, _) = TOKEN_REQUEST.rsplit_once('.').unwrap();
+        let (_, signature) = RESOURCE_REQUEST.rsplit_once('.').unwrap();
+        let forged = format!("{signed}.{signature}");
+        let proof = UnverifiedProof::parse(&forged).unwrap();
+        let url = token_url();
+        assert_eq!(proof.check(&expected("POST", &url, 1_562_262_616)), Ok(()));
+        assert_eq!(proof.check(&expected("GET", &url, 1_562_262_616)), Err(DpopError::Method));
+        assert_eq!(proof.thumbprint().to_string(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+        assert_eq!(proof.verify().unwrap_err(), DpopError::Signature);
+        assert_eq!(Proof::parse(&forged).unwrap_err(), DpopError::Signature);
+        assert!(UnverifiedProof::parse(TOKEN_REQUEST).unwrap().verify().is_ok());
     }
 
     #[test]

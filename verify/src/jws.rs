@@ -10,7 +10,8 @@ use std::fmt;
 
 /// A compact JWS, taken apart but not yet verified.
 ///
-/// The payload can be had from [`Jws::verify`] alone, so that none is used before its signature is checked.
+/// Outside of this crate the payload can be had from [`Jws::verify`] alone, so that none is used before its signature is
+/// checked.
 #[derive(Clone, Debug)]
 pub struct Jws<'a> {
     header: Map<String, Value>,
@@ -171,6 +172,11 @@ impl<'a> Jws<'a> {
     #[must_use]
     pub fn algorithm(&self) -> &str {
         self.header.get("alg").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The payload, not yet verified.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// The payload, when the header names the key's algorithm and the signature is the key's.

@@ -14,10 +14,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// A share is hierarchical: networks share the whole, the clients of a network its share. Only what was served counts,
 /// so the share of whoever is refused does not grow by asking more.
 #[derive(Debug)]
-pub struct Shares {
-    least: u32,
-    state: Mutex<State>,
-}
+pub struct Shares(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -43,25 +40,24 @@ impl Use {
     }
 }
 
-impl Shares {
-    /// Nobody has less than `least` in ten seconds.
-    #[must_use]
-    pub fn new(least: u32) -> Self {
+impl Default for Shares {
+    fn default() -> Self {
         let table = || vec![Use::default(); CELLS].into_boxed_slice();
-        let state = State { window: 0, narrow: table(), wide: table(), total: 0, networks: 0 };
-        Self { least, state: Mutex::new(state) }
+        Self(Mutex::new(State { window: 0, narrow: table(), wide: table(), total: 0, networks: 0 }))
     }
+}
 
-    /// Whether a prefix has had its share, so that one more would be more.
+impl Shares {
+    /// Whether a prefix has had its share, so that one more would be more. No share is less than `least` in ten seconds.
     #[must_use]
-    pub fn is_over(&self, cells: Cells, now: Duration) -> bool {
+    pub fn is_over(&self, cells: Cells, least: u32, now: Duration) -> bool {
         self.with(now, |state| {
             let (narrow, wide) = state.uses(cells);
             // Together with what is asked for, which may be of a network that has had nothing yet.
             let networks = state.networks + u32::from(wide.count == 0);
             let clients = wide.clients + u32::from(narrow.count == 0);
-            let network_share = ((state.total + 1) / networks.max(1)).max(self.least);
-            let client_share = (network_share.max(wide.count + 1) / clients.max(1)).max(self.least);
+            let network_share = ((state.total + 1) / networks.max(1)).max(least);
+            let client_share = (network_share.max(wide.count + 1) / clients.max(1)).max(least);
             wide.count >= network_share || narrow.count >= client_share
         })
     }
@@ -72,7 +68,7 @@ impl Shares {
     }
 
     fn with<T>(&self, now: Duration, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // From 1, since 0 is what no cell has been used in.
         let window = now.as_secs() / WINDOW.as_secs() + 1;
         if state.window != window {
@@ -120,7 +116,7 @@ mod tests {
         (0..count)
             .map(|_| {
                 u32::from(
-                    !shares.is_over(cells, NOW) && {
+                    !shares.is_over(cells, 8, NOW) && {
                         shares.note(cells, NOW);
                         true
                     },
@@ -131,13 +127,13 @@ mod tests {
 
     #[test]
     fn who_is_alone_has_all() {
-        let shares = Shares::new(8);
+        let shares = Shares::default();
         assert_eq!(served(&shares, cells(1, 1), 10_000), 10_000);
     }
 
     #[test]
     fn a_flood_gets_what_others_get() {
-        let shares = Shares::new(8);
+        let shares = Shares::default();
         for honest in 0..50 {
             assert_eq!(served(&shares, cells(100 + honest, 100 + honest), 20), 20);
         }
@@ -148,7 +144,7 @@ mod tests {
 
     #[test]
     fn many_addresses_of_one_network_are_one_network() {
-        let shares = Shares::new(8);
+        let shares = Shares::default();
         for honest in 0..10 {
             served(&shares, cells(100 + honest, 100 + honest), 100);
         }
@@ -158,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_flooding_client_of_a_network_does_not_take_the_share_of_its_neighbours() {
-        let shares = Shares::new(8);
+        let shares = Shares::default();
         served(&shares, cells(500, 2), 1000);
         for neighbour in 0..20 {
             assert_eq!(served(&shares, cells(100 + neighbour, 1), 8), 8);
@@ -170,10 +166,10 @@ mod tests {
 
     #[test]
     fn the_next_window_begins_with_nothing() {
-        let shares = Shares::new(8);
+        let shares = Shares::default();
         served(&shares, cells(2, 2), 1);
         served(&shares, cells(1, 1), 1000);
-        assert!(shares.is_over(cells(1, 1), NOW));
-        assert!(!shares.is_over(cells(1, 1), NOW + WINDOW));
+        assert!(shares.is_over(cells(1, 1), 8, NOW));
+        assert!(!shares.is_over(cells(1, 1), 8, NOW + WINDOW));
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::check::{CheckContext, CheckError, Checked, FreshResult};
 use crate::config::Account;
 use crate::error::{Code, Problems, Refusal};
+use crate::limits::{Payer, Permit};
 use crate::session::{CheckResult, Session};
 use crate::store::{Settled, Store as _, seconds_to_next_minute};
 
@@ -23,9 +24,12 @@ impl Attest<'_> {
         plan: Plan<'_>,
         account: &Account,
         holder: Thumbprint,
+        payer: Payer,
+        permits: Vec<Permit>,
     ) -> Result<Session, Refusal> {
         let now = self.incoming.now;
-        let fresh = self.check(&plan, account).await?;
+        let fresh = self.check(&plan, account, payer).await?;
+        drop(permits);
         let passed = fresh.iter().all(|result| result.passed == 1);
         let session = plan.session(fresh);
         // Older refresh tokens that the holder may have, of whichever session, end by then.
@@ -38,9 +42,34 @@ impl Attest<'_> {
     }
 
     /// Has the results of a plan checked, within the rate limits of their sites.
-    async fn check(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
+    async fn check(&mut self, plan: &Plan<'_>, account: &Account, payer: Payer) -> Result<Vec<CheckResult>, Refusal> {
         self.limit_rates(plan, account).await?;
-        self.run_checks(plan, account).await
+        self.run_checks(plan, account, payer).await
+    }
+
+    /// Leave to have the checks of a plan under way, one for each.
+    pub(super) async fn permits(
+        &mut self,
+        plan: &Plan<'_>,
+        account: &Account,
+        payer: Payer,
+    ) -> Result<Vec<Permit>, Refusal> {
+        let (counters, limits) = (&self.service.limits, &self.active.config.limits);
+        let client = counters.client(self.incoming.client_ip);
+        let mut permits = Vec::new();
+        for fresh in &plan.to_check {
+            match counters.enter_gate(&site_name(account, fresh), client, limits).await {
+                Ok(permit) => permits.extend(permit),
+                Err(limited) => return Err(self.limited(&limited)),
+            }
+        }
+        // Others of the same client may have failed meanwhile.
+        if !permits.is_empty()
+            && let Err(limited) = counters.may_call(payer, limits, counters.now())
+        {
+            return Err(self.limited(&limited));
+        }
+        Ok(permits)
     }
 
     async fn limit_rates(&mut self, plan: &Plan<'_>, account: &Account) -> Result<(), Refusal> {
@@ -48,8 +77,7 @@ impl Attest<'_> {
             let Some(limit) = fresh.site.rate_limit else {
                 continue;
             };
-            let name = format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.key);
-            match self.service.store.count(&name, limit, self.incoming.now).await {
+            match self.service.store.count(&site_name(account, fresh), limit, self.incoming.now).await {
                 Ok(true) => {}
                 Ok(false) => {
                     let mut refusal =
@@ -63,7 +91,12 @@ impl Attest<'_> {
         Ok(())
     }
 
-    async fn run_checks(&mut self, plan: &Plan<'_>, account: &Account) -> Result<Vec<CheckResult>, Refusal> {
+    async fn run_checks(
+        &mut self,
+        plan: &Plan<'_>,
+        account: &Account,
+        payer: Payer,
+    ) -> Result<Vec<CheckResult>, Refusal> {
         let page_host = self.incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
         let client_ip = self.incoming.client_ip.to_string();
         let context = CheckContext {
@@ -97,6 +130,10 @@ impl Attest<'_> {
                     reasons.push(error.reason().to_owned());
                 }
                 Ok(checked) => {
+                    if checked.verdict.is_err() {
+                        let counters = &self.service.limits;
+                        counters.charge_failure(payer, &self.active.config.limits, counters.now());
+                    }
                     let lifetime = fresh.site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime);
                     results.push(check_result(fresh, checked, self.incoming.now.plus(lifetime)));
                 }
@@ -123,6 +160,11 @@ impl Attest<'_> {
             self.service.log.event("clock", &message);
         }
     }
+}
+
+/// The name of a site among those of all accounts.
+fn site_name(account: &Account, fresh: &FreshResult<'_>) -> String {
+    format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.key)
 }
 
 /// How far this machine's clock may be from those of the check services before the log says so.

@@ -10,6 +10,9 @@ use crate::error::{Code, Refusal};
 #[derive(Debug, Default)]
 pub struct Form<'a>(Vec<Param<'a>>);
 
+/// Most parameters of a request. Each costs time before anybody knows who sent it.
+const MAX_PARAMS: usize = 64;
+
 /// Name and value; copied only when they came encoded.
 type Param<'a> = (Cow<'a, str>, Cow<'a, str>);
 
@@ -56,14 +59,16 @@ impl<'a> Form<'a> {
 
 /// Strict `application/x-www-form-urlencoded`: what does not decode to UTF-8 is refused, not replaced.
 fn decode(text: &[u8]) -> Result<Vec<Param<'_>>, Refusal> {
+    let malformed = || Refusal::new(Code::BodyParse, "the parameters are not well-formed percent-encoded UTF-8");
+    let text = std::str::from_utf8(text).map_err(|_| malformed())?;
+    if text.split('&').nth(MAX_PARAMS).is_some() {
+        return Err(Refusal::new(Code::IllegalParams, format!("more than {MAX_PARAMS} parameters")));
+    }
     let param = |pair| {
         let (name, value) = str::split_once(pair, '=').unwrap_or((pair, ""));
         Some((component(name)?, component(value)?))
     };
-    std::str::from_utf8(text)
-        .ok()
-        .and_then(|text| text.split('&').filter(|pair| !pair.is_empty()).map(param).collect())
-        .ok_or_else(|| Refusal::new(Code::BodyParse, "the parameters are not well-formed percent-encoded UTF-8"))
+    text.split('&').filter(|pair| !pair.is_empty()).map(param).collect::<Option<_>>().ok_or_else(malformed)
 }
 
 fn component(text: &str) -> Option<Cow<'_, str>> {
@@ -86,6 +91,15 @@ fn component(text: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_with_too_many_parameters_is_refused_before_they_are_read() {
+        assert_eq!(Form::read(None, None, "api=a&".repeat(63).as_bytes()).unwrap().0.len(), 63);
+        for long in ["a&".repeat(64), "&".repeat(64), "%&".repeat(30_000)] {
+            let refusal = Form::read(None, None, long.as_bytes()).unwrap_err();
+            assert!(refusal.has(Code::IllegalParams), "{refusal:?}");
+        }
+    }
 
     #[test]
     fn a_form_that_does_not_decode_is_refused_whole() {

@@ -11,12 +11,14 @@ mod request;
 mod service;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 
 use crate::crypto::RequestEntropy;
 use crate::error::{Code, Problems, Refusal};
+use crate::limits::{Limited, Payer};
 use crate::session::Generation;
 use crate::store::{ProofUse, ReplayCheck, Store as _, StoreError};
 use crate::telemetry::RequestNotes;
@@ -52,7 +54,7 @@ pub struct Incoming<'a> {
 
 /// A request to `/attest` while it is served.
 pub struct Attest<'a> {
-    service: &'a Service,
+    service: &'a Arc<Service>,
     active: &'a ActiveConfig,
     incoming: Incoming<'a>,
     /// What the log says about it, beyond what the client learns.
@@ -61,7 +63,7 @@ pub struct Attest<'a> {
 
 impl<'a> Attest<'a> {
     /// A request that came while `active` was in force.
-    pub fn new(service: &'a Service, active: &'a ActiveConfig, incoming: Incoming<'a>) -> Self {
+    pub fn new(service: &'a Arc<Service>, active: &'a ActiveConfig, incoming: Incoming<'a>) -> Self {
         Self { service, active, incoming, notes: RequestNotes::default() }
     }
 
@@ -81,6 +83,11 @@ impl<'a> Attest<'a> {
         };
         let thumbprint = proof.thumbprint().to_string();
         let mut plan = Plan::new(self.active, &request, proof.thumbprint(), &self.incoming)?;
+        // Up to here nothing has cost more than a few microseconds. Limits come before signatures, signatures before
+        // stores and check services.
+        let payer = self.admit(&plan, proof.thumbprint())?;
+        let proof = self.verified(proof)?;
+        let permits = self.permits(&plan, request.account, payer).await?;
 
         // Up to here nothing has changed anywhere. From here the proof is used up.
         let used = ProofUse { proof: proof.replay_key(), holder: *proof.thumbprint(), nonce };
@@ -88,7 +95,7 @@ impl<'a> Attest<'a> {
         let checked = !plan.to_check.is_empty();
         let session = if checked {
             // Boxed: checks are rare next to refreshes, and would make every request's future as large as theirs.
-            Box::pin(self.checked_session(plan, request.account, *proof.thumbprint())).await?
+            Box::pin(self.checked_session(plan, request.account, *proof.thumbprint(), payer, permits)).await?
         } else {
             plan.session(Vec::new())
         };
@@ -112,6 +119,28 @@ impl<'a> Attest<'a> {
             ReplayCheck::Replayed => Err(Refusal::new(Code::InvalidDpopToken, "the proof was used before")),
             ReplayCheck::StaleEpoch => Err(Refusal::new(Code::InvalidNonce, "")),
         }
+    }
+
+    /// Whether the client may be served now, by what it or its session has had lately.
+    fn admit(&mut self, plan: &Plan<'_>, holder: &Thumbprint) -> Result<Payer, Refusal> {
+        let (service, limits) = (self.service, &self.active.config.limits);
+        let counters = &service.limits;
+        let (client, now) = (counters.client(self.incoming.client_ip), counters.now());
+        let (payer, admitted) = if plan.is_new_session {
+            let pressure = service.pressure.value();
+            (Payer::Client(client), counters.admit_newcomer(client, pressure, limits, now))
+        } else {
+            (Payer::Session(*holder), counters.use_session(holder, limits, now))
+        };
+        let may_call = |()| if plan.to_check.is_empty() { Ok(()) } else { counters.may_call(payer, limits, now) };
+        admitted.and_then(may_call).map(|()| payer).map_err(|limited| self.limited(&limited))
+    }
+
+    /// The refusal of a client that is over a limit.
+    fn limited(&mut self, limited: &Limited) -> Refusal {
+        self.service.metrics.limited(limited.limit);
+        self.notes.detail = Some(format!("limit {} of {}", limited.limit.name(), limited.whose));
+        limited.refusal()
     }
 
     fn store_unavailable(&mut self, error: &StoreError) -> Refusal {

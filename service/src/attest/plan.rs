@@ -17,6 +17,8 @@ const REVOKED: &str = "the session was revoked";
 /// What a request needs done: which results are known, and which have to be checked.
 pub(super) struct Plan<'a> {
     session: Session,
+    /// Whether the session begins with this request.
+    pub(super) is_new_session: bool,
     /// Results that no session has yet.
     pub(super) to_check: Vec<FreshResult<'a>>,
 }
@@ -44,7 +46,7 @@ impl<'a> Plan<'a> {
             },
             Some(token) => open_session(active, request.account, token, &thumbprint, now)?,
         };
-        let mut plan = Self { session, to_check: Vec::new() };
+        let mut plan = Self { session, is_new_session: request.refresh_token.is_none(), to_check: Vec::new() };
         plan.add_fresh(&request.results);
         plan.check_known(request.account, now)?;
         plan.check_required(request.account)?;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use approov_verify::dpop::{DpopError, Expected, Nonce, Proof};
+use approov_verify::dpop::{DpopError, Expected, Nonce, Proof, UnverifiedProof};
 use serde_json::Value;
 
 use crate::error::{Code, Refusal};
@@ -18,18 +18,26 @@ const UNBOUNDED_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How much of a wrong URL the log says.
 const MAX_NOTED_CHARS: usize = 256;
 
-impl Attest<'_> {
+impl<'a> Attest<'a> {
     /// Checks a nonce request: the proof must be sound, but needs no nonce yet.
     ///
     /// # Errors
     /// `aprv-invalid-dpop-token`.
     pub fn check_nonce_request(&mut self) -> Result<(), Refusal> {
         let proof = self.single_proof()?;
-        self.check_proof(&proof, Nonce::Ignored)
+        self.check_proof(&proof, Nonce::Ignored)?;
+        let counters = &self.service.limits;
+        let client = counters.client(self.incoming.client_ip);
+        let (limits, pressure) = (&self.active.config.limits, self.service.pressure.value());
+        // A nonce is worth nothing without a key, so nothing depends on this signature but how early an error shows.
+        if counters.verifies_nonce_request(client, pressure, limits, counters.now()) {
+            self.verified(proof)?;
+        }
+        Ok(())
     }
 
-    /// The proof of an attest request, with when and where its nonce was issued.
-    pub(super) fn fresh_proof(&mut self) -> Result<(Proof, NonceStamp), Refusal> {
+    /// The proof of an attest request, its signature unverified, with when and where its nonce was issued.
+    pub(super) fn fresh_proof(&mut self) -> Result<(UnverifiedProof<'a>, NonceStamp), Refusal> {
         let proof = self.single_proof()?;
         let (active, now) = (self.active, self.incoming.now);
         let stamp = Cell::new(None);
@@ -44,15 +52,20 @@ impl Attest<'_> {
         }
     }
 
-    fn single_proof(&mut self) -> Result<Proof, Refusal> {
+    /// The proof once its signature is verified.
+    pub(super) fn verified(&mut self, proof: UnverifiedProof<'_>) -> Result<Proof, Refusal> {
+        proof.verify().map_err(|error| self.bad_proof(error))
+    }
+
+    fn single_proof(&mut self) -> Result<UnverifiedProof<'a>, Refusal> {
         match self.incoming.proofs {
-            [proof] => Proof::parse(proof).map_err(|error| self.bad_proof(error)),
+            [proof] => UnverifiedProof::parse(proof).map_err(|error| self.bad_proof(error)),
             [] => Err(Refusal::new(Code::InvalidDpopToken, "the DPoP header is missing")),
             _ => Err(Refusal::new(Code::InvalidDpopToken, "more than one DPoP header")),
         }
     }
 
-    fn check_proof(&mut self, proof: &Proof, nonce: Nonce<'_>) -> Result<(), Refusal> {
+    fn check_proof(&mut self, proof: &UnverifiedProof<'_>, nonce: Nonce<'_>) -> Result<(), Refusal> {
         let urls = &self.active.attest_urls;
         let Some(url) = urls.iter().find(|url| *url == proof.url()) else {
             // Operators see what to put into public_urls.

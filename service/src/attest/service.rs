@@ -12,6 +12,7 @@ use approov_verify::uri::HttpUri;
 use crate::check::CheckClient;
 use crate::config::{Account, Config, ConfigError};
 use crate::crypto::CryptoError;
+use crate::limits::ClientLimits;
 use crate::secrets::{Outside, ProcessEnvironment};
 use crate::session::NonceStamp;
 use crate::store::AnyStore;
@@ -33,6 +34,8 @@ pub struct Service {
     pub log: Log,
     /// How close the process is to its bounds.
     pub pressure: Arc<Pressure>,
+    /// What clients have had lately.
+    pub limits: ClientLimits,
     /// What balancers are told.
     pub readiness: Readiness,
     /// The ids of requests.
@@ -68,6 +71,7 @@ impl Service {
             request_ids: RequestIds::default(),
             log,
             pressure: Arc::default(),
+            limits: ClientLimits::default(),
             readiness: Readiness::default(),
         })
     }

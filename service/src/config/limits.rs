@@ -20,6 +20,15 @@ pub struct Limits {
     pub check: Duration,
     /// Most proofs remembered by the memory store.
     pub replay_entries: usize,
+    /// How often a session may ask for tokens; `None`: as often as it likes.
+    pub refreshes: Option<Rate>,
+    /// New sessions that any network gets in ten seconds, however short the service runs; `None`: nobody is held to a
+    /// share.
+    pub least_share: Option<u32>,
+    /// Results of a client that may not be accepted in ten minutes; `None`: as many as it likes.
+    pub failed_checks: Option<u32>,
+    /// Checks of a site that may be under way; `None`: any number.
+    pub checks_in_flight: Option<usize>,
     /// How long the service says that it is not ready before it stops.
     pub drain: Duration,
     /// What the listener holds clients to.
@@ -33,11 +42,25 @@ impl Default for Limits {
             request: Duration::from_secs(30),
             check: Duration::from_secs(8),
             replay_entries: 4_000_000,
+            refreshes: Some(refreshes(60)),
+            least_share: Some(64),
+            failed_checks: Some(20),
+            checks_in_flight: Some(64),
             // Balancers ask every second or few.
             drain: Duration::from_secs(5),
             listener: listener::Limits::default(),
         }
     }
+}
+
+/// Tokens for a session each minute, and twice as many at once: several tabs open, a laptop wakes up.
+fn refreshes(per_minute: u32) -> Rate {
+    Rate::per(Duration::from_secs(60), per_minute, per_minute.saturating_mul(2))
+}
+
+/// A number of things, off when it is 0.
+fn number<T: Copy + PartialEq + From<u8>>(value: Option<T>, default: Option<T>) -> Option<T> {
+    value.map_or(default, |value| (value != T::from(0)).then_some(value))
 }
 
 /// The bursts of connections that a client may open, in seconds of its rate.
@@ -58,6 +81,10 @@ pub(super) struct Raw {
     request_seconds: Option<Spanned<f64>>,
     check_seconds: Option<Spanned<f64>>,
     drain_seconds: Option<Spanned<f64>>,
+    refreshes_per_minute: Option<u32>,
+    least_share: Option<u32>,
+    failed_checks: Option<u32>,
+    checks_in_flight: Option<usize>,
     replay_entries: Option<usize>,
 }
 
@@ -77,6 +104,12 @@ impl Raw {
             request: seconds(&self.request_seconds, default.request)?,
             check: seconds(&self.check_seconds, default.check)?,
             replay_entries: self.replay_entries.unwrap_or(default.replay_entries).max(1),
+            refreshes: number(self.refreshes_per_minute, None)
+                .map(refreshes)
+                .or(default.refreshes.filter(|_| self.refreshes_per_minute.is_none())),
+            least_share: number(self.least_share, default.least_share),
+            failed_checks: number(self.failed_checks, default.failed_checks),
+            checks_in_flight: number(self.checks_in_flight, default.checks_in_flight),
             drain: match &self.drain_seconds {
                 None => default.drain,
                 some => optional(some)?.unwrap_or_default(),
@@ -106,10 +139,28 @@ impl Raw {
 impl Limits {
     /// The limits that are off, each with what that allows.
     pub fn warnings(&self) -> Vec<&'static str> {
-        let off = [(
-            self.listener.handshakes.is_none(),
-            "limits.handshakes_per_second is 0: one client can keep the service busy with handshakes",
-        )];
+        let off = [
+            (
+                self.listener.handshakes.is_none(),
+                "limits.handshakes_per_second is 0: one client can keep the service busy with handshakes",
+            ),
+            (
+                self.refreshes.is_none(),
+                "limits.refreshes_per_minute is 0: one session can keep the service busy with refreshes",
+            ),
+            (
+                self.least_share.is_none(),
+                "limits.least_share is 0: one client can take all that the service has for new sessions",
+            ),
+            (
+                self.failed_checks.is_none(),
+                "limits.failed_checks is 0: one client can make any number of calls to check services with junk",
+            ),
+            (
+                self.checks_in_flight.is_none(),
+                "limits.checks_in_flight is 0: one client can have any number of checks under way",
+            ),
+        ];
         off.into_iter().filter(|(is_off, _)| *is_off).map(|(_, warning)| warning).collect()
     }
 }
@@ -131,7 +182,13 @@ mod tests {
 
     #[test]
     fn a_limit_is_off_at_zero_and_that_is_a_warning() {
-        assert_eq!(limits("handshakes_per_second = 0").warnings().len(), 1);
+        for name in
+            ["handshakes_per_second", "refreshes_per_minute", "least_share", "failed_checks", "checks_in_flight"]
+        {
+            assert_eq!(limits(&format!("{name} = 0")).warnings().len(), 1, "{name}");
+            assert!(limits(&format!("{name} = 7")).warnings().is_empty(), "{name}");
+        }
+        assert_eq!(limits("refreshes_per_minute = 30").refreshes, Some(refreshes(30)));
         assert_eq!(limits("connection_seconds = 0").listener.timeouts.age, None);
         assert_eq!(limits("connection_seconds = 60").listener.timeouts.age, Some(Duration::from_secs(60)));
         assert_eq!(limits("drain_seconds = 0").drain, Duration::ZERO);

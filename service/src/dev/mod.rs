@@ -78,8 +78,8 @@ pub fn config(
         public_urls: Vec::new(),
         trusted_proxies: TrustedProxies::default(),
         proxy_protocol: false,
-        // Who stops a development server does not want to wait.
-        limits: Limits { drain: Duration::ZERO, ..Limits::default() },
+        // Who stops a development server does not want to wait, and simulated checks may fail as often as one likes.
+        limits: Limits { drain: Duration::ZERO, failed_checks: None, ..Limits::default() },
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),
         session_secret: Some(KeptSecret::here(SecretKind::Key, secrets.session.clone()).into()),
     })

@@ -75,7 +75,7 @@ where
 
 /// What is known of a request before it is served.
 struct RequestContext<'a> {
-    service: &'a Service,
+    service: &'a Arc<Service>,
     /// The configuration that it keeps to its end.
     active: &'a ActiveConfig,
     now: UnixTime,
@@ -86,7 +86,7 @@ struct RequestContext<'a> {
 
 /// Gives every request an id, an end in bounded time, and a line in the log.
 async fn respond(app: &App, request: Request) -> Response {
-    let service = &*app.service;
+    let service = &app.service;
     let begun = Instant::now();
     let active = service.active();
     let id = service.request_ids.next_id();

@@ -173,6 +173,9 @@ async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result
     file.warn(&config, &log);
     let service = start(config, log).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let operations = sockets.operations_url();
+    for warning in service.active().config.limits.warnings() {
+        service.log.event("warning", warning);
+    }
     let hangup = reload::hangup()?;
     let signals = Signals::take().map_err(|error| error.to_string())?;
     announce(json.then(|| serde_json::json!({ "url": url, "operations": operations }).to_string()));

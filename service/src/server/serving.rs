@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use approov_listener::Listener;
 use approov_listener::limits::{Limits, raise_open_files};
+use approov_listener::pressure::Resource;
 use approov_listener::service::HttpService;
 use approov_listener::shutdown::{Phase, Signals};
 use rustls::ServerConfig;
@@ -19,6 +20,9 @@ use crate::telemetry::Log;
 
 /// How often the store is looked at for `/readyz`.
 const READINESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the calls that are under way are counted.
+const CALLS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The TLS identity in force, which can be replaced.
 pub(super) type Identity = watch::Sender<Arc<ServerConfig>>;
@@ -78,13 +82,11 @@ pub(super) async fn run_until_signal(
     service: Arc<Service>,
     app: impl HttpService,
 ) -> Result<(), String> {
-    for warning in service.active().config.limits.warnings() {
-        service.log.event("warning", warning);
-    }
     let draining = Arc::clone(&service);
     let drain = move || draining.active().config.limits.drain;
     let phases = signals.follow(drain, service.log.clone());
     tokio::spawn(Arc::clone(&service.pressure).measure());
+    tokio::spawn(follow_calls(Arc::clone(&service)));
     tokio::spawn(follow_readiness(Arc::clone(&service), phases.clone()));
     if let Some(socket) = sockets.operations {
         tokio::spawn(serve_operators(socket, Arc::clone(&service), phases.clone()));
@@ -152,6 +154,16 @@ fn limits(service: &Service) -> Limits {
         service.log.event("limits", &format!("at most {connections} connections; {why} limits.connections"));
     }
     Limits { connections, ..configured }
+}
+
+/// Keeps the pressure of the calls to check services up to date.
+async fn follow_calls(service: Arc<Service>) {
+    loop {
+        if let Some(limit) = service.active().config.limits.checks_in_flight {
+            service.pressure.set_part(Resource::Calls, service.limits.gates.busiest(), limit);
+        }
+        tokio::time::sleep(CALLS_INTERVAL).await;
+    }
 }
 
 /// Keeps what `/readyz` says up to date.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use approov_listener::metrics::{family, sample};
 use approov_verify::time::UnixTime;
 
+use crate::limits::Limit;
+
 /// Upper bounds of the latency buckets, seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 /// A session is active when it got a token in this time.
@@ -31,6 +33,7 @@ struct Counts {
     checks: BTreeMap<(&'static str, &'static str), u64>,
     check_time: BTreeMap<&'static str, Histogram>,
     reloads: BTreeMap<&'static str, u64>,
+    limited: BTreeMap<Limit, u64>,
     store_errors: u64,
     forwarding_faults: BTreeMap<&'static str, u64>,
     clock_offset_ms: i64,
@@ -102,6 +105,11 @@ impl Metrics {
         });
     }
 
+    /// A client was over a limit.
+    pub fn limited(&self, limit: Limit) {
+        self.with(|counts| *counts.limited.entry(limit).or_default() += 1);
+    }
+
     /// The store was unavailable.
     pub fn store_error(&self) {
         self.with(|counts| counts.store_errors += 1);
@@ -169,6 +177,10 @@ impl Counts {
         family(&mut out, "approov_config_reloads_total", "counter", "Configuration reloads, by result.");
         for (result, count) in &self.reloads {
             sample(&mut out, "approov_config_reloads_total", &format!("result=\"{result}\""), count);
+        }
+        family(&mut out, "approov_limited_total", "counter", "Requests of clients that were over a limit, by limit.");
+        for (limit, count) in &self.limited {
+            sample(&mut out, "approov_limited_total", &format!("limit=\"{}\"", limit.name()), count);
         }
         family(&mut out, "approov_store_errors_total", "counter", "Times the store was unavailable.");
         sample(&mut out, "approov_store_errors_total", "", self.store_errors);

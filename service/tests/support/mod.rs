@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 pub const HOST: &str = "web.example:8087";
+pub const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 pub const URL: &str = "http://web.example:8087/attest";
 pub const ORIGIN: &str = "https://app.example";
 /// Where browsers find a service whose file begins with [`FILE_HEAD`].
@@ -138,9 +139,12 @@ impl Response {
 }
 
 pub async fn send(service: &Arc<Service>, request: Request<Body>) -> Response {
+    send_from(service, request, IP).await
+}
+
+pub async fn send_from(service: &Arc<Service>, mut request: Request<Body>, ip: IpAddr) -> Response {
     let app = App::new(Arc::clone(service), Router::new());
-    let mut request = request;
-    request.extensions_mut().insert(Peer("192.0.2.7:1234".parse().unwrap()));
+    request.extensions_mut().insert(Peer((ip, 1234).into()));
     let response = app.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -152,6 +156,8 @@ pub struct Browser {
     key: EcdsaKeyPair,
     pub nonce: String,
     pub refresh_token: Option<String>,
+    /// Where its requests come from.
+    pub ip: IpAddr,
     /// Where the service is for browsers, when that is not where it is called: what proofs are about.
     pub public: Option<&'static str>,
     jti: u64,
@@ -163,6 +169,7 @@ impl Default for Browser {
             key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
             nonce: String::new(),
             refresh_token: None,
+            ip: IP,
             public: None,
             jti: 0,
         }
@@ -177,7 +184,12 @@ impl Browser {
 
     /// A session that has asked for its first nonce.
     pub async fn new(service: &Arc<Service>) -> Self {
-        let mut browser = Self::default();
+        Self::new_at(service, IP).await
+    }
+
+    /// The same from another address.
+    pub async fn new_at(service: &Arc<Service>, ip: IpAddr) -> Self {
+        let mut browser = Self { ip, ..Self::default() };
         let response = browser.ask_nonce(service).await;
         assert_eq!(response.status, 204, "{}", response.body);
         browser
@@ -221,7 +233,7 @@ impl Browser {
             .header("dpop", proof)
             .body(Body::empty())
             .unwrap();
-        let response = send(service, request).await;
+        let response = send_from(service, request, self.ip).await;
         self.keep_nonce(&response);
         response
     }
@@ -250,7 +262,7 @@ impl Browser {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Body::from(form))
             .unwrap();
-        let response = send(service, request).await;
+        let response = send_from(service, request, self.ip).await;
         self.keep_nonce(&response);
         if response.status == 200 {
             self.refresh_token = Some(response.json()["refresh-token"].as_str().unwrap().to_owned());

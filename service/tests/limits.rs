@@ -1,0 +1,247 @@
+//! What one client can take: in one process, without a listener. Floods over connections are in `attacks`.
+
+// A helper of a test may fail as a test fails.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use approov_listener::fairness::Prefixes;
+use approov_listener::pressure::Resource;
+use approov_web_service::attest::Service;
+use approov_web_service::config::Limits;
+use approov_web_service::dev::{self, sim};
+use axum::body::Body;
+use axum::http::Request;
+use futures_util::future::join_all;
+use support::*;
+
+/// An address of another network than all others.
+fn elsewhere(n: u8) -> IpAddr {
+    IpAddr::from([198, 51, n, 1])
+}
+
+/// The service with the limits of a real one.
+async fn limited_service(change: impl FnOnce(&mut Limits)) -> Arc<Service> {
+    service(
+        dev_config(|config| {
+            config.limits = Limits::default();
+            change(&mut config.limits);
+        })
+        .await,
+    )
+    .await
+}
+
+fn counted(service: &Service, sample: &str) -> u64 {
+    let text = service.metrics.render(service.now());
+    let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+fn limited(service: &Service, limit: &str) -> u64 {
+    counted(service, &format!("approov_limited_total{{limit=\"{limit}\"}}"))
+}
+
+/// Every check that was made, of whatever outcome.
+fn checks(service: &Service) -> u64 {
+    let text = service.metrics.render(service.now());
+    let counts = text.lines().filter(|line| line.starts_with("approov_checks_total{"));
+    counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn junk_results_stop_costing_calls_and_cost_nobody_else_anything() {
+    let service = limited_service(|_| {}).await;
+    let attackers = (0..200).map(|n| {
+        let service = Arc::clone(&service);
+        async move {
+            let mut browser = Browser::new(&service).await;
+            browser.attest(&service, &with_hcaptcha(&format!("junk-{n:04}"))).await
+        }
+    });
+    let responses = join_all(attackers).await;
+    let refused: Vec<_> = responses.iter().filter(|response| response.status == 429).collect();
+    // Those that were under way together may exceed the limit; one client has half of what a site may have.
+    assert!(checks(&service) <= 20 + 32, "{} calls", checks(&service));
+    assert!(refused.len() >= 148, "{} of 200 were refused", refused.len());
+    for response in refused {
+        assert_eq!(response.codes(), ["aprv-rate-limit"]);
+        assert!((1..=600).contains(&response.header("retry-after").parse::<u32>().unwrap()));
+    }
+    assert!(limited(&service, "failed-checks") >= 148);
+    let mut honest = Browser::new_at(&service, elsewhere(1)).await;
+    assert!(is_trusted(&honest.attest(&service, &with_hcaptcha("sim-pass-honest")).await.token()));
+}
+
+#[tokio::test]
+async fn checks_that_pass_cost_nothing() {
+    let service = limited_service(|_| {}).await;
+    for n in 0..100 {
+        let mut browser = Browser::new(&service).await;
+        let response = browser.attest(&service, &with_hcaptcha(&format!("sim-pass-{n}"))).await;
+        assert!(is_trusted(&response.token()));
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_not_held_for_what_its_neighbours_did() {
+    let service = limited_service(|_| {}).await;
+    let mut early = Browser::new(&service).await;
+    early.attest(&service, &with_hcaptcha("sim-pass-early")).await.token();
+    for n in 0..21 {
+        let mut browser = Browser::new(&service).await;
+        browser.attest(&service, &with_hcaptcha(&format!("junk-{n:04}"))).await;
+    }
+    let mut late = Browser::new(&service).await;
+    assert_eq!(late.attest(&service, &with_hcaptcha("sim-pass-late")).await.status, 429);
+    assert!(is_trusted(&early.attest(&service, &REFRESH).await.token()));
+    assert!(is_trusted(&early.attest(&service, &with_hcaptcha("sim-pass-again")).await.token()), "nor for a new check");
+    // It answers for itself.
+    let mut failed = 0;
+    while early.attest(&service, &with_hcaptcha(&format!("more-junk-{failed}"))).await.status != 429 {
+        failed += 1;
+        assert!(failed < 50, "no end");
+    }
+    assert!(failed >= 20, "{failed}");
+}
+
+#[tokio::test]
+async fn one_session_has_its_own_rate() {
+    let service = limited_service(|_| {}).await;
+    let mut greedy = Browser::new(&service).await;
+    greedy.attest(&service, &with_hcaptcha("sim-pass-greedy")).await.token();
+    let (begun, mut served) = (Instant::now(), 0);
+    let refusal = loop {
+        let response = greedy.attest(&service, &REFRESH).await;
+        if response.status != 200 {
+            break response;
+        }
+        served += 1;
+        assert!(served < 1000, "no end");
+    };
+    // One more for each second that all of this took.
+    assert!((120..=121 + begun.elapsed().as_secs()).contains(&served), "{served}");
+    assert_eq!((refusal.status.as_u16(), refusal.codes()), (429, vec!["aprv-rate-limit".to_owned()]));
+    assert!(refusal.header("retry-after").parse::<u32>().unwrap() >= 1);
+    let mut other = Browser::new(&service).await;
+    other.attest(&service, &with_hcaptcha("sim-pass-other")).await.token();
+    assert_eq!(other.attest(&service, &REFRESH).await.status, 200);
+}
+
+#[tokio::test]
+async fn newcomers_share_what_there_is_when_there_is_little() {
+    let service = limited_service(|limits| limits.least_share = Some(5)).await;
+    let newcomer = async |ip: IpAddr, n: u32| {
+        let mut browser = Browser::new_at(&service, ip).await;
+        browser.attest(&service, &with_hcaptcha(&format!("sim-pass-{ip}-{n}"))).await.status.as_u16()
+    };
+    for n in 0..200 {
+        assert_eq!(newcomer(IP, n).await, 200, "two hundred behind one address, as long as there is room");
+    }
+    service.pressure.set(Resource::Processor, 1.0);
+    for n in 0..40 {
+        assert_eq!(newcomer(elsewhere(n), 0).await, 200, "others have had nothing yet");
+        newcomer(IP, 1000 + u32::from(n)).await;
+    }
+    assert!(limited(&service, "share") >= 1, "the one who has had most waits");
+    service.pressure.set(Resource::Processor, 0.2);
+    assert_eq!(newcomer(IP, 999).await, 200);
+}
+
+#[tokio::test]
+async fn an_existing_session_is_served_however_short_the_service_runs() {
+    let service = limited_service(|limits| limits.least_share = Some(1)).await;
+    let mut early = Browser::new(&service).await;
+    early.attest(&service, &with_hcaptcha("sim-pass-early")).await.token();
+    let mut other = Browser::new_at(&service, elsewhere(1)).await;
+    other.attest(&service, &with_hcaptcha("sim-pass-other")).await.token();
+    service.pressure.set(Resource::Processor, 5.0);
+    let mut late = Browser::new(&service).await;
+    assert_eq!(late.attest(&service, &with_hcaptcha("sim-pass-late")).await.status, 429);
+    assert_eq!(early.attest(&service, &REFRESH).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_waits_too_long_for_a_check_loses_nothing() {
+    let service = limited_service(|limits| limits.checks_in_flight = Some(2)).await;
+    let site = format!("{}:hcap:{}", dev::SITE_KEY, sim::HCAPTCHA_SITE_KEY);
+    let mut under_way = Vec::new();
+    for n in 0..2 {
+        let cells = Prefixes::default().cells(elsewhere(n));
+        under_way.push(service.limits.gates.enter(&site, cells, 2).await.unwrap());
+    }
+    let mut waiting = Browser::new(&service).await;
+    let proof = waiting.proof("POST", URL, |_| {});
+    let params = with_hcaptcha("sim-pass-waiting");
+    let response = waiting.attest_with(&service, &params, proof.clone()).await;
+    assert_eq!((response.status.as_u16(), response.codes()), (503, vec!["aprv-unavailable".to_owned()]));
+    assert_eq!(response.header("retry-after"), "1");
+    drop(under_way);
+    // Neither the proof nor the result was used up.
+    assert!(is_trusted(&waiting.attest_with(&service, &params, proof).await.token()));
+}
+
+/// A proof whose signature is not its key's.
+fn forged(proof: &str) -> String {
+    let (signed, _) = proof.rsplit_once('.').unwrap();
+    let other = Browser::default().proof("POST", URL, |_| {});
+    format!("{signed}.{}", other.rsplit('.').next().unwrap())
+}
+
+#[tokio::test]
+async fn what_is_wrong_anyway_is_refused_before_a_signature_is_verified() {
+    let service = limited_service(|_| {}).await;
+    let mut browser = Browser::new(&service).await;
+    let good = with_hcaptcha("sim-pass-cheap");
+    let codes = async |browser: &mut Browser, params: &[(&str, &str)], proof: String| {
+        browser.attest_with(&service, params, proof).await.codes()
+    };
+    // The nonce, the claims, the parameters: each is told although the signature is wrong, too.
+    let proof = forged(&browser.proof("POST", URL, |claims| claims["nonce"] = "other".into()));
+    assert_eq!(codes(&mut browser, &good, proof).await, ["aprv-invalid-nonce"]);
+    let proof = forged(&browser.proof("POST", URL, |claims| claims["htm"] = "GET".into()));
+    let response = browser.attest_with(&service, &good, proof).await;
+    assert!(response.body.contains("another method"), "{}", response.body);
+    let proof = forged(&browser.proof("POST", URL, |_| {}));
+    assert_eq!(codes(&mut browser, &good[..2], proof).await, ["aprv-no-web-protect-params"]);
+    // The session, too; its token belongs to the key that the proof names.
+    browser.refresh_token = Some("AQIDBA".to_owned());
+    let proof = forged(&browser.proof("POST", URL, |_| {}));
+    assert_eq!(codes(&mut browser, &REFRESH, proof).await, ["aprv-invalid-refresh-token"]);
+    browser.refresh_token = None;
+    // And with nothing else wrong, the signature is, before anything is remembered or anybody called.
+    let proof = browser.proof("POST", URL, |_| {});
+    let response = browser.attest_with(&service, &good, forged(&proof)).await;
+    assert!(response.body.contains("signature"), "{}", response.body);
+    assert_eq!(checks(&service), 0);
+    assert!(is_trusted(&browser.attest_with(&service, &good, proof).await.token()), "the proof was not used up");
+}
+
+#[tokio::test]
+async fn a_nonce_costs_no_signature_when_the_service_runs_short() {
+    let service = limited_service(|limits| limits.least_share = Some(1)).await;
+    let nonce_request = async |ip: IpAddr, is_forged: bool| {
+        let proof = Browser::default().proof("GET", URL, |_| {});
+        let proof = if is_forged { forged(&proof) } else { proof };
+        let request = Request::get("/attest").header("host", HOST).header("dpop", proof).body(Body::empty()).unwrap();
+        send_from(&service, request, ip).await.status.as_u16()
+    };
+    assert_eq!(nonce_request(elsewhere(1), false).await, 204);
+    assert_eq!(nonce_request(IP, true).await, 401, "there is time to say what is wrong");
+    service.pressure.set(Resource::Processor, 0.6);
+    assert_eq!(nonce_request(IP, true).await, 204, "but a nonce is had without a signature, too");
+    assert_eq!(nonce_request(elsewhere(2), true).await, 401, "who has had nothing is told");
+}
+
+#[tokio::test]
+async fn a_form_of_a_thousand_parameters_is_refused_at_once() {
+    let service = limited_service(|_| {}).await;
+    let request = Request::post("/attest").header("host", HOST).body(Body::from("a&".repeat(1000))).unwrap();
+    let response = send(&service, request).await;
+    assert_eq!(response.status, 400);
+    assert!(response.json()["rqst-illegal-params"].as_str().unwrap().contains("64"), "{}", response.body);
+}
