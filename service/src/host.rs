@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use axum::http::uri::Authority;
+use axum::http::{Request, header};
+
 /// The longest host name, bytes.
 const MAX_NAME_BYTES: usize = 253;
 
@@ -26,6 +29,13 @@ pub fn lookup_name(text: &str) -> Cow<'_, str> {
         _ if text.is_ascii() && !text.bytes().any(|byte| byte.is_ascii_uppercase()) => Cow::Borrowed(text),
         _ => ascii_name(text).map_or(Cow::Borrowed(text), Cow::Owned),
     }
+}
+
+/// The host that a request names, without its port.
+pub fn host_of<B>(request: &Request<B>) -> Option<String> {
+    let named = || Authority::try_from(request.headers().get(header::HOST)?.as_bytes()).ok();
+    let authority = request.uri().authority().cloned().or_else(named)?;
+    Some(authority.host().to_owned())
 }
 
 /// Whether a host, as it stands in a URL, leads to this machine whatever a name server says.
@@ -63,6 +73,25 @@ mod tests {
             assert_eq!(ascii_name(bad), None, "{bad}");
         }
         assert_eq!(lookup_name("A b"), "A b");
+    }
+
+    #[test]
+    fn a_request_names_its_host_with_or_without_a_port() {
+        let host = |text: &str| host_of(&Request::builder().header("host", text).body(()).unwrap());
+        for (text, name) in [
+            ("localhost", "localhost"),
+            ("LOCALHOST:8088", "LOCALHOST"),
+            ("127.0.0.1:8088", "127.0.0.1"),
+            ("[::1]:8088", "[::1]"),
+            ("evil.example:8088", "evil.example"),
+        ] {
+            assert_eq!(host(text).as_deref(), Some(name));
+        }
+        for bad in ["", "localhost/..", "a b", "[::1"] {
+            assert_eq!(host(bad), None, "{bad}");
+        }
+        let named_twice = Request::get("http://evil.example/").header("host", "localhost").body(()).unwrap();
+        assert_eq!(host_of(&named_twice).as_deref(), Some("evil.example"));
     }
 
     #[test]
