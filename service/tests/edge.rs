@@ -180,6 +180,8 @@ fn the_development_mode_is_for_this_machine_unless_allowed_otherwise() {
         let said = refusal_of(&["--dev", "--json", "--listen", address]);
         assert!(said.contains("--dev-public"), "{address}: {said}");
     }
+    let said = refusal_of(&["--dev", "--json", "--listen", "127.0.0.1:0", "--operations", "0.0.0.0:0"]);
+    assert!(said.contains("--dev-public"), "{said}");
     let process = Process::start(&["--dev", "--listen", "0.0.0.0:0", "--dev-public"]);
     assert!(process.url.starts_with("http://0.0.0.0:"));
     for flag in [vec!["--dev-public"], vec!["--public-url", "http://x"]] {
