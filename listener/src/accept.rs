@@ -18,13 +18,14 @@ use crate::log::{Log, Repeated};
 use crate::metrics::Metrics;
 use crate::places::{Place, Places};
 use crate::pressure::{Pressure, Resource, SCARCE};
+use crate::proxy_protocol;
 use crate::service::HttpService;
 use crate::shutdown::{Phase, stopped};
 
 /// The pause after a failed accept: most likely file descriptors have run out, and others must close first.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Whether an address is a proxy's that may hold as many connections as there are.
+/// Whether an address is a proxy's that is trusted with something.
 pub type IsTrusted = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// A listener, and what it needs to serve.
@@ -37,6 +38,8 @@ pub struct Listener {
     pub limits: Limits,
     /// Who may hold as many connections as there are.
     pub is_trusted: IsTrusted,
+    /// Whose connections begin with a PROXY protocol header (version 2): it says whom each was opened for.
+    pub speaks_proxy_protocol: IsTrusted,
     /// How close the process is to its bounds.
     pub pressure: Arc<Pressure>,
     /// Where it says what went wrong.
@@ -47,6 +50,8 @@ pub struct Listener {
 
 /// What all connections of a listener share.
 struct Shared {
+    door: Door,
+    speaks_proxy_protocol: IsTrusted,
     clock: Clock,
     timeouts: Timeouts,
     log: Log,
@@ -61,6 +66,8 @@ impl Listener {
     /// When the listener itself fails for good.
     pub async fn serve<S: HttpService>(self, service: S, mut stop: watch::Receiver<Phase>) -> io::Result<()> {
         let shared = Arc::new(Shared {
+            door: Door::new(&self),
+            speaks_proxy_protocol: Arc::clone(&self.speaks_proxy_protocol),
             clock: Clock::start(),
             timeouts: self.limits.timeouts,
             log: self.log.clone(),
@@ -68,7 +75,7 @@ impl Listener {
             failed_handshakes: Repeated::new("handshake"),
         });
         let failed_accepts = Repeated::new("accept");
-        let mut door = Door::new(&self);
+        let door = &shared.door;
         let slots = Arc::new(Semaphore::new(self.limits.connections));
         let mut connections = JoinSet::new();
         loop {
@@ -88,7 +95,7 @@ impl Listener {
                     continue;
                 }
             };
-            let Some(stream) = door.admit(stream, peer) else { continue };
+            let Some(stream) = door.let_in(stream, peer) else { continue };
             // A full listener leaves further connections in the kernel's queue, until one of those that were asked to
             // make way has, or another has ended.
             let slot = tokio::select! {
@@ -100,7 +107,10 @@ impl Listener {
             let acceptor = self.identity.as_ref().map(|config| TlsAcceptor::from(Arc::clone(&config.borrow())));
             let (service, stop, shared) = (service.clone(), stop.clone(), Arc::clone(&shared));
             connections.spawn(async move {
-                let ending = shared.connection(stream, peer, &activity, acceptor, service, stop).await;
+                let ending = match shared.client(stream, peer, &activity, &place).await {
+                    Some((stream, peer)) => shared.connection(stream, peer, &activity, acceptor, service, stop).await,
+                    None => None,
+                };
                 shared.metrics.closed(ending);
                 free(slot, place);
             });
@@ -121,6 +131,43 @@ fn free(slot: OwnedSemaphorePermit, place: Place) {
 }
 
 impl Shared {
+    /// The connection, and whom it was opened for: the peer, or whom a proxy names. `None` when that client may not
+    /// have another, or the proxy does not say.
+    async fn client(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        activity: &Activity,
+        place: &Place,
+    ) -> Option<(TcpStream, SocketAddr)> {
+        if !(self.speaks_proxy_protocol)(peer.ip().to_canonical()) {
+            return Some((stream, peer));
+        }
+        let failure = match tokio::time::timeout(self.timeouts.head, proxy_protocol::read(&mut stream)).await {
+            Ok(Ok(None)) => return Some((stream, peer)),
+            Ok(Ok(Some(client))) => {
+                if !self.door.admit(client.ip()) {
+                    let _ = stream.set_zero_linger();
+                    return None;
+                }
+                if !self.door.is_trusted(client.ip()) {
+                    place.belongs_to(client.ip());
+                }
+                activity.restart();
+                return Some((stream, client));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no PROXY protocol header in time".to_owned(),
+        };
+        self.note_failure(peer, &failure);
+        None
+    }
+
+    fn note_failure(&self, peer: SocketAddr, failure: &str) {
+        self.metrics.failed_handshake();
+        self.failed_handshakes.event(&self.log, || format!("{}: {failure}", peer.ip()));
+    }
+
     async fn connection<S: HttpService>(
         &self,
         stream: TcpStream,
@@ -142,8 +189,7 @@ impl Shared {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no handshake in time".to_owned(),
         };
-        self.metrics.failed_handshake();
-        self.failed_handshakes.event(&self.log, || format!("{}: {failure}", peer.ip()));
+        self.note_failure(peer, &failure);
         None
     }
 }
@@ -175,28 +221,42 @@ impl Door {
         }
     }
 
+    fn is_trusted(&self, ip: IpAddr) -> bool {
+        (self.is_trusted)(ip.to_canonical())
+    }
+
     /// The connection, if it may come in. One that may not is closed at once, before it costs a handshake.
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> {
-        let ip = peer.ip();
-        if !(self.is_trusted)(ip.to_canonical()) {
-            let scarce = self.pressure.value() >= SCARCE;
-            if let Err(refusal) = self.places.admit(ip, scarce, self.begun.elapsed()) {
-                self.metrics.refused(&refusal);
-                self.refused.event(&self.log, || refusal.message());
-                // A reset leaves nothing behind in the kernel. Where it fails, the connection closes in good order.
-                let _ = stream.set_zero_linger();
-                return None;
-            }
+    fn let_in(&self, stream: TcpStream, peer: SocketAddr) -> Option<TcpStream> {
+        if !self.admit(peer.ip()) {
+            // A reset leaves nothing behind in the kernel. Where it fails, the connection closes in good order.
+            let _ = stream.set_zero_linger();
+            return None;
         }
         self.places.make_way();
         // Small responses must not wait for acknowledgements; only a connection that is gone refuses.
         stream.set_nodelay(true).ok().map(|()| stream)
     }
 
-    fn take(&mut self, peer: SocketAddr, activity: &Arc<Activity>) -> Place {
+    /// Whether an address may have one more connection.
+    fn admit(&self, ip: IpAddr) -> bool {
+        if self.is_trusted(ip) {
+            return true;
+        }
+        let scarce = self.pressure.value() >= SCARCE;
+        match self.places.admit(ip, scarce, self.begun.elapsed()) {
+            Ok(()) => true,
+            Err(refusal) => {
+                self.metrics.refused(&refusal);
+                self.refused.event(&self.log, || refusal.message());
+                false
+            }
+        }
+    }
+
+    fn take(&self, peer: SocketAddr, activity: &Arc<Activity>) -> Place {
         let ip = peer.ip();
         self.metrics.accepted();
-        let counted = (!(self.is_trusted)(ip.to_canonical())).then_some(ip);
+        let counted = (!self.is_trusted(ip)).then_some(ip);
         let place = self.places.take(counted, Arc::clone(activity));
         self.note_pressure();
         place

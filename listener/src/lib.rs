@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `accept` | the accept loop: who gets a connection, and how all of them end |
 //! | `places` | who has how many connections, and whose makes way |
+//! | `proxy_protocol` | what a proxy says of a connection before it passes it on |
 //! | `connection` | one connection: HTTP/1.1 or HTTP/2, and its time-outs |
 //! | [`body`] | bodies of requests, with an end in bounded time |
 //! | [`service`] | what is served, and what it learns of and says to its connection |
@@ -28,6 +29,7 @@ pub mod log;
 pub mod metrics;
 mod places;
 pub mod pressure;
+mod proxy_protocol;
 pub mod service;
 pub mod shutdown;
 pub mod tls;

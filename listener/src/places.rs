@@ -268,6 +268,20 @@ impl State {
     }
 }
 
+impl Place {
+    /// Counts a proxy's connection for the client that it was opened for.
+    pub(crate) fn belongs_to(&self, ip: IpAddr) {
+        let cells = self.places.prefixes.cells(ip);
+        let mut state = self.places.state();
+        let Some(connection) = state.connections.get_mut(&self.id).filter(|connection| connection.cells.is_none())
+        else {
+            return;
+        };
+        connection.cells = Some(cells);
+        state.add(cells);
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.places.state();

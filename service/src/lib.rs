@@ -19,7 +19,7 @@
 //! | [`allowed_origins`] | which pages may use an account |
 //! | [`secrets`] | lists of secrets with times, and where they are kept |
 //! | [`settings`] | a configuration file being read: positions, values within bounds |
-//! | [`loopback`] | hosts that are this machine itself |
+//! | [`host`] | host names in their one form, and those that are this machine itself |
 //! | [`error`] | refusals: error codes, status codes, the JSON map |
 //! | [`crypto`] | randomness, derived keys, key pairs |
 //! | [`time`] | points in time as text |
@@ -37,9 +37,9 @@ pub mod config;
 pub mod crypto;
 pub mod dev;
 pub mod error;
+pub mod host;
 pub mod http;
 pub mod limits;
-pub mod loopback;
 pub mod secrets;
 pub mod server;
 pub mod session;

@@ -22,7 +22,7 @@ approov-web-service serve --config FILE [--listen ADDRESS]
 
 fn main() -> ExitCode {
     let mut args = Args::new(std::env::args().skip(1));
-    let outcome = match args.next_arg() {
+    let outcome = match args.next_arg().unwrap_or_default() {
         Some(Arg::Operand(command)) if command == "serve" => match server::Options::parse(args) {
             Ok(options) => serve(options),
             Err(error) => return usage(&error.0),

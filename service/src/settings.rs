@@ -11,7 +11,7 @@ use toml::value::Datetime;
 use url::Url;
 
 use crate::crypto::CryptoError;
-use crate::loopback::is_loopback;
+use crate::host::is_loopback;
 use crate::time::parse_rfc3339;
 
 /// What is wrong with a configuration, and where.

@@ -315,6 +315,24 @@ async fn several_apis_get_their_tokens_in_one_request() {
 }
 
 #[tokio::test]
+async fn an_api_may_be_named_in_any_script() {
+    let config = dev_config(|config| {
+        let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
+        let api = account.apis["localhost"].clone();
+        account.apis.insert("xn--bcher-kva.example".to_owned(), api);
+    });
+    let service = service(config.await).await;
+    for (n, name) in ["bücher.example", "BÜCHER.example", "xn--bcher-kva.example"].into_iter().enumerate() {
+        let mut browser = Browser::new(&service).await;
+        let token = format!("sim-pass-idn{n}");
+        let mut params = with_hcaptcha(&token);
+        params[1].1 = name;
+        let response = browser.attest(&service, &params).await;
+        assert_eq!(response.json()["tokens"].as_object().unwrap().keys().collect::<Vec<_>>(), [name]);
+    }
+}
+
+#[tokio::test]
 async fn the_payload_hash_becomes_the_pay_claim() {
     let service = dev_service().await;
     let mut browser = Browser::new(&service).await;

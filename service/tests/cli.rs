@@ -43,6 +43,15 @@ impl Place {
     }
 }
 
+/// Runs a command line whose words may have spaces.
+fn run_words(words: &[&str]) -> Result<String, Failure> {
+    let (command, rest) = words.split_first().unwrap();
+    let mut output = Vec::new();
+    let mut console = Console { input: &mut &b""[..], output: &mut output };
+    cli::run(command, Args::new(rest.iter().map(ToString::to_string)), &mut console).unwrap()?;
+    Ok(String::from_utf8(output).unwrap())
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
@@ -278,6 +287,17 @@ fn a_configuration_is_checked_before_it_is_served() {
     );
     fs::write(place.file(), format!("tls_cert = \"none.pem\"\ntls_key = \"none.pem\"\n{}", place.text())).unwrap();
     assert!(place.ok("config -check").contains("WARNING: none.pem: No such file"), "it may be another machine's");
+    let kept = place.text().replace("secret = \"s\"", "secret_env = \"UNSET_OF_CHECK\"");
+    fs::write(place.file(), kept).unwrap();
+    assert!(place.ok("config -check").contains("the environment variable UNSET_OF_CHECK is not set: on this machine"));
+    let text = place.text();
+    let without: String =
+        text.lines().filter(|line| !line.starts_with("session_secret")).map(|line| format!("{line}\n")).collect();
+    fs::write(place.file(), &without).unwrap();
+    assert!(
+        matches!(place.run("config -check", ""), Err(Failure::Refused(message)) if message.contains("config -migrate"))
+    );
+    fs::write(place.file(), text).unwrap();
     fs::write(place.file(), format!("listen = 7\n{}", place.text())).unwrap();
     assert!(
         matches!(place.run("config -check", ""), Err(Failure::Refused(message)) if message.contains("line 1, column 10"))
@@ -370,6 +390,49 @@ fn a_key_is_rotated_and_takes_its_apis_over() {
     assert!(listed.contains("alg:ES256, kid:two") && listed.contains("alg:RS256, kid:other"), "{listed}");
     place.ok("keyset -remove one");
     assert!(!place.text().contains("replaces"), "{}", place.text());
+}
+
+#[test]
+fn keys_that_begin_with_a_dash_are_keys() {
+    let place = Place::new("dash");
+    assert_eq!(place.ok("account -add=-one"), "added account with site key -one\n");
+    // Everything behind the two dashes is an operand, so the options come first.
+    let file = place.file().display().to_string();
+    let added = run_words(&["account", "-config", &file, "-add", "--", "-two"]).unwrap();
+    assert_eq!(added, "added account with site key -two\n");
+    match run_words(&["account", "-add", "-three", "-config", &file]) {
+        Err(Failure::Usage(message)) => assert!(message.ends_with("account -add -- -three"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(place.ok("web -hcaptcha -add -key -secret -s -account -one"), "hcaptcha site -key added\n");
+    assert_eq!(place.ok("web -hcaptcha -remove=-key -account=-one"), "hcaptcha site -key removed\n");
+    assert!(matches!(place.run("account -list=all", ""), Err(Failure::Usage(message)) if message.contains("no value")));
+}
+
+#[test]
+fn a_token_that_was_copied_with_its_end_of_line_is_checked() {
+    let place = Place::new("newline");
+    place.ok("account -add k");
+    place.ok("api -add a.example -allowWeb");
+    let token = place.ok("token -genExample a.example");
+    assert!(token.ends_with('\n'));
+    let file = place.file().display().to_string();
+    for copied in [token.clone(), format!(" {token}\r\n")] {
+        let checked = run_words(&["token", "-check", &copied, "-config", &file]).unwrap();
+        assert!(checked.starts_with("valid: "), "{checked}");
+    }
+}
+
+#[test]
+fn names_of_any_script_are_domains() {
+    let place = Place::new("idn");
+    place.ok("account -add k");
+    assert!(place.ok("api -add bücher.example -allowWeb").starts_with("added API domain bücher.example with "));
+    place.ok("api -add XN--bcher-kva.example");
+    assert_eq!(place.ok("api -list"), "xn--bcher-kva.example with type:account, alg:HS256, web:not allowed\n");
+    place.ok("token -genExample BÜCHER.example");
+    place.ok("api -remove Bücher.example");
+    assert_eq!(place.ok("api -list"), "");
 }
 
 #[test]

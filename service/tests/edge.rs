@@ -180,6 +180,8 @@ fn the_development_mode_is_for_this_machine_unless_allowed_otherwise() {
         let said = refusal_of(&["--dev", "--json", "--listen", address]);
         assert!(said.contains("--dev-public"), "{address}: {said}");
     }
+    let said = refusal_of(&["--dev", "--json", "--listen", "127.0.0.1:0", "--operations", "0.0.0.0:0"]);
+    assert!(said.contains("--dev-public"), "{said}");
     let process = Process::start(&["--dev", "--listen", "0.0.0.0:0", "--dev-public"]);
     assert!(process.url.starts_with("http://0.0.0.0:"));
     for flag in [vec!["--dev-public"], vec!["--public-url", "http://x"]] {
@@ -253,4 +255,28 @@ async fn what_a_check_service_says_is_in_the_log_and_nowhere_else() {
     let line = process.wait_for_log(|line| line["status"] == 502);
     assert_eq!(line["detail"], "hCaptcha responded with status 500");
     assert_eq!(line["checks"], serde_json::json!(["hcaptcha: unavailable"]));
+}
+
+#[test]
+fn a_proxy_that_passes_connections_on_says_whose_they_are() {
+    let place = Place::new("proxy");
+    let top = format!("public_urls = [\"{PUBLIC}\"]\ntrusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true\n");
+    let (file, _) = place.file(&top, &[]);
+    let mut process = Process::start(&["--config", file.to_str().unwrap()]);
+    let mut exchange = |first: &[u8], path: &str| {
+        let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
+        stream.write_all(first).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 198.51.100.1\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        // A connection that was closed before it was read is reset.
+        let _ = stream.read_to_string(&mut String::new());
+    };
+    // From 203.0.113.9:4711 to 192.0.2.1:443.
+    exchange(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x09\xc0\x00\x02\x01\x12\x67\x01\xbb", "/through");
+    exchange(b"", "/past");
+    let line = process.wait_for_log(|line| line["path"] == "/through");
+    assert_eq!(line["ip"], "203.0.113.9", "what the client says itself does not count");
+    let line = process.wait_for_log(|line| line["event"] == "handshake");
+    assert!(line["message"].as_str().unwrap().contains("PROXY protocol"), "{line}");
 }

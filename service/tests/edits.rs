@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -205,4 +206,39 @@ fn owner_group_and_mode_are_kept() {
         let lock = fs::metadata(place.0.join("service.toml.lock")).unwrap();
         assert_eq!(lock.uid(), NOBODY, "the file's owner can edit it, too");
     }
+}
+
+/// What somebody who is not the file's owner may do: with a file that everybody may write, edit it; with another, not.
+#[test]
+fn an_edit_by_somebody_else_leaves_the_file_its_owners() {
+    const NOBODY: u32 = 65534;
+    let place = Place::new("others");
+    if fs::metadata(place.file()).unwrap().uid() != 0 {
+        // Only root can be two people.
+        return;
+    }
+    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(place.file(), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(place.0.join("service.toml.lock"), fs::Permissions::from_mode(0o666)).unwrap();
+    // Where everybody may look for the program.
+    let program = place.0.join("program");
+    fs::copy(env!("CARGO_BIN_EXE_approov-web-service"), &program).unwrap();
+    let as_nobody = |line: &str| {
+        let mut command = Command::new(&program);
+        command.args(line.split_whitespace()).env("APPROOV_SERVICE_CONFIG", place.file());
+        command.uid(NOBODY).gid(NOBODY).output().unwrap()
+    };
+    let output = as_nobody("api -add a.example.com -y");
+    assert!(output.status.success(), "{output:?}");
+    let after = fs::metadata(place.file()).unwrap();
+    assert_eq!((after.uid(), after.permissions().mode() & 0o777), (0, 0o666));
+    assert!(place.text().contains("a.example.com"));
+
+    fs::set_permissions(place.file(), fs::Permissions::from_mode(0o644)).unwrap();
+    let before = place.text();
+    let output = as_nobody("api -remove a.example.com -y");
+    assert!(!output.status.success() && complaint(&output).contains("Permission denied"), "{output:?}");
+    assert_eq!(place.text(), before);
+    let left: Vec<_> = fs::read_dir(&place.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".new")), "{left:?}");
 }

@@ -160,3 +160,29 @@ async fn what_a_configuration_allows_without_saying_so_is_said_once() {
         assert!(later.iter().any(|warning| warning.contains(expected)), "{expected}: {later:?}");
     }
 }
+
+#[tokio::test]
+async fn a_secret_in_a_file_of_its_own_is_watched_like_the_configuration() {
+    let place = Place::new("secret-file");
+    let secret = place.0.join("hcaptcha-secret");
+    fs::write(&secret, "one\n").unwrap();
+    let with_file = format!("secret_file = \"{}\"\n", secret.display());
+    fs::write(place.file(), account("a.example").replace("secret = \"s\"\n", &with_file)).unwrap();
+    let mut process = start(&place.file());
+    fs::write(&secret, "two\n").unwrap();
+    process.wait_for_log(is_event("reloaded"));
+    fs::write(&secret, "").unwrap();
+    let line = process.wait_for_log(is_event("reload"));
+    let message = line["message"].as_str().unwrap();
+    assert!(message.contains("hcaptcha-secret") && message.contains("stays in force"), "{message}");
+    assert_eq!(codes(&process).await, ["aprv-invalid-refresh-token"]);
+    // One that is not there yet when it is first named, and then comes.
+    let other = place.0.join("other-secret");
+    let with_other = format!("secret_file = \"{}\"\n", other.display());
+    fs::write(place.file(), account("b.example").replace("secret = \"s\"\n", &with_other)).unwrap();
+    let line = process.wait_for_log(|line| is_event("reload")(line) && line.to_string().contains("other-secret"));
+    assert!(line["message"].as_str().unwrap().contains("stays in force"), "{line}");
+    fs::write(&other, "three").unwrap();
+    process.wait_for_logs(2, is_event("reloaded"));
+    assert_eq!(codes(&process).await, ["aprv-api-not-found"]);
+}

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::check::{FreshResult, Provider, ResultParams, Site};
 use crate::config::{Account, Api};
 use crate::error::{Code, Problems, Refusal};
+use crate::host::lookup_name;
 use crate::token::pay_claim;
 
 use super::form::Form;
@@ -145,12 +146,12 @@ fn read_targets<'a>(
             problems.add(Code::ApiEmptyTarget, "");
             continue;
         }
-        let domain = name.to_ascii_lowercase();
+        let domain = lookup_name(name);
         if !seen.insert(domain.clone()) {
             duplicate.push(*name);
             continue;
         }
-        match account.map(|account| account.apis.get(&domain)) {
+        match account.map(|account| account.apis.get(&*domain)) {
             None => {}
             Some(None) => unknown.push(*name),
             Some(Some(api)) if !api.allow_web => closed.push(*name),

@@ -8,6 +8,7 @@ use toml::Spanned;
 use url::Host;
 
 use crate::allowed_origins::AllowedOrigins;
+use crate::host::lookup_name;
 use crate::settings::Read;
 use crate::time::parse_rfc3339;
 
@@ -55,7 +56,7 @@ impl CaptchaRules {
         let source = table.source;
         let raw: RawRules = table.rest()?;
         Ok(Self {
-            domains: raw.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect(),
+            domains: raw.domains.iter().map(|domain| lookup_name(domain).into_owned()).collect(),
             actions: raw.actions,
             min_score: source.probability(raw.min_score.as_ref(), 0.0)?,
             include_ip: raw.include_ip,
@@ -118,11 +119,13 @@ impl CaptchaRules {
         hostname: Option<&str>,
         named: Option<&str>,
     ) -> Result<(), FailedRule> {
-        let hostname = hostname.map(str::to_ascii_lowercase);
-        if !self.domains.is_empty() && hostname.as_ref().is_none_or(|host| !self.domains.contains(host)) {
+        let hostname = hostname.map(lookup_name);
+        if !self.domains.is_empty()
+            && hostname.as_ref().is_none_or(|host| !self.domains.iter().any(|domain| domain == host))
+        {
             return Err(FailedRule::Host);
         }
-        if named.is_some_and(|named| hostname.as_deref() != Some(named.to_ascii_lowercase().as_str())) {
+        if named.is_some_and(|named| hostname.as_deref() != Some(&*lookup_name(named))) {
             return Err(FailedRule::Host);
         }
         if let Some(action) = response.get("action").and_then(Value::as_str)

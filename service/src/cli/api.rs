@@ -6,6 +6,7 @@ use toml_edit::{Table, value};
 
 use crate::config::Account;
 use crate::crypto::random;
+use crate::host::lookup_name;
 
 use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, document, unknown};
 
@@ -20,7 +21,7 @@ struct NewApi {
 pub(super) fn api(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action) = (CommonFlags::default(), Action(None));
     let mut new = NewApi::default();
-    while let Some(arg) = args.next_arg() {
+    while let Some(arg) = args.next_arg()? {
         let Arg::Flag(flag) = &arg else { return Err(unknown("api", &arg).into()) };
         match flag.as_str() {
             "add" | "remove" => {
@@ -90,7 +91,7 @@ fn add(common: &CommonFlags, domain: &str, new: NewApi, console: &mut Console<'_
 }
 
 fn describe(account: &Account, domain: &str) -> String {
-    let Some(api) = account.apis.get(&domain.to_ascii_lowercase()) else { return domain.to_owned() };
+    let Some(api) = account.apis.get(&*lookup_name(domain)) else { return domain.to_owned() };
     let key = api.keyset_kid.as_ref().and_then(|kid| Some((kid, account.keys.get(kid)?)));
     let mut text = match key {
         None => format!("{domain} with type:account, alg:HS256"),

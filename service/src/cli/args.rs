@@ -7,7 +7,13 @@ use std::io::BufRead;
 use zeroize::Zeroizing;
 
 /// The arguments not yet looked at.
-pub struct Args(VecDeque<String>);
+pub struct Args {
+    rest: VecDeque<String>,
+    /// The value that came with the last flag, behind its equals sign.
+    attached: Option<(String, String)>,
+    /// Whether `--` has come: all that follows are operands.
+    only_operands: bool,
+}
 
 /// One argument.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,21 +37,31 @@ impl From<String> for UsageError {
 impl Args {
     /// Arguments, without the program's name.
     pub fn new(arguments: impl IntoIterator<Item = String>) -> Self {
-        Self(arguments.into_iter().collect())
+        Self { rest: arguments.into_iter().collect(), attached: None, only_operands: false }
     }
 
     /// The next argument.
-    pub fn next_arg(&mut self) -> Option<Arg> {
-        let text = self.0.pop_front()?;
-        let Some(name) = text.strip_prefix("--").or_else(|| text.strip_prefix('-')).filter(|name| !name.is_empty())
-        else {
-            return Some(Arg::Operand(text));
+    ///
+    /// # Errors
+    /// When the flag before it came with a value that nobody wanted.
+    pub fn next_arg(&mut self) -> Result<Option<Arg>, UsageError> {
+        if let Some((flag, value)) = self.attached.take() {
+            return Err(UsageError(format!("-{flag} takes no value, got \"{value}\"")));
+        }
+        let Some(text) = self.rest.pop_front() else { return Ok(None) };
+        if text == "--" && !self.only_operands {
+            self.only_operands = true;
+            return self.next_arg();
+        }
+        let name = text.strip_prefix("--").or_else(|| text.strip_prefix('-'));
+        let Some(name) = name.filter(|name| !name.is_empty() && !self.only_operands) else {
+            return Ok(Some(Arg::Operand(text)));
         };
         if let Some((name, value)) = name.split_once('=') {
-            self.0.push_front(value.to_owned());
-            return Some(Arg::Flag(name.to_owned()));
+            self.attached = Some((name.to_owned(), value.to_owned()));
+            return Ok(Some(Arg::Flag(name.to_owned())));
         }
-        Some(Arg::Flag(name.to_owned()))
+        Ok(Some(Arg::Flag(name.to_owned())))
     }
 
     /// The value of `flag`.
@@ -53,7 +69,13 @@ impl Args {
     /// # Errors
     /// When nothing follows.
     pub fn value(&mut self, flag: &str) -> Result<String, UsageError> {
-        self.0.pop_front().ok_or_else(|| UsageError(format!("-{flag} needs a value")))
+        let value = self.attached_value().or_else(|| self.rest.pop_front());
+        value.ok_or_else(|| UsageError(format!("-{flag} needs a value")))
+    }
+
+    /// The value of a flag that may have none: only one behind an equals sign is certain to be it.
+    pub fn attached_value(&mut self) -> Option<String> {
+        self.attached.take().map(|(_, value)| value)
     }
 
     /// The value of `flag`, read as a `T`.
@@ -110,18 +132,43 @@ mod tests {
         }
     }
 
+    fn args(line: &[&str]) -> Args {
+        Args::new(line.iter().map(ToString::to_string))
+    }
+
     #[test]
     fn one_dash_or_two_and_an_equals_sign_mean_the_same() {
         for line in [["-listen", "a:1"].as_slice(), &["--listen", "a:1"], &["--listen=a:1"]] {
-            let mut args = Args::new(line.iter().map(ToString::to_string));
-            assert_eq!(args.next_arg(), Some(Arg::Flag("listen".into())));
+            let mut args = args(line);
+            assert_eq!(args.next_arg(), Ok(Some(Arg::Flag("listen".into()))));
             assert_eq!(args.value("listen").unwrap(), "a:1");
-            assert_eq!(args.next_arg(), None);
+            assert_eq!(args.next_arg(), Ok(None));
         }
-        let mut args = Args::new(["serve".into(), "-n".into(), "-1".into()]);
-        assert_eq!(args.next_arg(), Some(Arg::Operand("serve".into())));
-        assert_eq!(args.next_arg(), Some(Arg::Flag("n".into())));
+        let mut args = args(&["serve", "-n", "-1"]);
+        assert_eq!(args.next_arg(), Ok(Some(Arg::Operand("serve".into()))));
+        assert_eq!(args.next_arg(), Ok(Some(Arg::Flag("n".into()))));
         assert_eq!(args.parsed::<i8>("n", "a number").unwrap(), -1);
         assert!(args.value("n").is_err());
+    }
+
+    #[test]
+    fn what_begins_with_a_dash_can_be_a_value_or_an_operand() {
+        for line in [["-add", "-KEY"].as_slice(), &["-add=-KEY"]] {
+            let mut args = args(line);
+            args.next_arg().unwrap();
+            assert_eq!(args.value("add").unwrap(), "-KEY");
+        }
+        let mut args = args(&["-add", "--", "-KEY", "--", "-y"]);
+        let rest: Vec<Arg> = std::iter::from_fn(|| args.next_arg().unwrap()).collect();
+        let operand = |text: &str| Arg::Operand(text.to_owned());
+        assert_eq!(rest, [Arg::Flag("add".into()), operand("-KEY"), operand("--"), operand("-y")]);
+        assert_eq!(super::Args::new(["-".to_owned()]).next_arg(), Ok(Some(operand("-"))));
+    }
+
+    #[test]
+    fn a_value_that_nobody_takes_is_an_error() {
+        let mut args = args(&["-list=all", "-y"]);
+        assert_eq!(args.next_arg(), Ok(Some(Arg::Flag("list".into()))));
+        assert_eq!(args.next_arg(), Err(UsageError("-list takes no value, got \"all\"".to_owned())));
     }
 }

@@ -1,11 +1,11 @@
 //! `config`: the configuration file as a whole.
 
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
 use approov_verify::time::UnixTime;
 
-use crate::config::{Certificate, Config, Surroundings, TlsFiles};
+use crate::config::{Certificate, Config, MIGRATE, Surroundings, TlsFiles};
+use crate::secrets::ProcessEnvironment;
 
 use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, unknown};
 
@@ -14,7 +14,7 @@ const MIGRATE_WARNING: &str = "adding a session secret ends every session once; 
 
 pub(super) fn config(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action) = (CommonFlags::default(), Action(None));
-    while let Some(arg) = args.next_arg() {
+    while let Some(arg) = args.next_arg()? {
         match &arg {
             Arg::Flag(flag) if flag == "check" || flag == "migrate" => action.set(flag, None)?,
             Arg::Flag(flag) if common.take(flag, &mut args)? => {}
@@ -34,6 +34,8 @@ fn check(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
     let mut config = common.read()?.config()?;
     config.session_secret().map_err(|error| at(&error))?;
     let (certificate, mut warnings) = look_at_certificate(&config);
+    let elsewhere = config.secrets().filter_map(|secret| secret.resolve(&ProcessEnvironment).err());
+    warnings.extend(elsewhere.map(|error| error.to_string()).map(on_this_machine));
     if certificate.is_some() || config.tls.is_none() {
         config.public_urls =
             config.public_urls_with(certificate.as_ref(), config.listen.port()).map_err(|error| at(&error))?;
@@ -50,15 +52,20 @@ fn check(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
 fn look_at_certificate(config: &Config) -> (Option<Certificate>, Vec<String>) {
     let Some(TlsFiles { cert, key }) = &config.tls else { return (None, Vec::new()) };
     let read = || {
-        let pem = std::fs::read(cert).map_err(|error: io::Error| format!("{}: {error}", cert.display()))?;
-        let certificate = Certificate::from_pem(&pem).map_err(|error| format!("{}: {error}", cert.display()))?;
         approov_listener::tls::from_files(cert, key)?;
+        let pem = std::fs::read(cert).map_err(|error| format!("{}: {error}", cert.display()))?;
+        let certificate = Certificate::from_pem(&pem).map_err(|error| format!("{}: {error}", cert.display()))?;
         Ok::<_, String>(certificate)
     };
     match read() {
         Ok(certificate) => (Some(certificate), Vec::new()),
-        Err(error) => (None, vec![format!("{error}: on this machine, serve would not start")]),
+        Err(error) => (None, vec![on_this_machine(error)]),
     }
+}
+
+/// The file may be another machine's.
+fn on_this_machine(error: String) -> String {
+    format!("{error}: on this machine, serve would not start")
 }
 
 /// Adds to a file of an earlier version what it lacks, and says so.

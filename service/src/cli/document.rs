@@ -11,6 +11,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, RawString, Table, Value
 
 use crate::config::Config;
 use crate::crypto::random;
+use crate::host::lookup_name;
 
 use super::edit_lock::EditLock;
 use super::replace::{follow_links, replace};
@@ -288,6 +289,6 @@ pub(super) fn find(list: &ArrayOfTables, key: &str, name: &str) -> Option<usize>
         entry
             .get(key)
             .and_then(Item::as_str)
-            .is_some_and(|have| if key == "domain" { have.eq_ignore_ascii_case(name) } else { have == name })
+            .is_some_and(|have| if key == "domain" { lookup_name(have) == lookup_name(name) } else { have == name })
     })
 }

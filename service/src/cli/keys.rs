@@ -1,14 +1,14 @@
 //! `account` and `keyset`: accounts and their keys.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::STANDARD;
 use toml_edit::{Item, Table, value};
 
 use crate::crypto::{KeyAlg, KeyPair, random};
 use crate::secrets::ProcessEnvironment;
 use crate::token::private_pem;
 
-use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, document, unknown};
+use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, document, random_name, unknown};
 
 /// What cannot be hidden from who has a public key.
 const PUBLIC_KEY_NOTE: &str = "NOTE: a public key also tells the tokens of failed checks apart, for anybody who has it; \
@@ -19,11 +19,19 @@ const KEYSET_WARNING: &str = "changing the keyset will have an immediate impact 
 
 pub(super) fn account(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action, mut site_key) = (CommonFlags::default(), Action(None), None);
-    while let Some(arg) = args.next_arg() {
+    while let Some(arg) = args.next_arg()? {
         match &arg {
-            Arg::Flag(flag) if flag == "add" || flag == "list" => action.set(flag, None)?,
+            Arg::Flag(flag) if flag == "add" => {
+                action.set(flag, None)?;
+                site_key = site_key.or(args.attached_value());
+            }
+            Arg::Flag(flag) if flag == "list" => action.set(flag, None)?,
             Arg::Flag(flag) if common.take(flag, &mut args)? => {}
             Arg::Operand(text) if site_key.is_none() => site_key = Some(text.clone()),
+            Arg::Flag(flag) if action.is("add") => {
+                let key = format!("if it is a site key: account -add -- -{flag}");
+                return Err(Failure::Usage(format!("account has no option -{flag}; {key}")));
+            }
             _ => return Err(unknown("account", &arg).into()),
         }
     }
@@ -42,7 +50,7 @@ fn add_account(common: &CommonFlags, site_key: Option<String>, console: &mut Con
     let mut edit = common.edit()?;
     let site_key = match site_key {
         Some(site_key) => site_key,
-        None => URL_SAFE_NO_PAD.encode(random::<18>().map_err(|error| error.to_string())?),
+        None => random_name::<18>()?,
     };
     let secret = STANDARD.encode(random::<64>().map_err(|error| error.to_string())?);
     edit.add_account(&site_key, &secret)?;
@@ -53,7 +61,7 @@ fn add_account(common: &CommonFlags, site_key: Option<String>, console: &mut Con
 
 pub(super) fn keyset(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action, mut kid) = (CommonFlags::default(), Action(None), None);
-    while let Some(arg) = args.next_arg() {
+    while let Some(arg) = args.next_arg()? {
         let Arg::Flag(flag) = &arg else { return Err(unknown("keyset", &arg).into()) };
         match flag.as_str() {
             "add" | "getPublic" | "remove" | "rotate" | "activate" => {
@@ -149,7 +157,7 @@ fn activate_key(common: &CommonFlags, kid: &str, console: &mut Console<'_>) -> C
 fn new_kid(kid: Option<String>) -> Result<String, String> {
     match kid {
         Some(kid) => Ok(kid),
-        None => random::<9>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes)).map_err(|error| error.to_string()),
+        None => random_name::<9>(),
     }
 }
 

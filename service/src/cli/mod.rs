@@ -17,9 +17,12 @@ mod web;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use toml_edit::Item;
 
 use crate::config::{Account, Config};
+use crate::crypto::random;
 
 pub use args::{Arg, Args, UsageError, secret_operand, unknown};
 
@@ -51,6 +54,7 @@ approov-web-service session -revoke SESSION_ID|KEY_THUMBPRINT | -revokeAll | -li
     -config FILE       the configuration (default service.toml, or $APPROOV_SERVICE_CONFIG)
     -account SITE_KEY  which account, when there are several
     -y                 do not ask
+    --                 what follows is no option, as in `account -add -- -KEY`
 ";
 
 /// Why a command did nothing.
@@ -162,10 +166,24 @@ impl CommonFlags {
     }
 }
 
+/// A name that nobody has, from so many random bytes. It does not begin with a dash, as options do.
+fn random_name<const N: usize>() -> Result<String, String> {
+    loop {
+        let name = URL_SAFE_NO_PAD.encode(random::<N>().map_err(|error| error.to_string())?);
+        if !name.starts_with('-') {
+            return Ok(name);
+        }
+    }
+}
+
 /// The one thing that a command does.
 struct Action(Option<(String, Option<String>)>);
 
 impl Action {
+    fn is(&self, flag: &str) -> bool {
+        self.0.as_ref().is_some_and(|(set, _)| set == flag)
+    }
+
     fn set(&mut self, flag: &str, operand: Option<String>) -> Result<(), UsageError> {
         match self.0.replace((flag.to_owned(), operand)) {
             None => Ok(()),

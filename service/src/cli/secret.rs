@@ -65,7 +65,7 @@ struct Choices {
 
 pub(super) fn secret(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut choices, mut action) = (Choices::default(), Action(None));
-    while let Some(arg) = args.next_arg() {
+    while let Some(arg) = args.next_arg()? {
         let Arg::Flag(flag) = &arg else { return Err(unknown("secret", &arg).into()) };
         match flag.as_str() {
             "jwe" | "session" if choices.which != Which::Account => {

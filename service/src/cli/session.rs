@@ -10,7 +10,7 @@ use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, documen
 
 pub(super) fn session(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action) = (CommonFlags::default(), Action(None));
-    while let Some(arg) = args.next_arg() {
+    while let Some(arg) = args.next_arg()? {
         let Arg::Flag(flag) = &arg else { return Err(unknown("session", &arg).into()) };
         match flag.as_str() {
             "revoke" => {

@@ -10,6 +10,7 @@ use serde_json::{Map, json};
 
 use crate::config::Account;
 use crate::crypto::{CryptoError, JweEntropy, random};
+use crate::host::lookup_name;
 use crate::secrets::{KeptSecret, ProcessEnvironment};
 use crate::token::{Signer, arc_text, encrypt};
 
@@ -18,7 +19,7 @@ use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, unknown
 pub(super) fn token(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action) = (CommonFlags::default(), Action(None));
     let (mut valid, mut data) = (true, None);
-    while let Some(arg) = args.next_arg() {
+    while let Some(arg) = args.next_arg()? {
         let Arg::Flag(flag) = &arg else { return Err(unknown("token", &arg).into()) };
         match flag.as_str() {
             "check" | "genExample" => {
@@ -40,7 +41,7 @@ pub(super) fn token(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (flag, operand) = action.required("token", "-check or -genExample")?;
     let account = common.read_account()?;
     if flag == "check" {
-        return match check_token(&account, &operand)? {
+        return match check_token(&account, operand.trim())? {
             Ok(claims) => console.say(&format!("valid: {claims}")),
             Err(reason) => Err(Failure::Refused(format!("invalid: {reason}"))),
         };
@@ -74,8 +75,7 @@ fn check_token(account: &Account, token: &str) -> Result<Result<String, String>,
 
 /// A token like those of the web channel, good for an hour, for trying a backend out.
 fn example_token(account: &Account, domain: &str, valid: bool, data: Option<&str>) -> Result<String, String> {
-    let api =
-        account.apis.get(&domain.to_ascii_lowercase()).ok_or_else(|| format!("there is no API domain {domain}"))?;
+    let api = account.apis.get(&*lookup_name(domain)).ok_or_else(|| format!("there is no API domain {domain}"))?;
     let failed = |error: CryptoError| error.to_string();
     let now = UnixTime::now();
     let key = api.keyset_kid.as_ref().and_then(|kid| account.keys.get(kid));

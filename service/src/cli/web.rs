@@ -14,7 +14,7 @@ use super::{
 pub(super) fn web(mut args: Args, console: &mut Console<'_>) -> CliResult {
     let (mut common, mut action) = (CommonFlags::default(), Action(None));
     let (mut provider, mut site) = (None, NewSite::default());
-    while let Some(arg) = args.next_arg() {
+    while let Some(arg) = args.next_arg()? {
         let Arg::Flag(flag) = &arg else { return Err(unknown("web", &arg).into()) };
         let named = Provider::ALL.into_iter().find(|provider| provider.name() == flag);
         match flag.as_str() {

@@ -54,6 +54,8 @@ pub struct Config {
     pub public_urls: Vec<PublicUrl>,
     /// The proxies in front, which say where requests come from.
     pub trusted_proxies: TrustedProxies,
+    /// Whether they begin their connections with a PROXY protocol header (version 2).
+    pub proxy_protocol: bool,
     /// Bounds on what clients may use.
     pub limits: Limits,
     /// The accounts, by site key.
@@ -141,13 +143,19 @@ impl Config {
     /// The files that it refers to, each once: a change of one is a change of the configuration.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let tls = self.tls.iter().flat_map(|tls| [&tls.cert, &tls.key]);
-        let accounts = self.accounts.values().flat_map(Account::secrets);
-        let secrets = self.session_secret.iter().flat_map(kept).chain(accounts);
-        let secrets = secrets.filter_map(KeptSecret::place).filter_map(|place| match place {
+        let secrets = self.secrets().filter_map(KeptSecret::place).filter_map(|place| match place {
             Place::File(path) => Some(path),
             Place::Variable(_) => None,
         });
         tls.chain(secrets).cloned().collect()
+    }
+}
+
+impl Config {
+    /// Its secrets, wherever they are kept.
+    pub fn secrets(&self) -> impl Iterator<Item = &KeptSecret> {
+        let accounts = self.accounts.values().flat_map(Account::secrets);
+        self.session_secret.iter().flat_map(kept).chain(accounts)
     }
 }
 
@@ -291,6 +299,8 @@ max_elapsed_time = 2.5
                 "twice",
             ),
             ("store = \"mysql://\"".to_owned(), (1, 9), "redis"),
+            ("proxy_protocol = true".to_owned(), (1, 18), "trusted_proxies"),
+            ("trusted_proxies = 1\nproxy_protocol = true".to_owned(), (2, 18), "trusted_proxies"),
             ("public_urls = [\"web.example.com\"]".to_owned(), (1, 16), "https://web.example.com"),
             (
                 "public_urls = [\"https://a.example\"]\npublic_url = \"https://b.example\"".to_owned(),

@@ -20,6 +20,7 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) public_urls: Vec<Spanned<String>>,
     pub(super) public_url: Option<Spanned<String>>,
+    pub(super) proxy_protocol: Option<Spanned<bool>>,
     /// Until version 0.1; told apart from an unknown name to say what took its place.
     pub(super) nonce_secret: Option<Spanned<String>>,
     #[serde(default)]

@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use crate::check::{Check, Provider};
 use crate::crypto::KeyAlg;
+use crate::host::ascii_name;
 use crate::secrets::SecretKind;
 use crate::settings::{ConfigError, Read, Source, SpannedTable};
 
@@ -21,7 +22,7 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
     let mut table = source.table()?;
     let account_tables = source.take_tables(&mut table, "account")?;
     let session_secret = source.take_secrets(&mut table, "session_secret", SecretKind::Key)?;
-    let trusted_proxies = table.get_mut().remove("trusted_proxies");
+    let trusted_proxies = TrustedProxies::read(source, table.get_mut().remove("trusted_proxies"))?;
     let raw: raw::Config = source.deserialize(table)?;
     if let Some(at) = &raw.nonce_secret {
         return source
@@ -33,12 +34,22 @@ pub(super) fn config(source: &Source<'_>) -> Read<Config> {
         tls: tls(source, raw.tls_cert, raw.tls_key)?,
         store: store(source, raw.store.as_ref())?,
         public_urls: PublicUrl::read(source, &raw.public_urls, raw.public_url.as_ref())?,
-        trusted_proxies: TrustedProxies::read(source, trusted_proxies)?,
+        proxy_protocol: proxy_protocol(source, raw.proxy_protocol.as_ref(), &trusted_proxies)?,
+        trusted_proxies,
         session_secret,
         accounts: accounts(source, account_tables)?,
         limits: raw.limits.read(source)?,
     };
     Ok(config)
+}
+
+fn proxy_protocol(source: &Source<'_>, raw: Option<&Spanned<bool>>, proxies: &TrustedProxies) -> Read<bool> {
+    match (raw, proxies) {
+        (Some(on), TrustedProxies::Networks(networks)) if *on.get_ref() && !networks.is_empty() => Ok(true),
+        (Some(on), _) if *on.get_ref() => source
+            .error(on, "proxy_protocol needs trusted_proxies, a list of the networks whose connections begin with it"),
+        _ => Ok(false),
+    }
 }
 
 fn listen(source: &Source<'_>, text: &Spanned<String>) -> Read<SocketAddr> {
@@ -177,14 +188,12 @@ fn apis(
 }
 
 fn domain(source: &Source<'_>, text: &Spanned<String>) -> Read<String> {
-    let domain = text.get_ref().to_ascii_lowercase();
-    let fits = !domain.is_empty()
-        && domain.len() <= 253
-        && domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-    if fits {
-        Ok(domain)
-    } else {
-        source.error(text, format!("domain must be a host name such as api.example.com, got \"{}\"", text.get_ref()))
+    match ascii_name(text.get_ref()) {
+        Some(domain) => Ok(domain),
+        None => {
+            let got = text.get_ref();
+            source.error(text, format!("domain must be a host name such as api.example.com, got \"{got}\""))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use approov_verify::time::UnixTime;
 
 use crate::check::Provider;
-use crate::loopback::is_loopback;
+use crate::host::is_loopback;
 use crate::time::rfc3339;
 
 use super::{Account, Certificate, Config, PublicUrl, TrustedProxies};
@@ -42,6 +42,7 @@ impl Config {
                     .to_owned(),
             );
         }
+        warnings.extend(self.limits.warnings().into_iter().map(str::to_owned));
         for account in self.accounts.values() {
             let site_key = &account.site_key;
             warnings.extend(account.warnings().into_iter().map(|warning| format!("account {site_key}: {warning}")));
@@ -207,6 +208,7 @@ max_bot_probability = 0.5
             (account("public_urls = [\"https://web.example.com\"]", SOUND), "claim ip"),
             (account("public_urls = [\"http://web.example.com\"]\nlisten = \"0.0.0.0:80\"", SOUND), "not https"),
             (account("limits = { request_seconds = 5 }", SOUND), "request_seconds"),
+            (account("limits = { failed_checks = 0 }", SOUND), "limits.failed_checks is 0"),
             (account("", &SOUND.replace("allow_web = true", "")), "no API for web"),
             (account("", "[[account.api]]\ndomain = \"a\"\nallow_web = true\n"), "no check service"),
             (account("", &format!("token_lifetime = 9000\n{SOUND}")), "outlive"),

@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderValue};
-use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::config::PublicUrl;
-use crate::loopback::is_loopback;
+use crate::host::{host_of, is_loopback};
 
 use super::faults::FAULT_PATH;
 
@@ -33,11 +32,12 @@ impl Guard {
 
     /// Why a request is not served.
     fn fault(&self, request: &Request) -> Option<String> {
-        let host = request.headers().get(header::HOST).and_then(host_of);
-        let host = request.uri().authority().map(|authority| authority.host().to_owned()).or(host);
-        if let Some(host) = host.filter(|host| !self.knows(host)) {
+        let host = host_of(request);
+        let is_named = host.is_some() || request.headers().contains_key(header::HOST);
+        if is_named && !host.as_ref().is_some_and(|host| self.knows(host)) {
+            let host = host.unwrap_or_default();
             return Some(format!(
-                "the development mode does not answer to {host}: if it should, start it with --public-url and the \
+                "the development mode does not answer to \"{host}\": if it should, start it with --public-url and the \
                  whole URL\n"
             ));
         }
@@ -46,10 +46,6 @@ impl Guard {
         let known = origin.is_none_or(|origin| origin_host(origin).is_some_and(|host| self.knows(&host)));
         (!known).then(|| "pages of other sites have no business here\n".to_owned())
     }
-}
-
-fn host_of(value: &HeaderValue) -> Option<String> {
-    Authority::try_from(value.as_bytes()).ok().map(|authority| authority.host().to_owned())
 }
 
 fn origin_host(origin: &HeaderValue) -> Option<String> {
@@ -92,9 +88,16 @@ mod tests {
         ] {
             assert!(is_served(Method::PUT, "/sim/fault", host, None), "{host}");
         }
-        for host in
-            ["rebind.evil.example:8087", "localhost.evil.example", "10.0.0.1", "[::2]", "evil-localhost", "example.com"]
-        {
+        for host in [
+            "rebind.evil.example:8087",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "[::2]",
+            "evil-localhost",
+            "example.com",
+            "localhost/",
+            "a b",
+        ] {
             for path in ["/sim/fault", "/attest", "/healthz"] {
                 assert!(!is_served(Method::PUT, path, host, None), "{host}");
             }

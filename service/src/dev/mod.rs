@@ -19,6 +19,7 @@ use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, finger
 use crate::config::{
     Account, AllowedOrigins, Api, Config, Limits, PublicUrl, Revocations, StoreAddress, TrustedProxies,
 };
+use crate::host::lookup_name;
 use crate::secrets::{KeptSecret, SecretKind};
 
 /// The site key of the development account.
@@ -64,7 +65,7 @@ pub fn config(
         apis: APIS
             .into_iter()
             .map(str::to_owned)
-            .chain(apis.iter().map(|api| api.to_ascii_lowercase()))
+            .chain(apis.iter().map(|api| lookup_name(api).into_owned()))
             .map(|domain| (domain, Api { allow_web: true, jwe: false, keyset_kid: None }))
             .collect(),
         checks,
@@ -76,6 +77,7 @@ pub fn config(
         store: StoreAddress::Memory,
         public_urls: Vec::new(),
         trusted_proxies: TrustedProxies::default(),
+        proxy_protocol: false,
         // Who stops a development server does not want to wait, and simulated checks may fail as often as one likes.
         limits: Limits { drain: Duration::ZERO, failed_checks: None, ..Limits::default() },
         accounts: BTreeMap::from([(SITE_KEY.to_owned(), account)]),

@@ -1,7 +1,6 @@
 //! The routes for balancers and operators: health for everybody; counters and the description of the interface on a
 //! listener of their own, which the public does not see.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use crate::attest::{NotReady, Service};
+use crate::host::{host_of, is_loopback};
 use crate::telemetry::RequestNotes;
 
 use super::respond::{annotate, json, text_response};
@@ -35,21 +35,10 @@ pub fn operations(service: Arc<Service>, is_loopback: bool) -> Router {
 }
 
 async fn require_loopback_host(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
-    if authority.is_some_and(names_loopback) {
+    if host_of(&request).is_some_and(|host| is_loopback(&host)) {
         return next.run(request).await;
     }
     text_response(StatusCode::MISDIRECTED_REQUEST, "this listener is for this machine only\n", "refused")
-}
-
-/// Whether a `Host` is a loopback address or `localhost`, with or without a port.
-fn names_loopback(authority: &str) -> bool {
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or("", |(host, _)| host),
-        None => authority.split_once(':').map_or(authority, |(host, _)| host),
-    };
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 async fn health() -> Response {
@@ -89,17 +78,6 @@ pub(super) async fn not_found() -> Response {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn only_names_of_this_machine_are_loopback() {
-        for host in ["localhost", "LOCALHOST:8088", "127.0.0.1:8088", "127.9.9.9", "[::1]:8088", "[::1]"] {
-            assert!(names_loopback(host), "{host}");
-        }
-        for host in ["", "evil.example:8088", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1", "[::2]"]
-        {
-            assert!(!names_loopback(host), "{host}");
-        }
-    }
-
     use serde_json::Value;
 
     use super::*;

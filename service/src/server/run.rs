@@ -74,7 +74,7 @@ impl Options {
         let (mut dev, mut config, mut listen, mut json) = (false, None, Listen::default(), false);
         let (mut dev_options, mut dev_only) = (DevOptions::default(), None);
         let mut log = LogFormat::Text;
-        while let Some(arg) = args.next_arg() {
+        while let Some(arg) = args.next_arg()? {
             let Arg::Flag(flag) = &arg else {
                 return Err(unknown("serve", &arg));
             };
@@ -112,7 +112,8 @@ impl Options {
         }
         let mode = match (dev, config) {
             (true, None) => {
-                if !dev_options.public && listen.public.is_some_and(|address| !address.ip().is_loopback()) {
+                let elsewhere = |address: &SocketAddr| !address.ip().is_loopback();
+                if !dev_options.public && listen.public.iter().chain(&listen.operations).any(elsewhere) {
                     return Err(UsageError(
                         "--dev listens on loopback addresses only, since it gives tokens to whoever reaches it; \
                          --dev-public says that this is meant"
@@ -173,9 +174,6 @@ async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result
     file.warn(&config, &log);
     let service = start(config, log).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let operations = sockets.operations_url();
-    for warning in service.active().config.limits.warnings() {
-        service.log.event("warning", warning);
-    }
     let hangup = reload::hangup()?;
     let signals = Signals::take().map_err(|error| error.to_string())?;
     announce(json.then(|| serde_json::json!({ "url": url, "operations": operations }).to_string()));

@@ -104,6 +104,7 @@ async fn serve_operators(socket: TcpListener, service: Arc<Service>, phases: wat
         identity: None,
         limits: Limits { connections: OPERATIONS_CONNECTIONS, ..Limits::default() },
         is_trusted: Arc::new(|_| false),
+        speaks_proxy_protocol: Arc::new(|_| false),
         // What happens here neither counts nor presses.
         pressure: Arc::default(),
         metrics: Arc::default(),
@@ -120,13 +121,17 @@ pub fn listener(
     identity: Option<watch::Receiver<Arc<ServerConfig>>>,
     service: &Arc<Service>,
 ) -> Listener {
-    let trusting = Arc::clone(service);
+    let (trusting, listening) = (Arc::clone(service), Arc::clone(service));
     Listener {
         socket,
         identity,
         limits: limits(service),
         // Connections of proxies carry many clients.
         is_trusted: Arc::new(move |peer| trusting.active().config.trusted_proxies.may_be(peer)),
+        speaks_proxy_protocol: Arc::new(move |peer| {
+            let config = &listening.active().config;
+            config.proxy_protocol && config.trusted_proxies.contains(peer)
+        }),
         pressure: Arc::clone(&service.pressure),
         log: service.log.clone(),
         metrics: Arc::clone(&service.metrics.listener),

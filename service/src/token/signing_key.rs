@@ -25,8 +25,7 @@ impl SigningKey {
     /// # Errors
     /// The message says what was expected; it never repeats the input.
     pub fn from_pem(alg: KeyAlg, kid: &str, pem: &str) -> Result<Self, String> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
-            .map_err(|_| "private_key must be a PKCS#8 PEM (BEGIN PRIVATE KEY)".to_owned())?;
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| not_pkcs8(pem).to_owned())?;
         let pair = KeyPair::from_pkcs8(alg, der.secret_pkcs8_der())?;
         Ok(Self { kid: Some(kid.to_owned()), pair: Arc::new(pair) })
     }
@@ -107,6 +106,17 @@ impl fmt::Debug for SigningKey {
     }
 }
 
+/// Why a text is no private key as a keyset has them. It is a secret, and not repeated.
+fn not_pkcs8(pem: &str) -> &'static str {
+    if pem.contains("ENCRYPTED") {
+        "private_key is encrypted, and nobody is there to type its passphrase: openssl pkey -in FILE -out FILE"
+    } else if pem.contains("BEGIN RSA PRIVATE KEY") || pem.contains("BEGIN EC PRIVATE KEY") {
+        "private_key must be a PKCS#8 PEM (BEGIN PRIVATE KEY): openssl pkcs8 -topk8 -nodes -in FILE"
+    } else {
+        "private_key must be a PKCS#8 PEM (BEGIN PRIVATE KEY)"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use approov_verify::Verifier;
@@ -132,6 +142,20 @@ mod tests {
             let token = Signer::Key(key).sign(&json!({"exp": 4_000_000_000_u64, "iat": 1})).unwrap();
             let verifier = Verifier::builder().keyset(set).build().unwrap();
             assert!(verifier.verify_token(&token, UnixTime::from_secs(2)).is_ok(), "{alg:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_another_form_is_told_how_to_be_read() {
+        let pem = |label: &str| format!("-----BEGIN {label}-----\nc2VjcmV0\n-----END {label}-----\n");
+        for (text, word) in [
+            (pem("ENCRYPTED PRIVATE KEY"), "encrypted"),
+            (pem("EC PRIVATE KEY"), "-topk8"),
+            (pem("RSA PRIVATE KEY"), "-topk8"),
+            ("\u{0}\u{1}".to_owned(), "BEGIN PRIVATE KEY"),
+        ] {
+            let error = SigningKey::from_pem(KeyAlg::Es256, "k", &text).unwrap_err();
+            assert!(error.contains(word) && !error.contains("c2VjcmV0"), "{text}: {error}");
         }
     }
 
