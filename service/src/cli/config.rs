@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use approov_verify::time::UnixTime;
 
-use crate::config::{Certificate, Config, MIGRATE, Surroundings, TlsFiles};
+use crate::config::{Certificate, Config, Surroundings, TlsFiles};
 use crate::secrets::ProcessEnvironment;
 
 use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, unknown};
