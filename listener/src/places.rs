@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::connection::{Activity, Millis};
-use crate::fairness::{Buckets, CELLS, Cells, Prefix, Prefixes, Rate, WIDE_FACTOR};
+use crate::fairness::{Buckets, Prefix, Prefixes, Rate, WIDE_FACTOR};
 
 /// What any prefix may have, however many there are.
 const LEAST_SHARE: u32 = 32;
@@ -14,21 +14,25 @@ const LEAST_SHARE: u32 = 32;
 /// The places of a listener: one for each connection.
 pub(crate) struct Places {
     slots: usize,
-    prefixes: Prefixes,
     handshakes: Option<Handshakes>,
     state: Mutex<State>,
 }
 
 struct Handshakes {
     rate: Rate,
+    prefixes: Prefixes,
     narrow: Buckets,
     wide: Buckets,
 }
 
+/// Counted exactly, not by cells: what is counted up and down again must not be counted for another prefix. There are no
+/// more prefixes than connections, so the listener's limit bounds the tables.
+#[derive(Default)]
 struct State {
-    narrow: Box<[u32]>,
-    wide: Box<[Network]>,
-    networks: usize,
+    /// Connections of each narrow prefix that has any.
+    narrow: HashMap<Prefix, u32>,
+    /// What each wide prefix has that has anything.
+    wide: HashMap<Prefix, Network>,
     connections: HashMap<u64, Connection>,
     next: u64,
     /// How many of them have been asked to make way.
@@ -46,8 +50,21 @@ struct Network {
 struct Connection {
     activity: Arc<Activity>,
     /// `None`: a trusted proxy's, which stands for many clients.
-    cells: Option<Cells>,
+    owner: Option<Owner>,
     makes_way: bool,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Copy)]
+struct Owner {
+    narrow: Prefix,
+    wide: Prefix,
+}
+
+impl From<IpAddr> for Owner {
+    fn from(ip: IpAddr) -> Self {
+        Self { narrow: Prefix::narrow(ip), wide: Prefix::wide(ip) }
+    }
 }
 
 /// Why a connection gets no place.
@@ -91,17 +108,13 @@ pub(crate) struct Place {
 impl Places {
     /// So many, with so many handshakes for each prefix under pressure.
     pub(crate) fn new(slots: usize, handshakes: Option<Rate>) -> Arc<Self> {
-        let handshakes =
-            handshakes.map(|rate| Handshakes { rate, narrow: Buckets::default(), wide: Buckets::default() });
-        let state = State {
-            narrow: vec![0; CELLS].into_boxed_slice(),
-            wide: vec![Network::default(); CELLS].into_boxed_slice(),
-            networks: 0,
-            connections: HashMap::new(),
-            next: 0,
-            going: 0,
-        };
-        Arc::new(Self { slots, prefixes: Prefixes::default(), handshakes, state: Mutex::new(state) })
+        let handshakes = handshakes.map(|rate| Handshakes {
+            rate,
+            prefixes: Prefixes::default(),
+            narrow: Buckets::default(),
+            wide: Buckets::default(),
+        });
+        Arc::new(Self { slots, handshakes, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -123,28 +136,27 @@ impl Places {
     /// # Errors
     /// Why it may not. Below four fifths of all places nobody is refused.
     pub(crate) fn admit(&self, ip: IpAddr, under_pressure: bool, now: Duration) -> Result<(), Refusal> {
-        let cells = self.prefixes.cells(ip);
         let state = self.state();
         if state.connections.len() + 1 > self.pressed() {
-            state.check_share(self.slots, cells, ip)?;
+            state.check_share(self.slots, ip.into())?;
         }
         drop(state);
         match &self.handshakes {
-            Some(handshakes) if under_pressure => handshakes.take(cells, ip, now),
+            Some(handshakes) if under_pressure => handshakes.take(ip, now),
             _ => Ok(()),
         }
     }
 
     /// Notes a connection. `ip` is `None` when it is a trusted proxy's.
     pub(crate) fn take(self: &Arc<Self>, ip: Option<IpAddr>, activity: Arc<Activity>) -> Place {
-        let cells = ip.map(|ip| self.prefixes.cells(ip));
+        let owner = ip.map(Owner::from);
         let mut state = self.state();
-        if let Some(cells) = cells {
-            state.add(cells);
+        if let Some(owner) = owner {
+            state.add(owner);
         }
         let id = state.next;
         state.next += 1;
-        state.connections.insert(id, Connection { activity, cells, makes_way: false });
+        state.connections.insert(id, Connection { activity, owner, makes_way: false });
         Place { places: Arc::clone(self), id }
     }
 
@@ -171,7 +183,8 @@ impl Places {
 }
 
 impl Handshakes {
-    fn take(&self, cells: Cells, ip: IpAddr, now: Duration) -> Result<(), Refusal> {
+    fn take(&self, ip: IpAddr, now: Duration) -> Result<(), Refusal> {
+        let cells = self.prefixes.cells(ip);
         let narrow = self.narrow.take(cells.narrow, now, self.rate);
         narrow.map_err(|_| Refusal::Handshakes(Prefix::narrow(ip)))?;
         let wide = self.wide.take(cells.wide, now, self.rate.times(WIDE_FACTOR));
@@ -180,73 +193,65 @@ impl Handshakes {
 }
 
 impl State {
-    fn narrow(&self, cells: Cells) -> u32 {
-        self.narrow.get(usize::from(cells.narrow)).copied().unwrap_or(0)
+    fn narrow(&self, owner: Owner) -> u32 {
+        self.narrow.get(&owner.narrow).copied().unwrap_or(0)
     }
 
-    fn wide(&self, cells: Cells) -> Network {
-        self.wide.get(usize::from(cells.wide)).copied().unwrap_or_default()
+    fn wide(&self, owner: Owner) -> Network {
+        self.wide.get(&owner.wide).copied().unwrap_or_default()
     }
 
-    fn add(&mut self, cells: Cells) {
-        let (narrow, mut network) = (self.narrow(cells), self.wide(cells));
-        self.networks += usize::from(network.connections == 0);
-        network.clients += u32::from(narrow == 0);
+    fn add(&mut self, owner: Owner) {
+        let connections = self.narrow.entry(owner.narrow).or_default();
+        *connections += 1;
+        let is_first = *connections == 1;
+        let network = self.wide.entry(owner.wide).or_default();
         network.connections += 1;
-        self.set(cells, narrow + 1, network);
+        network.clients += u32::from(is_first);
     }
 
-    fn remove(&mut self, cells: Cells) {
-        let (narrow, mut network) = (self.narrow(cells).saturating_sub(1), self.wide(cells));
+    fn remove(&mut self, owner: Owner) {
+        let (connections, mut network) = (self.narrow(owner).saturating_sub(1), self.wide(owner));
         network.connections = network.connections.saturating_sub(1);
-        network.clients = network.clients.saturating_sub(u32::from(narrow == 0));
-        self.networks = self.networks.saturating_sub(usize::from(network.connections == 0));
-        self.set(cells, narrow, network);
-    }
-
-    fn set(&mut self, cells: Cells, narrow: u32, network: Network) {
-        if let Some(cell) = self.narrow.get_mut(usize::from(cells.narrow)) {
-            *cell = narrow;
-        }
-        if let Some(cell) = self.wide.get_mut(usize::from(cells.wide)) {
-            *cell = network;
-        }
+        network.clients = network.clients.saturating_sub(u32::from(connections == 0));
+        put(&mut self.narrow, owner.narrow, connections, connections == 0);
+        put(&mut self.wide, owner.wide, network, network.connections == 0);
     }
 
     /// What a network and a client of it may have: networks share the places, clients the share of their network.
     fn shares(&self, slots: usize, network: Network, newcomers: u32) -> (u32, u32) {
-        let networks = self.networks + usize::from(network.connections == 0);
+        let networks = self.wide.len() + usize::from(network.connections == 0);
         let network_share = u32::try_from(slots / networks.max(1)).unwrap_or(u32::MAX).max(LEAST_SHARE);
         let client_share = (network_share / (network.clients + newcomers).max(1)).max(LEAST_SHARE);
         (network_share, client_share)
     }
 
-    fn check_share(&self, slots: usize, cells: Cells, ip: IpAddr) -> Result<(), Refusal> {
-        let (narrow, network) = (self.narrow(cells), self.wide(cells));
+    fn check_share(&self, slots: usize, owner: Owner) -> Result<(), Refusal> {
+        let (narrow, network) = (self.narrow(owner), self.wide(owner));
         let (network_share, client_share) = self.shares(slots, network, u32::from(narrow == 0));
         let refuse = |prefix, connections, share| Err(Refusal::Share { prefix, connections, share });
         if narrow >= client_share {
-            return refuse(Prefix::narrow(ip), narrow, client_share);
+            return refuse(owner.narrow, narrow, client_share);
         }
         if network.connections >= network_share {
-            return refuse(Prefix::wide(ip), network.connections, network_share);
+            return refuse(owner.wide, network.connections, network_share);
         }
         Ok(())
     }
 
     /// The connections that are missed least, at most so many.
     fn expendable(&self, slots: usize, wanted: usize, is_full: bool) -> Vec<u64> {
-        let holds = |cells: Cells| (self.wide(cells).connections, self.narrow(cells));
+        let holds = |owner: Owner| (self.wide(owner).connections, self.narrow(owner));
         let (mut most, mut of) = ((0, 0), Vec::new());
         for (id, connection) in &self.connections {
-            let Some(cells) = connection.cells.filter(|_| !connection.makes_way) else { continue };
-            let held = holds(cells);
+            let Some(owner) = connection.owner.filter(|_| !connection.makes_way) else { continue };
+            let held = holds(owner);
             if held > most {
                 most = held;
                 of.clear();
             }
             if held == most {
-                of.push((*id, &connection.activity, cells));
+                of.push((*id, &connection.activity, owner));
             }
         }
         let mut idle: Vec<(Millis, u64)> =
@@ -258,27 +263,36 @@ impl State {
         if !idle.is_empty() || !is_full {
             return idle.into_iter().map(|(_, id)| id).collect();
         }
-        let is_over = |cells: Cells| {
-            let network = self.wide(cells);
+        let is_over = |owner: Owner| {
+            let network = self.wide(owner);
             let (network_share, client_share) = self.shares(slots, network, 0);
-            network.connections > network_share || self.narrow(cells) > client_share
+            network.connections > network_share || self.narrow(owner) > client_share
         };
-        let busy = of.iter().filter(|(_, _, cells)| is_over(*cells));
+        let busy = of.iter().filter(|(_, _, owner)| is_over(*owner));
         busy.min_by_key(|(_, activity, _)| activity.opened()).map(|(id, ..)| *id).into_iter().collect()
+    }
+}
+
+/// Keeps a value in a table, unless it is nothing.
+fn put<T>(table: &mut HashMap<Prefix, T>, prefix: Prefix, value: T, is_nothing: bool) {
+    if is_nothing {
+        table.remove(&prefix);
+    } else {
+        table.insert(prefix, value);
     }
 }
 
 impl Place {
     /// Counts a proxy's connection for the client that it was opened for.
     pub(crate) fn belongs_to(&self, ip: IpAddr) {
-        let cells = self.places.prefixes.cells(ip);
+        let owner = Owner::from(ip);
         let mut state = self.places.state();
-        let Some(connection) = state.connections.get_mut(&self.id).filter(|connection| connection.cells.is_none())
+        let Some(connection) = state.connections.get_mut(&self.id).filter(|connection| connection.owner.is_none())
         else {
             return;
         };
-        connection.cells = Some(cells);
-        state.add(cells);
+        connection.owner = Some(owner);
+        state.add(owner);
     }
 }
 
@@ -287,14 +301,16 @@ impl Drop for Place {
         let mut state = self.places.state();
         let Some(connection) = state.connections.remove(&self.id) else { return };
         state.going -= usize::from(connection.makes_way);
-        if let Some(cells) = connection.cells {
-            state.remove(cells);
+        if let Some(owner) = connection.owner {
+            state.remove(owner);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::connection::Clock;
 
@@ -353,8 +369,23 @@ mod tests {
         assert_eq!((room.gone(&flood).len(), room.gone(&honest).len()), (2, 0));
         drop((newcomer, flood, honest));
         let state = room.places.state();
-        assert!(state.networks == 0 && state.connections.is_empty() && state.narrow.iter().all(|count| *count == 0));
-        assert!(state.wide.iter().all(|network| network.connections == 0 && network.clients == 0));
+        assert!(state.connections.is_empty() && state.narrow.is_empty() && state.wide.is_empty());
+    }
+
+    #[test]
+    fn what_one_prefix_has_is_never_counted_for_another() {
+        // So many that some would meet in a table of 65,536 cells.
+        let room = Room::new(200_000);
+        let all = room.connect_all((0..2000_u32).map(|n| Ipv4Addr::from_bits(0x0a00_0001 + (n << 8)).to_string()));
+        let more = room.connect_all((0..2000_u32).map(|n| Ipv4Addr::from_bits(0x0a00_0002 + (n << 8)).to_string()));
+        drop(all);
+        let state = room.places.state();
+        assert_eq!((state.narrow.len(), state.wide.len()), (2000, 2000));
+        assert!(state.wide.values().all(|network| (network.connections, network.clients) == (1, 1)));
+        drop(state);
+        drop(more);
+        let state = room.places.state();
+        assert!(state.connections.is_empty() && state.narrow.is_empty() && state.wide.is_empty());
     }
 
     #[test]

@@ -263,7 +263,7 @@ fn a_proxy_that_passes_connections_on_says_whose_they_are() {
     let top = format!("public_urls = [\"{PUBLIC}\"]\ntrusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true\n");
     let (file, _) = place.file(&top, &[]);
     let mut process = Process::start(&["--config", file.to_str().unwrap()]);
-    let mut exchange = |first: &[u8], path: &str| {
+    let exchange = |first: &[u8], path: &str| {
         let mut stream = TcpStream::connect(process.url.trim_start_matches("http://")).unwrap();
         stream.write_all(first).unwrap();
         let request =

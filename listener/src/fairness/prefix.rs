@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Cells of a table.
-pub const CELLS: usize = 1 << 16;
+pub(super) const CELLS: usize = 1 << 16;
 
 /// The key under which prefixes are hashed: SipHash with a random key.
 #[derive(Clone, Debug, Default)]
