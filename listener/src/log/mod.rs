@@ -153,9 +153,9 @@ impl Log {
         });
     }
 
-    /// Waits until the lines so far are written, but no longer than `patience`: for the end of the process.
-    pub fn flush(&self, patience: Duration) {
-        self.writer.flush(patience);
+    /// Waits until the lines so far are written, but no longer than `timeout`: for the end of the process.
+    pub fn flush(&self, timeout: Duration) {
+        self.writer.flush(timeout);
     }
 
     /// Adds what it counts to `out`, in Prometheus' text format.

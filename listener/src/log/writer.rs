@@ -23,7 +23,7 @@ pub(super) struct Writer {
 
 enum Entry {
     Line(String),
-    /// All lines before it are written when this is answered.
+    /// All lines before it are written when a reply comes.
     Flush(SyncSender<()>),
 }
 
@@ -45,13 +45,13 @@ impl Writer {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until the lines so far are written, but no longer than `patience`.
-    pub(super) fn flush(&self, patience: Duration) {
+    /// Waits until the lines so far are written, but no longer than `timeout`.
+    pub(super) fn flush(&self, timeout: Duration) {
         let Some(Some(queue)) = self.queue.get() else {
             return;
         };
         let (done, written) = sync_channel(1);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let mut entry = Entry::Flush(done);
         // The queue may be full, and a full queue may never empty.
         while let Err(TrySendError::Full(returned)) = queue.try_send(entry) {
