@@ -11,7 +11,13 @@ const { crypto, CryptoKey, WebAssembly } = globalThis
 const { Instance, Memory, Table } = WebAssembly ?? {}
 
 const uncurried = (method) => method && call.bind(method)
-const getter = (Class, name) => Class?.prototype && uncurried(getOwnPropertyDescriptor(Class.prototype, name)?.get)
+// Also of a class that a page's script has put in place of the built-in one before, as monitoring scripts do.
+const getter = (Class, name) => {
+  for (let from = Class?.prototype; from; from = getPrototypeOf(from)) {
+    const get = getOwnPropertyDescriptor(from, name)?.get
+    if (get) return uncurried(get)
+  }
+}
 const bound = (object, name) => object?.[name]?.bind(object)
 /** The same members, without a prototype that the page could have changed. @param {object} members @returns {any} */
 const own = (members) => ({ __proto__: null, ...members })

@@ -323,4 +323,24 @@ describeWithStub('hostile pages', ({ stub, run }) => {
       assert.match(proof, /^[\w-]+\.[\w-]+\.[\w-]{86}$/)
     })
   })
+
+  test('built-ins that subclasses have replaced before, as monitoring scripts do, still serve', async () => {
+    const token = await run(async () => {
+      const { Instance, Memory, Table } = WebAssembly
+      const { CryptoKey } = globalThis
+      WebAssembly.Instance = class extends Instance {}
+      WebAssembly.Memory = class extends Memory {}
+      WebAssembly.Table = class extends Table {}
+      globalThis.CryptoKey = /** @type {any} */ (class extends /** @type {any} */ (CryptoKey) {})
+      try {
+        const { Approov } = await import('/approov.js?evaluated-after-subclasses')
+        await Approov.initializeSession(options)
+        return await Approov.fetchToken('api.example.com', { recaptchaToken: 'r' })
+      } finally {
+        Object.assign(WebAssembly, { Instance, Memory, Table })
+        globalThis.CryptoKey = CryptoKey
+      }
+    })
+    assert.match(token, /^token\./)
+  })
 })
