@@ -334,6 +334,8 @@ pub fn names(value: &Value) -> BTreeMap<String, &'static str> {
         .collect()
 }
 
+const BINARY: &str = env!("CARGO_BIN_EXE_approov-web-service");
+
 /// A process of the service that ends with the test.
 pub struct Process {
     pub child: std::process::Child,
@@ -351,6 +353,13 @@ impl Process {
         Self::launch(args, &[], "")
     }
 
+    /// The same, with so many files that it may open.
+    pub fn start_with_files(files: u32, args: &[&str]) -> Self {
+        let mut limited = std::process::Command::new("prlimit");
+        limited.arg(format!("--nofile={files}:{files}")).arg(BINARY);
+        Self::launch_by(limited, args, &[], "")
+    }
+
     /// The same, with these variables in its environment.
     pub fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
         Self::launch(args, env, "")
@@ -362,9 +371,13 @@ impl Process {
     }
 
     fn launch(args: &[&str], env: &[(&str, &str)], input: &str) -> Self {
+        Self::launch_by(std::process::Command::new(BINARY), args, env, input)
+    }
+
+    fn launch_by(mut command: std::process::Command, args: &[&str], env: &[(&str, &str)], input: &str) -> Self {
         use std::io::{BufRead as _, BufReader, Write as _};
-        use std::process::{Command, Stdio};
-        let mut child = Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+        use std::process::Stdio;
+        let mut child = command
             .args(["serve", "--json", "--log-json", "--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
             .args(args)
             .envs(env.iter().copied())
@@ -448,18 +461,27 @@ pub struct Hosted {
 impl Process {
     /// Starts with a file, whose text may name the simulators.
     pub async fn start_with_file(name: &str, text: &dyn Fn(SocketAddr) -> String) -> Hosted {
+        Self::start_with_file_by(name, text, Self::start).await
+    }
+
+    /// The same, started by a function of its own.
+    pub async fn start_with_file_by(
+        name: &str,
+        text: &dyn Fn(SocketAddr) -> String,
+        start: impl Fn(&[&str]) -> Self,
+    ) -> Hosted {
         let directory = std::env::temp_dir().join(format!("approov-hosted-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let file = directory.join("service.toml");
         std::fs::write(&file, text(simulators().await)).unwrap();
-        Hosted { process: Self::start(&["--config", file.to_str().unwrap()]), directory }
+        Hosted { process: start(&["--config", file.to_str().unwrap()]), directory }
     }
 }
 
 impl Hosted {
     /// Runs a command on its file.
     pub fn command(&self, line: &str) -> String {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_approov-web-service"))
+        let output = std::process::Command::new(BINARY)
             .args(line.split_whitespace())
             .current_dir(&self.directory)
             .output()
