@@ -214,14 +214,14 @@ async fn a_failed_check_at_one_replica_ends_what_older_refresh_tokens_give_at_th
 #[tokio::test]
 async fn what_redis_knows_of_failed_checks_never_becomes_less() {
     let Some(redis) = Redis::new("generation").await else { return };
-    let store = RedisStore::new(&redis.url()).unwrap();
+    let store = RedisStore::new(&redis.url(), 1000).unwrap();
     let holder = Thumbprint::from_bytes([7; 32]);
     let now = UnixTime::now();
     let until = UnixTime::from_millis(now.as_millis() + 60_000);
     let known = async |n: u8| {
         let nonce = NonceStamp { at: now, epoch: store.epoch() };
         let proof = ReplayKey::new("jti", &holder, &[n]);
-        store.remember(ProofUse { proof, holder, nonce }, now).await.unwrap().failed_generation
+        store.remember(ProofUse { proof, holder, nonce, quota: None }, now).await.unwrap().failed_generation
     };
     assert_eq!(known(1).await, 0);
     // A slow check that began earlier ends later.
@@ -234,6 +234,7 @@ async fn what_redis_knows_of_failed_checks_never_becomes_less() {
         proof: ReplayKey::new("jti", &other, b"1"),
         holder: other,
         nonce: NonceStamp { at: now, epoch: store.epoch() },
+        quota: None,
     };
     assert_eq!(store.remember(used, now).await.unwrap().failed_generation, 0);
 }
@@ -335,7 +336,7 @@ async fn a_redis_restored_from_an_old_snapshot_lets_no_replay_pass() {
 async fn a_redis_that_never_responds_costs_two_seconds_at_most() {
     // The kernel accepts connections, and nobody reads from them.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let store = RedisStore::new(&format!("redis://{}/", silent.local_addr().unwrap())).unwrap();
+    let store = RedisStore::new(&format!("redis://{}/", silent.local_addr().unwrap()), 1000).unwrap();
     for _ in 0..3 {
         let begun = tokio::time::Instant::now();
         assert!(store.ready().await.is_err());

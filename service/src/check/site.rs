@@ -39,6 +39,10 @@ pub struct Site {
     pub kind: SiteKind,
 }
 
+/// The least time for which it is remembered that a result was used: also for those who send it again because they got no
+/// response.
+const MIN_USED_FOR: Duration = Duration::from_secs(600);
+
 /// A check result as the browser sent it.
 #[derive(Clone)]
 pub struct FreshResult<'a> {
@@ -59,6 +63,26 @@ impl fmt::Debug for FreshResult<'_> {
 }
 
 impl FreshResult<'_> {
+    /// The text that names the result, which may be used once.
+    pub fn result(&self) -> &str {
+        self.params.get(self.provider.definition().result)
+    }
+
+    /// Whether the check service publishes it for tests: everybody may use it, as often as they like.
+    pub fn is_for_tests(&self) -> bool {
+        self.site.kind.is_test_result(self.key, self.result())
+    }
+
+    /// How long it has to be remembered that the result was used.
+    pub fn used_for(&self) -> Duration {
+        self.site.kind.result_lifetime().max(MIN_USED_FOR)
+    }
+
+    /// What comes of it when another key has used it.
+    pub fn used_before(&self) -> Checked {
+        self.site.kind.used_before(&self.params)
+    }
+
     /// Has the result checked. `secret` is the site's, as it is now; empty where the check service needs none.
     ///
     /// # Errors
