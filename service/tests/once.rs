@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use approov_web_service::attest::Service;
 use approov_web_service::check::Provider;
 use approov_web_service::dev::{self, sim};
-use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::middleware::{Next, from_fn};

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use approov_verify::jwk::Thumbprint;
@@ -16,7 +18,10 @@ use approov_verify::replay::ReplayKey;
 use approov_verify::time::UnixTime;
 use approov_web_service::dev::{self, sim};
 use approov_web_service::session::NonceStamp;
-use approov_web_service::store::{ProofUse, RedisStore, Settled, Store as _};
+use approov_web_service::store::{Claim, ProofUse, RedisStore, ReplayCheck, ResultKey, ResultUse, Settled, Store as _};
+use axum::body::Body;
+use axum::http::Request;
+use axum::middleware::{Next, from_fn};
 use support::*;
 
 /// A Redis server of its own; every start is on the same port and with an empty data set, unless it
@@ -69,10 +74,14 @@ impl Redis {
     }
 
     fn command(&self, words: &[&str]) {
+        self.query::<redis::Value>(words);
+    }
+
+    fn query<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
-        command.exec(&mut client.get_connection().unwrap()).unwrap();
+        command.query(&mut client.get_connection().unwrap()).unwrap()
     }
 }
 
@@ -95,13 +104,16 @@ const RATE_LIMIT: u32 = 4;
 
 impl Replicas {
     async fn start(name: &str, redis: &str) -> Self {
-        let sims = simulators().await;
+        Self::start_with(name, redis, simulators().await, RATE_LIMIT)
+    }
+
+    fn start_with(name: &str, redis: &str, sims: SocketAddr, rate_limit: u32) -> Self {
         let config = std::env::temp_dir().join(format!("approov-replicas-{}-{name}.toml", std::process::id()));
         let text = format!(
-            "store = \"{redis}\"\n{FILE_HEAD}\
+            "store = \"{redis}\"\n{FILE_HEAD}[limits]\nfailed_checks = 0\n\
              [[account]]\nsite_key = \"{}\"\nsecret = \"{SECRET}\"\n\
              [[account.api]]\ndomain = \"api.example.com\"\nallow_web = true\n\
-             [[account.hcaptcha.site]]\nsite_key = \"{}\"\nsecret = \"{}\"\nrate_limit = {RATE_LIMIT}\n\
+             [[account.hcaptcha.site]]\nsite_key = \"{}\"\nsecret = \"{}\"\nrate_limit = {rate_limit}\n\
              verify_url = \"http://{sims}/sim/hcaptcha/siteverify\"\n",
             dev::SITE_KEY,
             sim::HCAPTCHA_SITE_KEY,
@@ -161,6 +173,19 @@ impl Caller {
         })
         .await;
         response.unwrap()
+    }
+
+    /// A request with these parameters, again while the service says that it is unavailable.
+    async fn attest_when_available(&mut self, replica: &Process, params: &[(&str, &str)]) -> Response {
+        let mut response = self.attest(replica, params).await;
+        until("the service is available", async || {
+            if response.status == 503 {
+                response = self.attest(replica, params).await;
+            }
+            response.status != 503
+        })
+        .await;
+        response
     }
 
     /// A refresh as the SDK does it: once more with the fresh nonce when the service wants it.
@@ -237,6 +262,113 @@ async fn what_redis_knows_of_failed_checks_never_becomes_less() {
         quota: None,
     };
     assert_eq!(store.remember(used, now).await.unwrap().failed_generation, 0);
+}
+
+#[tokio::test]
+async fn of_fifty_at_two_replicas_one_is_checked_and_one_key_passes() {
+    let Some(redis) = Redis::new("once").await else { return };
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let counted = from_fn(move |request: Request<Body>, next: Next| {
+        count.fetch_add(1, Ordering::SeqCst);
+        next.run(request)
+    });
+    let vendors = serve_on_free_port(sim::router().layer(counted)).await;
+    let replicas = Replicas::start_with("once", &redis.url(), vendors, 0);
+    let senders = (0..10).map(|_| async {
+        let mut caller = Caller::new();
+        caller.nonce(&replicas.one).await;
+        let mut requests = Vec::new();
+        for n in 0..5 {
+            let (proof, replica) = (caller.proof(), if n % 2 == 0 { &replicas.one } else { &replicas.two });
+            let (client, params) = (caller.client.clone(), with_hcaptcha("sim-pass-once"));
+            let request = client.post(format!("{}/attest", replica.url)).header("origin", ORIGIN);
+            requests.push(request.header("dpop", proof).form(&params).send());
+        }
+        let mut passed = 0;
+        for response in futures_util::future::join_all(requests).await {
+            let response = response.unwrap();
+            let (status, headers) = (response.status(), response.headers().clone());
+            let response = Response { status, headers, body: response.text().await.unwrap() };
+            match response.status.as_u16() {
+                200 => passed += usize::from(is_trusted(&response.token())),
+                503 => assert_eq!(response.header("retry-after"), "1"),
+                _ => panic!("{}", response.body),
+            }
+        }
+        // Once it is settled, either replica says the same.
+        for replica in [&replicas.one, &replicas.two] {
+            let again = caller.attest_when_available(replica, &with_hcaptcha("sim-pass-once")).await;
+            caller.browser.refresh_token = None;
+            assert!(passed == 0 || is_trusted(&again.token()));
+            passed += usize::from(is_trusted(&again.token()));
+        }
+        passed
+    });
+    let passed: Vec<usize> = futures_util::future::join_all(senders).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(passed.iter().filter(|passed| **passed > 0).count(), 1, "{passed:?}");
+}
+
+#[tokio::test]
+async fn redis_keeps_what_came_of_a_result_for_its_first_holder() {
+    let Some(redis) = Redis::new("claims").await else { return };
+    let (one, two) = (RedisStore::new(&redis.url(), 1000).unwrap(), RedisStore::new(&redis.url(), 1000).unwrap());
+    let now = UnixTime::now();
+    let used = |name: &str, holder: u8| ResultUse {
+        key: ResultKey::new("site", name),
+        holder: Thumbprint::from_bytes([holder; 32]),
+        lifetime: Duration::from_secs(600),
+    };
+    let (mine, yours) = (used("a", 1), used("a", 2));
+    assert_eq!(one.claim(&mine, now).await, Ok(Claim::New));
+    assert_eq!(two.claim(&mine, now).await, Ok(Claim::InFlight));
+    assert_eq!(two.claim(&yours, now).await, Ok(Claim::Others));
+    two.conclude(&yours, Some(b"forged".to_vec())).await.unwrap();
+    two.conclude(&yours, None).await.unwrap();
+    assert_eq!(one.claim(&mine, now).await, Ok(Claim::InFlight), "others cannot conclude it");
+    let outcome: Vec<u8> = (0..=255).collect();
+    one.conclude(&mine, Some(outcome.clone())).await.unwrap();
+    one.conclude(&mine, None).await.unwrap();
+    assert_eq!(two.claim(&mine, now).await, Ok(Claim::Known(outcome)), "the first conclusion stays");
+    assert_eq!(two.claim(&yours, now).await, Ok(Claim::Others));
+    let lifetime: i64 = redis.query(&["PTTL", &format!("approov:result:{{{}}}", mine.key)]);
+    assert!((540_000..=600_000).contains(&lifetime), "{lifetime}");
+    // Nothing came of this one.
+    assert_eq!(one.claim(&used("b", 1), now).await, Ok(Claim::New));
+    one.conclude(&used("b", 1), None).await.unwrap();
+    assert_eq!(two.claim(&used("b", 2), now).await, Ok(Claim::New));
+}
+
+#[tokio::test]
+async fn one_key_cannot_fill_redis_so_that_others_are_refused() {
+    let Some(redis) = Redis::new("quota").await else { return };
+    let (one, two) = (RedisStore::new(&redis.url(), 100).unwrap(), RedisStore::new(&redis.url(), 100).unwrap());
+    let now = UnixTime::now();
+    let remember = async |store: &RedisStore, holder: u8, n: u32| {
+        let holder = Thumbprint::from_bytes([holder; 32]);
+        let proof = ReplayKey::new("jti", &holder, &n.to_be_bytes());
+        let nonce = NonceStamp { at: now, epoch: store.epoch() };
+        store.remember(ProofUse { proof, holder, nonce, quota: Some(20) }, now).await.unwrap().replay
+    };
+    one.ready().await.unwrap();
+    two.ready().await.unwrap();
+    let mut taken = 0;
+    while remember(&one, 1, taken).await == ReplayCheck::New {
+        taken += 1;
+        assert!(taken < 200, "no end");
+    }
+    assert_eq!(taken, 50, "without a quota while half of the store is free");
+    assert_eq!(remember(&one, 1, 1000).await, ReplayCheck::OverQuota);
+    assert_eq!(remember(&one, 1, 0).await, ReplayCheck::Replayed);
+    // The other replica knows by its second proof at the latest.
+    remember(&two, 2, 0).await;
+    assert_eq!(remember(&two, 1, 2000).await, ReplayCheck::OverQuota);
+    for n in 1..20 {
+        assert_eq!(remember(&two, 2, n).await, ReplayCheck::New, "{n}");
+    }
+    assert_eq!(remember(&two, 2, 20).await, ReplayCheck::OverQuota);
+    assert_eq!(remember(&two, 2, 0).await, ReplayCheck::Replayed);
 }
 
 #[tokio::test]
