@@ -30,11 +30,17 @@ struct Redis {
     child: Option<Child>,
     port: u16,
     directory: PathBuf,
+    more: Vec<String>,
 }
 
 impl Redis {
     /// `None` when there is no redis-server here; CI must have one.
     async fn new(name: &str) -> Option<Self> {
+        Self::new_with(name, |_| Vec::new()).await
+    }
+
+    /// The same with more options, which may name files in its directory.
+    async fn new_with(name: &str, more: impl FnOnce(&Self) -> Vec<String>) -> Option<Self> {
         let found = Command::new("redis-server").arg("--version").output().is_ok();
         if !found {
             assert!(std::env::var_os("CI").is_none(), "CI must have redis-server on its PATH");
@@ -44,7 +50,8 @@ impl Redis {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let directory = std::env::temp_dir().join(format!("approov-redis-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let mut redis = Self { child: None, port, directory };
+        let mut redis = Self { child: None, port, directory, more: Vec::new() };
+        redis.more = more(&redis);
         redis.start().await;
         Some(redis)
     }
@@ -58,6 +65,7 @@ impl Redis {
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .arg("--dir")
             .arg(&self.directory)
+            .args(&self.more)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -462,6 +470,75 @@ async fn a_redis_restored_from_an_old_snapshot_lets_no_replay_pass() {
     for replica in [&replicas.one, &replicas.two] {
         assert_eq!(caller.attest_when_served(replica, &used).await.codes(), ["aprv-invalid-nonce"]);
     }
+}
+
+#[tokio::test]
+async fn a_redis_user_who_may_not_use_info_works_with_a_warning() {
+    let Some(redis) = Redis::new("acl").await else { return };
+    redis.command(&["ACL", "SETUSER", "limited", "on", ">pw", "~approov:*", "+@all", "-@dangerous", "-@admin"]);
+    let mut replicas = Replicas::start("acl", &format!("redis://limited:pw@127.0.0.1:{}/", redis.port)).await;
+    let warned = |line: &serde_json::Value| line.to_string().contains("may not use INFO");
+    replicas.one.wait_for_log(warned);
+    let mut caller = Caller::new();
+    caller.nonce(&replicas.one).await;
+    assert!(is_trusted(&caller.attest(&replicas.one, &with_hcaptcha("sim-pass-acl")).await.token()));
+    let used = caller.proof();
+    assert_eq!(caller.attest_with(&replicas.two, &REFRESH, used.clone()).await.status, 200);
+    assert_eq!(caller.attest_with(&replicas.one, &REFRESH, used.clone()).await.status, 401);
+    assert!(!is_trusted(&caller.attest(&replicas.one, &with_hcaptcha("sim-fail-acl")).await.token()));
+    redis.command(&["FLUSHALL"]);
+    assert_eq!(caller.attest_with(&replicas.one, &REFRESH, used).await.codes(), ["aprv-invalid-nonce"]);
+}
+
+#[tokio::test]
+async fn a_redis_that_forgets_too_early_is_refused() {
+    let Some(redis) = Redis::new("evicts").await else { return };
+    redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let store = || RedisStore::new(&redis.url(), 1000).unwrap();
+    assert_eq!(store().ready().await, Ok(()), "it has no bound");
+    redis.command(&["CONFIG", "SET", "maxmemory", "100mb"]);
+    let error = store().ready().await.unwrap_err().to_string();
+    assert!(error.contains("maxmemory-policy allkeys-lru") && error.contains("noeviction"), "{error}");
+    redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    assert_eq!(store().ready().await, Ok(()));
+}
+
+#[tokio::test]
+async fn redis_over_tls_is_trusted_by_its_certificate() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let redis = Redis::new_with("tls", |redis| {
+        let file = |name: &str, text: String| {
+            let path = redis.directory.join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let certificate = file("cert.pem", made.cert.pem());
+        let key = file("key.pem", made.signing_key.serialize_pem());
+        let port = redis.port.to_string();
+        let options: [&str; 10] = [
+            "--port",
+            "0",
+            "--tls-port",
+            &port,
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-auth-clients",
+            "no",
+        ];
+        options.map(str::to_owned).to_vec()
+    });
+    let Some(redis) = redis.await else { return };
+    let config = redis.directory.join("service.toml");
+    std::fs::write(&config, format!("store = \"rediss://localhost:{}/\"\n{FILE_HEAD}", redis.port)).unwrap();
+    let arguments = ["--config", config.to_str().unwrap()];
+    let certificate = redis.directory.join("cert.pem");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let trusting = Process::start_with(&arguments, &[("SSL_CERT_FILE", certificate.to_str().unwrap())]);
+    wait_for_readiness(&client, &trusting.url, 200).await;
+    let other = Process::start(&arguments);
+    wait_for_readiness(&client, &other.url, 503).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -164,6 +164,10 @@ impl Store for MemoryStore {
         Ok(*count <= limit)
     }
 
+    fn warning(&self) -> Option<&'static str> {
+        None
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         Ok(())
     }

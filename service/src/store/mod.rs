@@ -183,6 +183,9 @@ pub trait Store: Send + Sync {
     /// When the store is unavailable. The caller must refuse.
     fn count(&self, name: &str, limit: u64, now: UnixTime) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// What the operator should know about a store that responds.
+    fn warning(&self) -> Option<&'static str>;
+
     /// Whether the store responds.
     ///
     /// # Errors
@@ -260,6 +263,13 @@ impl Store for AnyStore {
         match self {
             AnyStore::Memory(store) => store.count(name, limit, now).await,
             AnyStore::Redis(store) => store.count(name, limit, now).await,
+        }
+    }
+
+    fn warning(&self) -> Option<&'static str> {
+        match self {
+            AnyStore::Memory(store) => store.warning(),
+            AnyStore::Redis(store) => store.warning(),
         }
     }
 

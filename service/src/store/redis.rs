@@ -1,6 +1,6 @@
 //! The store in Redis.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use approov_verify::jwk::Thumbprint;
@@ -58,6 +58,8 @@ pub struct RedisStore {
     capacity: u64,
     /// How many there were when they were last counted.
     live_proofs: AtomicU64,
+    /// Whether the server does not say what it is asked about itself.
+    is_secretive: AtomicBool,
     slot: tokio::sync::Mutex<ConnectionSlot>,
 }
 
@@ -87,6 +89,7 @@ impl RedisStore {
             epoch: AtomicU64::new(0),
             capacity: u64::try_from(capacity).unwrap_or(u64::MAX),
             live_proofs: AtomicU64::new(0),
+            is_secretive: AtomicBool::new(false),
             slot: tokio::sync::Mutex::default(),
         })
     }
@@ -113,7 +116,7 @@ impl RedisStore {
             }
             Ok(Err(error)) => {
                 slot.failed = Some(Instant::now());
-                Err(StoreError(kind(&error)))
+                Err(error)
             }
             Err(_) => {
                 slot.failed = Some(Instant::now());
@@ -122,14 +125,21 @@ impl RedisStore {
         }
     }
 
-    async fn connect(&self) -> redis::RedisResult<(MultiplexedConnection, String)> {
-        let mut redis = self.client.get_multiplexed_async_connection().await?;
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut redis).await?;
-        let run_id = info
-            .lines()
-            .find_map(|line| line.strip_prefix("run_id:"))
-            .map(|id| id.trim().to_owned())
-            .ok_or_else(|| redis::RedisError::from((redis::ErrorKind::Client, "INFO has no run_id")))?;
+    async fn connect(&self) -> Result<(MultiplexedConnection, String), StoreError> {
+        let mut redis =
+            self.client.get_multiplexed_async_connection().await.map_err(|error| StoreError(kind(&error)))?;
+        let server = info(&mut redis, "server").await?;
+        let memory = info(&mut redis, "memory").await?;
+        self.is_secretive.store(server.is_none() || memory.is_none(), Ordering::Relaxed);
+        if let Some(policy) = memory.as_deref().and_then(eviction) {
+            return Err(StoreError(format!(
+                "Redis forgets keys too early (maxmemory-policy {policy}): set it to noeviction"
+            )));
+        }
+        let run_id = match &server {
+            None => String::new(),
+            Some(text) => value(text, "run_id").ok_or_else(|| StoreError("INFO has no run_id".to_owned()))?.to_owned(),
+        };
         Ok((redis, run_id))
     }
 
@@ -151,6 +161,26 @@ impl RedisStore {
     }
 }
 
+/// A section of what Redis says about itself; `None` when its access control forbids to ask.
+async fn info(redis: &mut MultiplexedConnection, section: &str) -> Result<Option<String>, StoreError> {
+    match redis::cmd("INFO").arg(section).query_async(redis).await {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.code() == Some("NOPERM") => Ok(None),
+        Err(error) => Err(StoreError(kind(&error))),
+    }
+}
+
+/// A value in a section.
+fn value<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// The policy by which a server forgets keys before they expire, if it does.
+fn eviction(memory: &str) -> Option<&str> {
+    let policy = value(memory, "maxmemory_policy").filter(|policy| *policy != "noeviction")?;
+    (value(memory, "maxmemory") != Some("0")).then_some(policy)
+}
+
 /// The kind of a Redis error: its text can hold the address and a password.
 fn kind(error: &redis::RedisError) -> String {
     format!("{:?}", error.kind())
@@ -170,7 +200,7 @@ fn millis(time: Duration) -> u64 {
 
 /// Where the proofs of a minute are counted, in the slot of the epoch.
 fn load_key(minute: i64) -> String {
-    format!("{{{EPOCH_KEY}}}:load:{minute}")
+    format!("approov:{{{EPOCH_KEY}}}:load:{minute}")
 }
 
 /// Where the live proofs of a key are. The braces keep all that is about one key in one slot of a Redis Cluster.
@@ -276,11 +306,48 @@ impl Store for RedisStore {
         Ok(count <= limit)
     }
 
+    fn warning(&self) -> Option<&'static str> {
+        self.is_secretive.load(Ordering::Relaxed).then_some(
+            "the user in the store's URL may not use INFO: an old snapshot that Redis comes back with, and a \
+             maxmemory-policy other than noeviction, go unnoticed, and replays may pass. Allow INFO",
+        )
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         let mut pipeline = redis::pipe();
         add_epoch(&mut pipeline)?;
         let ((stored,), run_id): ((String,), _) = self.run(&pipeline).await?;
         self.epoch.store(combined_epoch(&run_id, &stored), Ordering::Relaxed);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_forgets_is_known_by_what_it_says() {
+        let memory = |maxmemory: &str, policy: &str| {
+            format!("# Memory\r\nmaxmemory:{maxmemory}\r\nmaxmemory_human:1M\r\nmaxmemory_policy:{policy}\r\n")
+        };
+        assert_eq!(eviction(&memory("1000000", "allkeys-lru")), Some("allkeys-lru"));
+        assert_eq!(eviction(&memory("1000000", "volatile-ttl")), Some("volatile-ttl"));
+        assert_eq!(eviction(&memory("1000000", "noeviction")), None);
+        assert_eq!(eviction(&memory("0", "allkeys-lru")), None, "it has no bound");
+        assert_eq!(eviction("# Memory"), None, "another server of the protocol");
+    }
+
+    #[test]
+    fn all_keys_of_one_operation_are_in_one_slot_of_a_cluster_and_begin_alike() {
+        let holder = Thumbprint::from_bytes([7; 32]);
+        let tag = |key: &str| {
+            assert!(key.starts_with("approov:"), "{key}");
+            let tagged = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag.to_owned());
+            tagged.unwrap_or_else(|| key.to_owned())
+        };
+        assert_eq!(tag(&proofs_key(&holder)), tag(&failed_key(&holder)));
+        assert_eq!(tag(&load_key(1)), tag(&load_key(2)));
+        assert_eq!(tag(&load_key(1)), tag(EPOCH_KEY));
     }
 }
