@@ -168,6 +168,47 @@ impl Site {
 mod tests {
     use super::*;
 
+    /// Whether everybody may use a result of the site with this key, and for how long its use is remembered.
+    fn once(provider: Provider, table: &str, key: &str, rest: &str, result: &str) -> (bool, Duration) {
+        let text = format!(
+            "[[account]]\nsite_key = \"k\"\nsecret = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
+             [[account.{table}]]\n{} = \"{key}\"\nsecret = \"s\"\n{rest}",
+            provider.definition().key_name
+        );
+        let config = crate::config::Config::parse(&text).unwrap();
+        let site = config.accounts["k"].site(provider, key).unwrap();
+        let name = provider.definition().result;
+        let params = ResultParams::read(provider.definition().params, |param| (param == name).then_some(result));
+        let fresh = FreshResult { provider, key, site, params };
+        assert_eq!(fresh.result(), result);
+        (fresh.is_for_tests(), fresh.used_for())
+    }
+
+    #[test]
+    fn everybody_may_use_what_check_services_publish_for_tests_and_nothing_else() {
+        let hcaptcha = |key, token| once(Provider::Hcaptcha, "hcaptcha.site", key, "", token).0;
+        let test_key = "10000000-ffff-ffff-ffff-000000000001";
+        assert!(hcaptcha(test_key, "10000000-aaaa-bbbb-cccc-000000000001"));
+        assert!(!hcaptcha(test_key, "20000000-aaaa-bbbb-cccc-000000000002"));
+        assert!(!hcaptcha(test_key, "P1_another-token"));
+        assert!(!hcaptcha("another-key", "10000000-aaaa-bbbb-cccc-000000000001"));
+        let recaptcha = |key, rest| once(Provider::Recaptcha, "recaptcha.site", key, rest, "03A-any-token").0;
+        let test_key = "6LeIxAcTAAAAAJcZVRqyHh71UMIEGNQ_MXjiZKhI";
+        assert!(recaptcha(test_key, ""));
+        assert!(!recaptcha(test_key, "verify_url = \"http://127.0.0.1/sim\""));
+        assert!(!recaptcha("another-key", ""));
+    }
+
+    #[test]
+    fn the_use_of_a_result_is_remembered_as_long_as_it_is_accepted_and_ten_minutes_at_least() {
+        let fingerprint =
+            |rest| once(Provider::Fingerprint, "fingerprint.subscription", "f", rest, "1620127950391.abc").1;
+        assert_eq!(fingerprint(""), Duration::from_secs(600));
+        assert_eq!(fingerprint("max_elapsed_time = 3600"), Duration::from_secs(3605));
+        let recaptcha = once(Provider::Recaptcha, "recaptcha.site", "r", "", "03A-any-token").1;
+        assert_eq!(recaptcha, Duration::from_secs(600));
+    }
+
     #[test]
     fn an_option_means_the_same_for_every_check_service() {
         for provider in Provider::ALL {
