@@ -4,6 +4,7 @@
 //!
 //! The service runs as a process of its own, pinned to one core with `taskset`; this program keeps to
 //! the others. Proofs are signed before each round, so that signing takes no time from the service's.
+//! One session sends them all, so that the limits on one session are off.
 //! It remembers few proofs, so that its bound is reached at once and memory must stay flat from there.
 //! Two ratios are given: by the clock, right when nothing else runs on the machine, and by processor time,
 //! right in any case.
@@ -183,7 +184,7 @@ impl Service {
             &mut file,
             format!(
                 "public_urls = [\"{PUBLIC}\"]\nsession_secret = \"{secret}\"\n\
-                 [limits]\nreplay_entries = {REMEMBERED}\n\
+                 [limits]\nreplay_entries = {REMEMBERED}\nrefreshes_per_minute = 0\nlive_proofs = 0\n\
                  [[account]]\nsite_key = \"{SITE_KEY}\"\nsecret = \"{secret}\"\n\
                  [[account.api]]\ndomain = \"localhost\"\nallow_web = true\n\
                  [[account.hcaptcha.site]]\nsite_key = \"{HCAPTCHA_SITE_KEY}\"\nsecret = \"0x{zeros}\"\n\

@@ -116,7 +116,7 @@ codes! {
     OriginNotAllowed = "aprv-origin-not-allowed", 403;
     /// Extension: the site's or subscription's requests per minute are used up, or the client has had its share.
     RateLimit = "aprv-rate-limit", 429;
-    /// Extension: the service is unavailable for now (shared store unavailable, too busy, out of time).
+    /// Extension: the service is unavailable for now (shared store unavailable, too busy, a result in flight, out of time).
     Unavailable = "aprv-unavailable", 503;
 }
 

@@ -204,7 +204,7 @@ async fn a_session_refreshes_without_another_check() {
     let params = with_hcaptcha("sim-pass-once");
     let first = browser.attest(&service, &params).await;
     let expiries = first.json()["expiries"].clone();
-    // The simulator accepts a token once: had it been asked again, these would fail.
+    // It is the session's already: had the simulator been asked again, which accepts a token once, these would fail.
     let again = browser.attest(&service, &params).await;
     assert!(is_trusted(&again.token()));
     let refreshed = browser.attest(&service, &REFRESH).await;

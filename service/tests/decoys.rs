@@ -151,8 +151,7 @@ async fn a_thousand_failed_checks_look_like_a_thousand_that_passed() {
                 format!("sim-pass-fp{n:04}"),
                 match kind {
                     "junk" => format!("1620127950391.{n:04}"),
-                    // The simulated visits may be looked up again; of this one the browser says another visitor.
-                    "replayed" => format!("sim-fail-r{n:04}"),
+                    "replayed" => format!("sim-pass-fp{n:04}"),
                     kind => format!("sim-{kind}-f{n:04}"),
                 },
             ),

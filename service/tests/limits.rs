@@ -133,6 +133,37 @@ async fn one_session_has_its_own_rate() {
 }
 
 #[tokio::test]
+async fn one_session_cannot_fill_the_store_of_used_proofs() {
+    let service = limited_service(|limits| {
+        limits.refreshes = None;
+        limits.replay_entries = 60;
+        limits.live_proofs = Some(20);
+    })
+    .await;
+    let mut greedy = Browser::new(&service).await;
+    let mut other = Browser::new(&service).await;
+    greedy.attest(&service, &with_hcaptcha("sim-pass-greedy")).await.token();
+    let mut served = 1;
+    let refusal = loop {
+        let response = greedy.attest(&service, &REFRESH).await;
+        if response.status != 200 {
+            break response;
+        }
+        served += 1;
+        assert!(served < 1000, "no end");
+    };
+    assert_eq!(served, 30, "without a quota while half of the store is free");
+    assert_eq!((refusal.status.as_u16(), refusal.codes()), (429, vec!["aprv-rate-limit".to_owned()]));
+    assert_eq!(refusal.header("retry-after"), "60");
+    assert_eq!(limited(&service, "live-proofs"), 1);
+    // The other's nonce is still good, and it is served.
+    assert!(is_trusted(&other.attest(&service, &with_hcaptcha("sim-pass-other")).await.token()));
+    for _ in 1..20 {
+        assert_eq!(other.attest(&service, &REFRESH).await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn newcomers_share_what_there_is_when_there_is_little() {
     let service = limited_service(|limits| limits.least_share = Some(5)).await;
     let newcomer = async |ip: IpAddr, n: u32| {

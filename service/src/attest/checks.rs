@@ -1,19 +1,19 @@
 //! The checks of an attest request.
 
-use std::time::Instant;
+use std::sync::Arc;
 
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 use futures_util::future::join_all;
 
-use crate::check::{CheckContext, CheckError, Checked, FreshResult};
+use crate::check::FreshResult;
 use crate::config::Account;
 use crate::error::{Code, Problems, Refusal};
 use crate::limits::{Payer, Permit};
-use crate::session::{CheckResult, Session};
+use crate::session::{Outcome, Session};
 use crate::store::{Settled, Store as _, seconds_to_next_minute};
 
-use super::decoys::Appearance;
+use super::once::{Once, Unused, Used};
 use super::plan::Plan;
 use super::{Attest, unavailable};
 
@@ -23,14 +23,13 @@ impl Attest<'_> {
         &mut self,
         plan: Plan<'_>,
         account: &Account,
-        holder: Thumbprint,
-        payer: Payer,
+        sender: Sender,
         permits: Vec<Permit>,
     ) -> Result<Session, Refusal> {
-        let now = self.incoming.now;
-        let fresh = self.check(&plan, account, payer).await?;
-        drop(permits);
-        let passed = fresh.iter().all(|result| result.passed == 1);
+        let (now, holder) = (self.incoming.now, sender.holder);
+        self.limit_rates(&plan, account).await?;
+        let fresh = self.run_checks(&plan, account, sender, permits).await?;
+        let passed = fresh.iter().all(|outcome| outcome.result.passed == 1);
         let session = plan.session(fresh);
         // Older refresh tokens that the holder may have, of whichever session, end by then.
         let until = now.plus(account.refresh_token_lifetime).max(UnixTime::from_millis(session.expires));
@@ -39,12 +38,6 @@ impl Attest<'_> {
             Ok(()) => Ok(session),
             Err(error) => Err(self.store_unavailable(&error)),
         }
-    }
-
-    /// Has the results of a plan checked, within the rate limits of their sites.
-    async fn check(&mut self, plan: &Plan<'_>, account: &Account, payer: Payer) -> Result<Vec<CheckResult>, Refusal> {
-        self.limit_rates(plan, account).await?;
-        self.run_checks(plan, account, payer).await
     }
 
     /// Leave to have the checks of a plan under way, one for each.
@@ -91,61 +84,41 @@ impl Attest<'_> {
         Ok(())
     }
 
+    /// Each result runs to its end, whatever becomes of the request.
     async fn run_checks(
         &mut self,
         plan: &Plan<'_>,
         account: &Account,
-        payer: Payer,
-    ) -> Result<Vec<CheckResult>, Refusal> {
-        let page_url = self.incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
-        let client_ip = self.incoming.client_ip.to_string();
-        let context = CheckContext {
-            client_ip: &client_ip,
-            allowed_origins: &account.allowed_origins,
-            // The true time, also when tests of clients set the service's clock wrong: it is compared with that of
-            // the check services.
-            now: UnixTime::now(),
-        };
-        let keys = self.active.keys(account).map_err(|error| {
-            self.notes.detail = Some(error.to_string());
-            unavailable("the account has no keys", None)
-        })?;
-        let (service, now) = (self.service, self.incoming.now);
-        let checks = plan.to_check.iter().map(|fresh| async move {
-            let begun = Instant::now();
-            let secret = keys.site_secret(fresh.provider, fresh.key, now);
-            let outcome = fresh.check(&service.checks, secret, context).await;
-            let result = result_name(&outcome);
-            service.metrics.check(fresh.provider.name(), result, begun.elapsed());
-            (fresh, result, outcome)
-        });
-        let appearance = Appearance {
-            account,
-            page_host: page_url
-                .as_ref()
-                .and_then(url::Url::host_str)
-                .filter(|host| host.len() <= MAX_HOST_LENGTH)
-                .unwrap_or_default(),
-            now: context.now,
-            keys: self.active.decoy_keys(),
-            last_passed: &service.last_passed,
-        };
-        let mut problems = Problems::default();
-        let (mut results, mut reasons) = (Vec::new(), Vec::new());
-        for (fresh, result, outcome) in join_all(checks).await {
-            self.notes.checks.push(format!("{}: {result}", fresh.provider.name()));
+        sender: Sender,
+        permits: Vec<Permit>,
+    ) -> Result<Vec<Outcome>, Refusal> {
+        let permits = permits.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        let tasks: Vec<_> = plan
+            .to_check
+            .iter()
+            .zip(permits)
+            .map(|(fresh, permit)| tokio::spawn(self.once(plan, account, fresh, sender, permit).run()))
+            .collect();
+        let (mut problems, mut reasons) = (Problems::default(), Vec::new());
+        let (mut outcomes, mut refusal) = (Vec::new(), None);
+        for task in join_all(tasks).await {
+            let Ok(Used { provider, note, outcome }) = task else {
+                return Err(unavailable("a check ended early", Some(IN_FLIGHT_RETRY)));
+            };
+            self.notes.checks.push(format!("{}: {note}", provider.name()));
             match outcome {
-                Err(error) => {
-                    problems.add(fresh.provider.definition().codes.check, error.kind());
+                Ok(outcome) => outcomes.push(outcome),
+                Err(Unused::Check(error)) => {
+                    problems.add(provider.definition().codes.check, error.kind());
                     reasons.push(error.reason().to_owned());
                 }
-                Ok(checked) => {
-                    if checked.verdict.is_err() {
-                        let counters = &self.service.limits;
-                        counters.charge_failure(payer, &self.active.config.limits, counters.now());
-                    }
-                    let lifetime = fresh.site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime);
-                    results.push(appearance.result(fresh, checked, now.plus(lifetime)));
+                Err(Unused::InFlight) => {
+                    refusal = refusal.or(Some(unavailable("the result is being checked", Some(IN_FLIGHT_RETRY))));
+                }
+                Err(Unused::Store(error)) => refusal = Some(self.store_unavailable(&error)),
+                Err(Unused::Lost(error)) => {
+                    reasons.push(error.to_string());
+                    refusal = refusal.or(Some(unavailable("the account has no keys", None)));
                 }
             }
         }
@@ -153,8 +126,39 @@ impl Attest<'_> {
         if !reasons.is_empty() {
             self.notes.detail = Some(reasons.join("; "));
         }
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
         problems.into_result()?;
-        Ok(results)
+        Ok(outcomes)
+    }
+
+    fn once(
+        &self,
+        plan: &Plan<'_>,
+        account: &Account,
+        fresh: &FreshResult<'_>,
+        sender: Sender,
+        permit: Option<Permit>,
+    ) -> Once {
+        let page_url = self.incoming.origin.and_then(|origin| url::Url::parse(origin).ok());
+        let page_host = page_url.as_ref().and_then(url::Url::host_str).filter(|host| host.len() <= MAX_HOST_LENGTH);
+        Once {
+            service: Arc::clone(self.service),
+            active: Arc::clone(self.active),
+            account: account.site_key.clone(),
+            provider: fresh.provider,
+            key: fresh.key.to_owned(),
+            params: fresh.params.to_owned(),
+            page_host: page_host.unwrap_or_default().to_owned(),
+            client_ip: self.incoming.client_ip,
+            holder: sender.holder,
+            payer: sender.payer,
+            generation: plan.next_generation(),
+            failed_generation: plan.failed_generation,
+            now: self.incoming.now,
+            permit,
+        }
     }
 
     /// Says that this machine's clock is wrong, if it is: others will refuse what it dates.
@@ -177,17 +181,19 @@ pub(super) fn site_name(account: &Account, fresh: &FreshResult<'_>) -> String {
     format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.key)
 }
 
+/// Who sends results.
+#[derive(Clone, Copy)]
+pub(super) struct Sender {
+    pub(super) holder: Thumbprint,
+    /// For those that are not accepted.
+    pub(super) payer: Payer,
+}
+
+/// When a result can be sent again that is being checked, seconds.
+const IN_FLIGHT_RETRY: u64 = 1;
+
 /// The longest host name (RFC 1035 section 2.3.4). What is longer is of no page.
 const MAX_HOST_LENGTH: usize = 253;
 
 /// How far this machine's clock may be from those of the check services before the log says so.
 const MAX_CLOCK_OFFSET_MS: u64 = 5_000;
-
-/// What became of a check, for the log and the counters.
-fn result_name(outcome: &Result<Checked, CheckError>) -> &'static str {
-    match outcome {
-        Ok(Checked { verdict: Ok(()), .. }) => "passed",
-        Ok(Checked { verdict: Err(rule), .. }) => rule.name(),
-        Err(error) => error.kind(),
-    }
-}

@@ -14,7 +14,7 @@ use crate::check::Provider;
 use crate::config::{Account, Api, Config};
 use crate::crypto::{CryptoError, random};
 use crate::secrets::{Outside, SecretList, Timeline};
-use crate::session::{NonceKeys, RefreshKeys};
+use crate::session::{NonceKeys, OutcomeKeys, RefreshKeys};
 use crate::settings::Read;
 use crate::token::{Signer, SigningKey};
 
@@ -24,6 +24,7 @@ use super::decoys::DecoyKeys;
 pub(super) struct Keys {
     pub(super) nonce: NonceKeys,
     pub(super) decoy: DecoyKeys,
+    pub(super) outcome: OutcomeKeys,
     accounts: BTreeMap<String, AccountKeys>,
 }
 
@@ -55,6 +56,7 @@ impl Keys {
         Ok(Self {
             nonce: NonceKeys::derive(&session_secret)?,
             decoy: DecoyKeys::derive(&session_secret)?,
+            outcome: OutcomeKeys::derive(&session_secret)?,
             accounts: accounts.collect::<Read<_>>()?,
         })
     }

@@ -6,6 +6,7 @@ mod form;
 mod grant;
 mod keys;
 mod last_passed;
+mod once;
 mod plan;
 mod proof;
 mod readiness;
@@ -14,13 +15,14 @@ mod service;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 
 use crate::crypto::RequestEntropy;
 use crate::error::{Code, Problems, Refusal};
-use crate::limits::{Limited, Payer};
+use crate::limits::{Limit, Limited, Payer};
 use crate::session::Generation;
 use crate::store::{ProofUse, ReplayCheck, Store as _, StoreError};
 use crate::telemetry::RequestNotes;
@@ -32,10 +34,15 @@ pub use readiness::{NotReady, Readiness};
 pub use request::AttestRequest;
 pub use service::{ActiveConfig, Service};
 
+use checks::Sender;
 use plan::Plan;
 
 /// The `Retry-After` when the store is unavailable, seconds.
 const STORE_RETRY: u64 = 1;
+
+/// The `Retry-After` of a key with too many live proofs. All of them have ended after
+/// [`NONCE_LIFETIME`](crate::session::NONCE_LIFETIME); some have much earlier.
+const LIVE_PROOFS_RETRY: Duration = Duration::from_secs(60);
 
 /// What a request brought, apart from its parameters.
 #[derive(Clone, Copy)]
@@ -57,7 +64,7 @@ pub struct Incoming<'a> {
 /// A request to `/attest` while it is served.
 pub struct Attest<'a> {
     service: &'a Arc<Service>,
-    active: &'a ActiveConfig,
+    active: &'a Arc<ActiveConfig>,
     incoming: Incoming<'a>,
     /// What the log says about it, beyond what the client learns.
     pub notes: RequestNotes,
@@ -65,7 +72,7 @@ pub struct Attest<'a> {
 
 impl<'a> Attest<'a> {
     /// A request that came while `active` was in force.
-    pub fn new(service: &'a Arc<Service>, active: &'a ActiveConfig, incoming: Incoming<'a>) -> Self {
+    pub fn new(service: &'a Arc<Service>, active: &'a Arc<ActiveConfig>, incoming: Incoming<'a>) -> Self {
         Self { service, active, incoming, notes: RequestNotes::default() }
     }
 
@@ -92,12 +99,14 @@ impl<'a> Attest<'a> {
         let permits = self.permits(&plan, request.account, payer).await?;
 
         // Up to here nothing has changed anywhere. From here the proof is used up.
-        let used = ProofUse { proof: proof.replay_key(), holder: *proof.thumbprint(), nonce };
+        let quota = self.active.config.limits.live_proofs;
+        let used = ProofUse { proof: proof.replay_key(), holder: *proof.thumbprint(), nonce, quota };
         plan.after_failed_check(self.use_proof(used).await?);
         let checked = !plan.to_check.is_empty();
         let session = if checked {
             // Boxed: checks are rare next to refreshes, and would make every request's future as large as theirs.
-            Box::pin(self.checked_session(plan, request.account, *proof.thumbprint(), payer, permits)).await?
+            let sender = Sender { holder: *proof.thumbprint(), payer };
+            Box::pin(self.checked_session(plan, request.account, sender, permits)).await?
         } else {
             plan.session(Vec::new())
         };
@@ -119,6 +128,10 @@ impl<'a> Attest<'a> {
         match known.replay {
             ReplayCheck::New => Ok(known.failed_generation),
             ReplayCheck::Replayed => Err(Refusal::new(Code::InvalidDpopToken, "the proof was used before")),
+            ReplayCheck::OverQuota => {
+                let whose = "this session".to_owned();
+                Err(self.limited(&Limited { limit: Limit::LiveProofs, retry_after: LIVE_PROOFS_RETRY, whose }))
+            }
             ReplayCheck::StaleEpoch => Err(Refusal::new(Code::InvalidNonce, "")),
         }
     }

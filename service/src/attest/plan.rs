@@ -6,7 +6,7 @@ use approov_verify::time::UnixTime;
 use crate::check::{FreshResult, Provider};
 use crate::config::Account;
 use crate::error::{Code, Problems, Refusal};
-use crate::session::{CheckResult, Generation, Session, SessionId};
+use crate::session::{CheckResult, Generation, Outcome, Session, SessionId};
 
 use super::request::{self, AttestRequest};
 use super::{ActiveConfig, Incoming};
@@ -19,7 +19,9 @@ pub(super) struct Plan<'a> {
     session: Session,
     /// Whether the session begins with this request.
     pub(super) is_new_session: bool,
-    /// Results that no session has yet.
+    /// Of the latest failed check of the session's key; 0: none is known.
+    pub(super) failed_generation: Generation,
+    /// Results that the session does not have yet.
     pub(super) to_check: Vec<FreshResult<'a>>,
 }
 
@@ -46,7 +48,8 @@ impl<'a> Plan<'a> {
             },
             Some(token) => open_session(active, request.account, token, &thumbprint, now)?,
         };
-        let mut plan = Self { session, is_new_session: request.refresh_token.is_none(), to_check: Vec::new() };
+        let is_new_session = request.refresh_token.is_none();
+        let mut plan = Self { session, is_new_session, failed_generation: 0, to_check: Vec::new() };
         plan.add_fresh(&request.results);
         plan.check_known(request.account, now)?;
         plan.check_required(request.account)?;
@@ -95,11 +98,17 @@ impl<'a> Plan<'a> {
 
     /// Takes into account that a check of the session's key failed in this generation; 0: none did.
     pub(super) fn after_failed_check(&mut self, failed_generation: Generation) {
+        self.failed_generation = failed_generation;
         self.session.after_failed_check(failed_generation);
     }
 
+    /// The generation of results that are checked now.
+    pub(super) fn next_generation(&self) -> Generation {
+        self.session.next_generation()
+    }
+
     /// The session once its results are checked.
-    pub(super) fn session(self, fresh: Vec<CheckResult>) -> Session {
+    pub(super) fn session(self, fresh: Vec<Outcome>) -> Session {
         let mut session = self.session;
         session.add(fresh);
         session

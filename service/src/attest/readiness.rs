@@ -47,7 +47,7 @@ impl Readiness {
 }
 
 impl Service {
-    /// Looks again whether the store responds.
+    /// Looks again whether the store responds. The log gets its warning, once for each configuration.
     ///
     /// # Errors
     /// Why it does not.
@@ -56,6 +56,11 @@ impl Service {
         self.readiness.lacks_store(ready.is_err());
         if ready.is_err() {
             self.metrics.store_error();
+        }
+        if let Some(warning) = self.store.warning()
+            && self.active().said.first(warning)
+        {
+            self.log.event("store", warning);
         }
         ready
     }

@@ -14,7 +14,7 @@ use crate::config::{Account, Config, ConfigError};
 use crate::crypto::CryptoError;
 use crate::limits::ClientLimits;
 use crate::secrets::{Outside, ProcessEnvironment};
-use crate::session::NonceStamp;
+use crate::session::{NonceStamp, OutcomeKeys};
 use crate::store::AnyStore;
 use crate::telemetry::{Log, Metrics, Said};
 
@@ -119,6 +119,10 @@ impl ActiveConfig {
 
     pub(super) fn decoy_keys(&self) -> &DecoyKeys {
         &self.keys.decoy
+    }
+
+    pub(super) fn outcome_keys(&self) -> &OutcomeKeys {
+        &self.keys.outcome
     }
 
     /// The public keys of an account as a JWK Set, if it publishes them.

@@ -1,6 +1,7 @@
 //! What a check service's file does: reads its sites, and has results checked.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::allowed_origins::AllowedOrigins;
 use crate::secrets::SecretList;
@@ -8,6 +9,7 @@ use crate::settings::Read;
 
 use super::client::CheckRequest;
 use super::outcome::{CheckError, Checked};
+use super::params::ResultParams;
 use super::site_table::SiteTable;
 
 /// What a check service's file says about its sites.
@@ -26,6 +28,16 @@ pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
 
     /// What its author may not have meant, or can never work for pages of `origins`.
     fn warnings(&self, origins: &AllowedOrigins) -> Vec<String>;
+
+    /// How long after it was made a result is accepted.
+    fn result_lifetime(&self) -> Duration;
+
+    /// Whether a result of the site with this key is one of those that the check service publishes for tests, which
+    /// everybody may use.
+    fn is_test_result(&self, key: &str, result: &str) -> bool;
+
+    /// What comes of a result that another key has used: the same as of one that the check service says was used.
+    fn used_before(&self, params: &ResultParams<'_>) -> Checked;
 
     /// Has a result checked.
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError>;

@@ -20,6 +20,8 @@ pub struct Definition {
     pub key_label: &'static str,
     /// The request parameters of a result. The first names the site.
     pub params: &'static [Param],
+    /// The parameter that names the result, of which each is used once: what else comes along changes nothing about that.
+    pub result: &'static str,
     /// The codes of its faults.
     pub codes: ProviderCodes,
     /// Properties of its sites on the command line, apart from [`super::COMMON_OPTIONS`].

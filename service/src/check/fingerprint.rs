@@ -18,6 +18,7 @@ use super::check_site::CheckSite;
 use super::client::{CheckRequest, ServerResponse, with_segments};
 use super::definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
 use super::outcome::{CheckError, Checked, FailedRule};
+use super::params::ResultParams;
 use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 
 /// The regions of subscriptions, and their servers. The first is the default.
@@ -44,6 +45,7 @@ pub(super) static DEFINITION: Definition = Definition {
         Param::required(VISITOR_ID, Code::FpEmptyVisitorId, ParamText::Id),
         Param::required(REQUEST_ID, Code::FpEmptyRequestId, ParamText::Id),
     ],
+    result: REQUEST_ID,
     codes: ProviderCodes {
         config_not_found: Code::FpConfigNotFound,
         missing_required: Code::FpMissingRequired,
@@ -125,6 +127,19 @@ impl CheckSite for Site {
     fn warnings(&self, _: &AllowedOrigins) -> Vec<String> {
         let any_bot = self.max_bot_probability >= 1.0;
         any_bot.then(|| "accepts any bot probability (max_bot_probability is 1)".to_owned()).into_iter().collect()
+    }
+
+    fn result_lifetime(&self) -> Duration {
+        self.max_elapsed_time.saturating_add(CLOCK_SKEW)
+    }
+
+    fn is_test_result(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
+    fn used_before(&self, params: &ResultParams<'_>) -> Checked {
+        let (visitor_id, request_id) = (params.get(VISITOR_ID).to_owned(), params.get(REQUEST_ID).to_owned());
+        Checked { verdict: Err(FailedRule::Used), brief: Brief::Visit { visitor_id, request_id }, full: Map::new() }
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

@@ -1,5 +1,7 @@
 //! hCaptcha (docs.hcaptcha.com): `siteverify`, which also takes the site key.
 
+use std::time::Duration;
+
 use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
 use crate::secrets::SecretList;
@@ -9,6 +11,7 @@ use super::check_site::CheckSite;
 use super::client::CheckRequest;
 use super::definition::{Definition, Param, ParamText, ProviderCodes};
 use super::outcome::{CheckError, Checked};
+use super::params::ResultParams;
 use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 use super::siteverify::{self, CaptchaRules, Question};
 
@@ -18,6 +21,16 @@ const SITE_KEY: &str = "hcaptcha-site-key";
 const TOKEN: &str = "hcaptcha-token";
 const KEY: &str = "hcaptcha-key";
 const HOST: &str = "hcaptcha-host";
+
+/// How long hCaptcha accepts a token (docs.hcaptcha.com, "Verify the User Response Server Side").
+const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
+
+/// The published test keys and the one token of each (docs.hcaptcha.com, "Integration Testing: Test Keys").
+const TEST_TOKENS: [(&str, &str); 3] = [
+    ("10000000-ffff-ffff-ffff-000000000001", "10000000-aaaa-bbbb-cccc-000000000001"),
+    ("20000000-ffff-ffff-ffff-000000000002", "20000000-aaaa-bbbb-cccc-000000000002"),
+    ("30000000-ffff-ffff-ffff-000000000003", "30000000-aaaa-bbbb-cccc-000000000003"),
+];
 
 /// The names that belong to hCaptcha.
 pub(super) static DEFINITION: Definition = Definition {
@@ -33,6 +46,7 @@ pub(super) static DEFINITION: Definition = Definition {
         Param::optional(KEY),
         Param::optional(HOST),
     ],
+    result: TOKEN,
     codes: ProviderCodes {
         config_not_found: Code::HcapConfigNotFound,
         missing_required: Code::HcapMissingRequired,
@@ -77,6 +91,18 @@ impl CheckSite for Site {
 
     fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
         self.rules.warnings(origins)
+    }
+
+    fn result_lifetime(&self) -> Duration {
+        TOKEN_LIFETIME
+    }
+
+    fn is_test_result(&self, key: &str, result: &str) -> bool {
+        TEST_TOKENS.contains(&(key, result))
+    }
+
+    fn used_before(&self, _: &ResultParams<'_>) -> Checked {
+        siteverify::used_before()
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

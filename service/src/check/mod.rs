@@ -26,7 +26,7 @@ pub use brief::{Brief, Fallback};
 pub use client::{CheckClient, CheckContext};
 pub use definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
 pub use outcome::{CheckError, Checked, FailedRule};
-pub use params::ResultParams;
+pub use params::{OwnedParams, ResultParams};
 pub use provider::{Provider, SiteKind};
 pub use site::{COMMON_OPTIONS, Check, FreshResult, Site, site_option};
 pub use site_table::{VENDOR_OPTIONS, Vendor};

@@ -20,6 +20,8 @@ pub struct Checked {
 pub enum FailedRule {
     /// The check service does not accept the result: wrong, expired or used.
     NotAccepted,
+    /// Another key used it before.
+    Used,
     /// Solved on a host that is not listed, or not the one the page named.
     Host,
     /// Made on a page that may not use the account.
@@ -41,6 +43,7 @@ impl FailedRule {
     pub fn name(self) -> &'static str {
         match self {
             FailedRule::NotAccepted => "not-accepted",
+            FailedRule::Used => "used",
             FailedRule::Host => "host",
             FailedRule::Origin => "origin",
             FailedRule::Action => "action",

@@ -36,6 +36,11 @@ impl<'a> ResultParams<'a> {
         self.find(name).unwrap_or_default()
     }
 
+    /// The same, for longer than the request.
+    pub fn to_owned(&self) -> OwnedParams {
+        OwnedParams(self.0.iter().map(|(name, value)| (*name, value.map(str::to_owned))).collect())
+    }
+
     /// 128 bits that identify a result: SHA-256 over the values with their lengths.
     pub fn digest(&self) -> String {
         let mut context = digest::Context::new(&digest::SHA256);
@@ -45,6 +50,16 @@ impl<'a> ResultParams<'a> {
             context.update(value.as_bytes());
         }
         URL_SAFE_NO_PAD.encode(context.finish().as_ref().iter().take(16).copied().collect::<Vec<u8>>())
+    }
+}
+
+/// [`ResultParams`] that outlive their request.
+pub struct OwnedParams(Vec<(&'static str, Option<String>)>);
+
+impl OwnedParams {
+    /// The parameters.
+    pub fn borrowed(&self) -> ResultParams<'_> {
+        ResultParams(self.0.iter().map(|(name, value)| (*name, value.as_deref())).collect())
     }
 }
 

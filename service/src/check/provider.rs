@@ -1,5 +1,7 @@
 //! The check services as a table.
 
+use std::time::Duration;
+
 use crate::allowed_origins::AllowedOrigins;
 use crate::secrets::SecretList;
 use crate::settings::Read;
@@ -8,6 +10,7 @@ use super::check_site::CheckSite as _;
 use super::client::CheckRequest;
 use super::definition::Definition;
 use super::outcome::{CheckError, Checked};
+use super::params::ResultParams;
 use super::site_table::SiteTable;
 use super::{fingerprint, hcaptcha, recaptcha};
 
@@ -54,6 +57,18 @@ macro_rules! providers {
             /// What its author may not have meant, or can never work for pages of `origins`.
             pub fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
                 match self { $(SiteKind::$provider(site) => site.warnings(origins),)+ }
+            }
+
+            pub(super) fn result_lifetime(&self) -> Duration {
+                match self { $(SiteKind::$provider(site) => site.result_lifetime(),)+ }
+            }
+
+            pub(super) fn is_test_result(&self, key: &str, result: &str) -> bool {
+                match self { $(SiteKind::$provider(site) => site.is_test_result(key, result),)+ }
+            }
+
+            pub(super) fn used_before(&self, params: &ResultParams<'_>) -> Checked {
+                match self { $(SiteKind::$provider(site) => site.used_before(params),)+ }
             }
 
             pub(super) async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

@@ -1,5 +1,7 @@
 //! Google reCAPTCHA, v2 and v3 (developers.google.com/recaptcha/docs/verify): `siteverify`.
 
+use std::time::Duration;
+
 use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
 use crate::secrets::SecretList;
@@ -9,6 +11,7 @@ use super::check_site::CheckSite;
 use super::client::CheckRequest;
 use super::definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
 use super::outcome::{CheckError, Checked};
+use super::params::ResultParams;
 use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
 use super::siteverify::{self, CaptchaRules, Question};
 
@@ -16,6 +19,12 @@ const SERVER: &str = "https://www.google.com/recaptcha/api/siteverify";
 
 const SITE_KEY: &str = "recaptcha-site-key";
 const TOKEN: &str = "recaptcha-token";
+
+/// How long Google accepts a token (developers.google.com/recaptcha/docs/verify).
+const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
+
+/// The published test key, of which Google accepts whatever comes (developers.google.com/recaptcha/docs/faq).
+const TEST_KEY: &str = "6LeIxAcTAAAAAJcZVRqyHh71UMIEGNQ_MXjiZKhI";
 
 /// The names that belong to reCAPTCHA.
 pub(super) static DEFINITION: Definition = Definition {
@@ -29,6 +38,7 @@ pub(super) static DEFINITION: Definition = Definition {
         Param::key(SITE_KEY, Code::RecapEmptySiteKey),
         Param::required(TOKEN, Code::RecapEmptyToken, ParamText::Result),
     ],
+    result: TOKEN,
     codes: ProviderCodes {
         config_not_found: Code::RecapConfigNotFound,
         missing_required: Code::RecapMissingRequired,
@@ -67,6 +77,19 @@ impl CheckSite for Site {
 
     fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
         self.rules.warnings(origins)
+    }
+
+    fn result_lifetime(&self) -> Duration {
+        TOKEN_LIFETIME
+    }
+
+    fn is_test_result(&self, key: &str, _: &str) -> bool {
+        // Any other server that knows the key is a simulator, whose tokens are like those of a real site.
+        key == TEST_KEY && self.vendor.url.as_str() == SERVER
+    }
+
+    fn used_before(&self, _: &ResultParams<'_>) -> Checked {
+        siteverify::used_before()
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

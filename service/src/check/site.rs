@@ -39,6 +39,10 @@ pub struct Site {
     pub kind: SiteKind,
 }
 
+/// The least time for which it is remembered that a result was used: also for those who send it again because they got no
+/// response.
+const MIN_USED_FOR: Duration = Duration::from_secs(600);
+
 /// A check result as the browser sent it.
 #[derive(Clone)]
 pub struct FreshResult<'a> {
@@ -59,6 +63,26 @@ impl fmt::Debug for FreshResult<'_> {
 }
 
 impl FreshResult<'_> {
+    /// The text that names the result, which may be used once.
+    pub fn result(&self) -> &str {
+        self.params.get(self.provider.definition().result)
+    }
+
+    /// Whether the check service publishes it for tests: everybody may use it, as often as they like.
+    pub fn is_for_tests(&self) -> bool {
+        self.site.kind.is_test_result(self.key, self.result())
+    }
+
+    /// How long it has to be remembered that the result was used.
+    pub fn used_for(&self) -> Duration {
+        self.site.kind.result_lifetime().max(MIN_USED_FOR)
+    }
+
+    /// What comes of it when another key has used it.
+    pub fn used_before(&self) -> Checked {
+        self.site.kind.used_before(&self.params)
+    }
+
     /// Has the result checked. `secret` is the site's, as it is now; empty where the check service needs none.
     ///
     /// # Errors
@@ -143,6 +167,47 @@ impl Site {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whether everybody may use a result of the site with this key, and for how long its use is remembered.
+    fn once(provider: Provider, table: &str, key: &str, rest: &str, result: &str) -> (bool, Duration) {
+        let text = format!(
+            "[[account]]\nsite_key = \"k\"\nsecret = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
+             [[account.{table}]]\n{} = \"{key}\"\nsecret = \"s\"\n{rest}",
+            provider.definition().key_name
+        );
+        let config = crate::config::Config::parse(&text).unwrap();
+        let site = config.accounts["k"].site(provider, key).unwrap();
+        let name = provider.definition().result;
+        let params = ResultParams::read(provider.definition().params, |param| (param == name).then_some(result));
+        let fresh = FreshResult { provider, key, site, params };
+        assert_eq!(fresh.result(), result);
+        (fresh.is_for_tests(), fresh.used_for())
+    }
+
+    #[test]
+    fn everybody_may_use_what_check_services_publish_for_tests_and_nothing_else() {
+        let hcaptcha = |key, token| once(Provider::Hcaptcha, "hcaptcha.site", key, "", token).0;
+        let test_key = "10000000-ffff-ffff-ffff-000000000001";
+        assert!(hcaptcha(test_key, "10000000-aaaa-bbbb-cccc-000000000001"));
+        assert!(!hcaptcha(test_key, "20000000-aaaa-bbbb-cccc-000000000002"));
+        assert!(!hcaptcha(test_key, "P1_another-token"));
+        assert!(!hcaptcha("another-key", "10000000-aaaa-bbbb-cccc-000000000001"));
+        let recaptcha = |key, rest| once(Provider::Recaptcha, "recaptcha.site", key, rest, "03A-any-token").0;
+        let test_key = "6LeIxAcTAAAAAJcZVRqyHh71UMIEGNQ_MXjiZKhI";
+        assert!(recaptcha(test_key, ""));
+        assert!(!recaptcha(test_key, "verify_url = \"http://127.0.0.1/sim\""));
+        assert!(!recaptcha("another-key", ""));
+    }
+
+    #[test]
+    fn the_use_of_a_result_is_remembered_as_long_as_it_is_accepted_and_ten_minutes_at_least() {
+        let fingerprint =
+            |rest| once(Provider::Fingerprint, "fingerprint.subscription", "f", rest, "1620127950391.abc").1;
+        assert_eq!(fingerprint(""), Duration::from_secs(600));
+        assert_eq!(fingerprint("max_elapsed_time = 3600"), Duration::from_secs(3605));
+        let recaptcha = once(Provider::Recaptcha, "recaptcha.site", "r", "", "03A-any-token").1;
+        assert_eq!(recaptcha, Duration::from_secs(600));
+    }
 
     #[test]
     fn an_option_means_the_same_for_every_check_service() {

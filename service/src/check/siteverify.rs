@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use toml::Spanned;
 use url::Host;
 
@@ -153,6 +153,16 @@ pub(super) struct Question<'a> {
     pub(super) named_host: Option<&'a str>,
 }
 
+/// What comes of a result that was used before, without asking for it.
+pub(super) fn used_before() -> Checked {
+    let full = [("success".to_owned(), false.into()), ("error-codes".to_owned(), json!(["already-seen-response"]))];
+    Checked {
+        verdict: Err(FailedRule::Used),
+        brief: Brief::Captcha { solved: None, hostname: None },
+        full: Map::from_iter(full),
+    }
+}
+
 /// Judges the response to a `siteverify` request.
 ///
 /// # Errors
@@ -231,8 +241,6 @@ fn is_about_what_is_configured(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn rules(domains: &[&str], actions: &[&str], min_score: f64) -> CaptchaRules {

@@ -18,8 +18,10 @@ pub struct Limits {
     pub request: Duration,
     /// Longest wait for one response of a check service.
     pub check: Duration,
-    /// Most proofs remembered by the memory store.
+    /// Most proofs remembered by the memory store. For half of them, any store has no quota.
     pub replay_entries: usize,
+    /// Proofs of one key that may be live when more than half of the store is full; `None`: any number.
+    pub live_proofs: Option<u32>,
     /// How often a session may ask for tokens; `None`: as often as it likes.
     pub refreshes: Option<Rate>,
     /// New sessions that any network gets in ten seconds, however short the service runs; `None`: nobody is held to a
@@ -42,6 +44,7 @@ impl Default for Limits {
             request: Duration::from_secs(30),
             check: Duration::from_secs(8),
             replay_entries: 4_000_000,
+            live_proofs: Some(1000),
             refreshes: Some(refreshes(60)),
             least_share: Some(64),
             failed_checks: Some(20),
@@ -86,6 +89,7 @@ pub(super) struct Raw {
     failed_checks: Option<u32>,
     checks_in_flight: Option<usize>,
     replay_entries: Option<usize>,
+    live_proofs: Option<u32>,
 }
 
 impl Raw {
@@ -104,6 +108,7 @@ impl Raw {
             request: seconds(&self.request_seconds, default.request)?,
             check: seconds(&self.check_seconds, default.check)?,
             replay_entries: self.replay_entries.unwrap_or(default.replay_entries).max(1),
+            live_proofs: number(self.live_proofs, default.live_proofs),
             refreshes: number(self.refreshes_per_minute, None)
                 .map(refreshes)
                 .or(default.refreshes.filter(|_| self.refreshes_per_minute.is_none())),
@@ -160,6 +165,7 @@ impl Limits {
                 self.checks_in_flight.is_none(),
                 "limits.checks_in_flight is 0: one client can have any number of checks under way",
             ),
+            (self.live_proofs.is_none(), "limits.live_proofs is 0: one session can fill the store of used proofs"),
         ];
         off.into_iter().filter(|(is_off, _)| *is_off).map(|(_, warning)| warning).collect()
     }
@@ -182,9 +188,14 @@ mod tests {
 
     #[test]
     fn a_limit_is_off_at_zero_and_that_is_a_warning() {
-        for name in
-            ["handshakes_per_second", "refreshes_per_minute", "least_share", "failed_checks", "checks_in_flight"]
-        {
+        for name in [
+            "handshakes_per_second",
+            "refreshes_per_minute",
+            "least_share",
+            "failed_checks",
+            "checks_in_flight",
+            "live_proofs",
+        ] {
             assert_eq!(limits(&format!("{name} = 0")).warnings().len(), 1, "{name}");
             assert!(limits(&format!("{name} = 7")).warnings().is_empty(), "{name}");
         }

@@ -74,10 +74,12 @@ fn store(source: &Source<'_>, raw: Option<&Spanned<String>>) -> Read<StoreAddres
     };
     match text.get_ref().as_str() {
         "memory" => Ok(StoreAddress::Memory),
-        url if url.starts_with("redis://") || url.starts_with("redis+unix://") => {
+        url if ["redis://", "rediss://", "redis+unix://"].iter().any(|scheme| url.starts_with(scheme)) => {
             Ok(StoreAddress::Redis(url.to_owned()))
         }
-        _ => source.error(text, "store must be \"memory\" or \"redis://host:port/db\""),
+        _ => {
+            source.error(text, "store must be \"memory\", \"redis://host:port/db\" or \"rediss://host:port/db\" (TLS)")
+        }
     }
 }
 

@@ -77,7 +77,7 @@ where
 struct RequestContext<'a> {
     service: &'a Arc<Service>,
     /// The configuration that it keeps to its end.
-    active: &'a ActiveConfig,
+    active: &'a Arc<ActiveConfig>,
     now: UnixTime,
     /// The browser's address.
     ip: IpAddr,

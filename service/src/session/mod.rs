@@ -3,6 +3,7 @@
 
 mod id;
 mod nonce;
+mod outcome;
 mod refresh_token;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::check::Provider;
 
 pub use id::{InvalidSessionId, SessionId};
 pub use nonce::{Epoch, NONCE_LIFETIME, NonceKeys, NonceStamp};
+pub use outcome::{Outcome, OutcomeKeys};
 pub use refresh_token::RefreshKeys;
 
 /// How often a key's session was checked: each request with fresh results raises it.
@@ -88,11 +90,16 @@ impl Session {
         }
     }
 
-    /// Adds fresh results.
-    pub fn add(&mut self, fresh: Vec<CheckResult>) {
-        if !fresh.is_empty() {
-            self.generation = self.generation.saturating_add(1);
-            self.results.extend(fresh);
+    /// The generation of results that are checked for it now.
+    pub fn next_generation(&self) -> Generation {
+        self.generation.saturating_add(1)
+    }
+
+    /// Adds results that it does not have yet. One that was sent again is no newer than it was.
+    pub fn add(&mut self, fresh: Vec<Outcome>) {
+        for Outcome { generation, result } in fresh {
+            self.generation = self.generation.max(generation);
+            self.results.push(result);
         }
     }
 
@@ -180,10 +187,14 @@ mod tests {
         assert!(!session.passed());
         let fresh = session.results.first().cloned().map(|result| CheckResult { passed: 1, ..result });
         let mut renewed = Session { results: Vec::new(), ..session };
-        renewed.add(fresh.into_iter().collect());
+        let generation = renewed.next_generation();
+        renewed.add(fresh.clone().into_iter().map(|result| Outcome { generation, result }).collect());
         assert_eq!((renewed.generation, renewed.passed()), (4, true));
         renewed.after_failed_check(3);
         assert!(renewed.passed(), "newer than the failed check");
+        renewed.results.clear();
+        renewed.add(fresh.into_iter().map(|result| Outcome { generation: 2, result }).collect());
+        assert_eq!(renewed.generation, 4, "a result that is sent again makes nothing newer");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The state that replicas share: which proofs were used, which keys failed a check, and how many checks a site made
-//! this minute.
+//! The state that replicas share: which proofs and which check results were used, which keys failed a check, and how many
+//! checks a site made this minute.
 //!
 //! A store has an epoch, a number that changes whenever it may have forgotten something (the process
 //! restarted, Redis restarted or was flushed). Nonces carry the epoch they were issued in, and only
@@ -9,13 +9,18 @@
 mod failed;
 mod memory;
 mod redis;
+mod used;
 
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 
 use approov_verify::jwk::Thumbprint;
 use approov_verify::replay::ReplayKey;
 use approov_verify::time::UnixTime;
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::config::StoreAddress;
 use crate::crypto::random;
@@ -31,6 +36,8 @@ pub enum ReplayCheck {
     New,
     /// It was used before.
     Replayed,
+    /// Its holder has as many live proofs as it may. This one is not remembered.
+    OverQuota,
     /// The store cannot tell: its nonce is from an epoch that the store no longer remembers.
     StaleEpoch,
 }
@@ -44,6 +51,8 @@ pub struct ProofUse {
     pub holder: Thumbprint,
     /// When and in which epoch its nonce was issued.
     pub nonce: NonceStamp,
+    /// How many proofs of its holder may be live when more than half of the store is full; `None`: any number.
+    pub quota: Option<u32>,
 }
 
 /// What the store knows when a proof is used.
@@ -53,6 +62,59 @@ pub struct Known {
     pub replay: ReplayCheck,
     /// The generation of the latest failed check of its holder; 0 when none is known.
     pub failed_generation: Generation,
+}
+
+/// Names a result of a check service: SHA-256 over its site and its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResultKey([u8; 32]);
+
+impl ResultKey {
+    /// The key of a `result` of the site with this name among all.
+    pub fn new(site: &str, result: &str) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(&site.len().to_be_bytes());
+        context.update(site.as_bytes());
+        context.update(result.as_bytes());
+        let mut key = [0; 32];
+        key.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        Self(key)
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ResultKey {
+    /// Unpadded base64url.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// A check result that is about to be used.
+#[derive(Clone, Copy, Debug)]
+pub struct ResultUse {
+    /// Which result.
+    pub key: ResultKey,
+    /// Who sent it.
+    pub holder: Thumbprint,
+    /// How long it is to be remembered that it was used.
+    pub lifetime: Duration,
+}
+
+/// What the store knows of a check result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody has used it. From now on it is its holder's, who has to conclude it.
+    New,
+    /// The same holder sent it, and it is being checked.
+    InFlight,
+    /// The same holder sent it, and this came of it.
+    Known(Vec<u8>),
+    /// Another holder sent it.
+    Others,
 }
 
 /// What came of the checks of a request.
@@ -98,11 +160,31 @@ pub trait Store: Send + Sync {
     /// When the store is unavailable. The caller must refuse, whatever came of the checks.
     fn settle(&self, checks: Settled, now: UnixTime) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Whether this result may be checked; marks it as its holder's. One atomic step.
+    ///
+    /// # Errors
+    /// When the store is unavailable. The caller must refuse, before the check service is asked.
+    fn claim(&self, result: &ResultUse, now: UnixTime) -> impl Future<Output = Result<Claim, StoreError>> + Send;
+
+    /// Keeps what came of a result that was claimed, as long as the mark; `None` lets go of it, when nothing came of it. The
+    /// first conclusion stays, and a mark that is another's is left alone.
+    ///
+    /// # Errors
+    /// When the store is unavailable. The caller must refuse: the result could be used again.
+    fn conclude(
+        &self,
+        result: &ResultUse,
+        outcome: Option<Vec<u8>>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Counts one use of `name` in the current minute. `Ok(true)`: within `limit`.
     ///
     /// # Errors
     /// When the store is unavailable. The caller must refuse.
     fn count(&self, name: &str, limit: u64, now: UnixTime) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// What the operator should know about a store that responds.
+    fn warning(&self) -> Option<&'static str>;
 
     /// Whether the store responds.
     ///
@@ -135,7 +217,7 @@ impl AnyStore {
                 let random = random().map_err(|_| StoreError("no random numbers".to_owned()))?;
                 Ok(AnyStore::Memory(MemoryStore::new(replay_entries, u64::from_be_bytes(random))))
             }
-            StoreAddress::Redis(url) => RedisStore::new(url).map(AnyStore::Redis),
+            StoreAddress::Redis(url) => RedisStore::new(url, replay_entries).map(AnyStore::Redis),
         }
     }
 }
@@ -163,10 +245,31 @@ impl Store for AnyStore {
         }
     }
 
+    async fn claim(&self, result: &ResultUse, now: UnixTime) -> Result<Claim, StoreError> {
+        match self {
+            AnyStore::Memory(store) => store.claim(result, now).await,
+            AnyStore::Redis(store) => store.claim(result, now).await,
+        }
+    }
+
+    async fn conclude(&self, result: &ResultUse, outcome: Option<Vec<u8>>) -> Result<(), StoreError> {
+        match self {
+            AnyStore::Memory(store) => store.conclude(result, outcome).await,
+            AnyStore::Redis(store) => store.conclude(result, outcome).await,
+        }
+    }
+
     async fn count(&self, name: &str, limit: u64, now: UnixTime) -> Result<bool, StoreError> {
         match self {
             AnyStore::Memory(store) => store.count(name, limit, now).await,
             AnyStore::Redis(store) => store.count(name, limit, now).await,
+        }
+    }
+
+    fn warning(&self) -> Option<&'static str> {
+        match self {
+            AnyStore::Memory(store) => store.warning(),
+            AnyStore::Redis(store) => store.warning(),
         }
     }
 

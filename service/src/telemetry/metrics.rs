@@ -32,6 +32,7 @@ struct Counts {
     refusals: BTreeMap<&'static str, u64>,
     checks: BTreeMap<(&'static str, &'static str), u64>,
     check_time: BTreeMap<&'static str, Histogram>,
+    used_again: BTreeMap<(&'static str, &'static str), u64>,
     reloads: BTreeMap<&'static str, u64>,
     limited: BTreeMap<Limit, u64>,
     store_errors: u64,
@@ -105,6 +106,11 @@ impl Metrics {
         });
     }
 
+    /// A result came that was used before, or is being checked. `by` says who sent it.
+    pub fn used_again(&self, service: &'static str, by: &'static str) {
+        self.with(|counts| *counts.used_again.entry((service, by)).or_default() += 1);
+    }
+
     /// A client was over a limit.
     pub fn limited(&self, limit: Limit) {
         self.with(|counts| *counts.limited.entry(limit).or_default() += 1);
@@ -165,6 +171,11 @@ impl Counts {
         family(&mut out, "approov_checks_total", "counter", "Checks made, by service and result.");
         for ((service, result), count) in &self.checks {
             sample(&mut out, "approov_checks_total", &format!("service=\"{service}\",result=\"{result}\""), count);
+        }
+        let name = "approov_results_used_again_total";
+        family(&mut out, name, "counter", "Results that had been used before, by service and by who sent them.");
+        for ((service, by), count) in &self.used_again {
+            sample(&mut out, name, &format!("service=\"{service}\",by=\"{by}\""), count);
         }
         histograms(
             &mut out,

@@ -130,6 +130,9 @@ for (const engine of chosenEngines()) {
       const posts = world.service.log.slice(begin).filter(({ path, method }) => path === '/attest' && method === 'POST')
       // Chromium by itself repeats a request whose connection closed, with the same proof, which is refused.
       assert.ok(posts.length <= 3, `${posts.length} requests`)
+      // However often the result came, the check service was asked about it once.
+      const lookUps = world.service.log.slice(begin).filter(({ path }) => path === '/sim/recaptcha/siteverify')
+      assert.equal(lookUps.length, 1)
     })
 
     test('a response later than the time-out is an ApproovFetchError, and the session goes on', async () => {
