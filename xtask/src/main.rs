@@ -33,9 +33,9 @@ cargo xtask <command>
                         dist-verify/ (the verifier's npm tarball and its Python wheel)
   demo [--check]        start service, protected API and demo site until Ctrl-C; --check drives the demo once in a
                         headless browser, prints what the API verified and exits
-  test [PART]...        run the tests; parts: unit, web, e2e, package, interop (all of them by default)
+  test [PART]...        run the tests; parts: unit, attacks, web, e2e, package, interop (all of them by default)
   test PART NAME        only those tests of the part whose name contains NAME, in upper or lower case
-  bench [PART]...       measure this project next to its peers; parts: sdk, size, service, verify (all of them by default)
+  bench [PART]...       measure this project next to its peers; parts: sdk, size, service, attacks, verify (all of them)
         --rounds N      rounds in browsers (default 9)
         --requests N    refresh requests in each round of the service part (default 60000)
         --write-readme  also write README's section on performance from this run

@@ -355,8 +355,8 @@ impl Process {
 
     /// The same, with so many files that it may open.
     pub fn start_with_files(files: u32, args: &[&str]) -> Self {
-        let mut limited = std::process::Command::new("prlimit");
-        limited.arg(format!("--nofile={files}:{files}")).arg(BINARY);
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &files.to_string(), BINARY]);
         Self::launch_by(limited, args, &[], "")
     }
 

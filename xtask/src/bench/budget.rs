@@ -2,6 +2,7 @@
 
 use super::series::{Series, Summary, find, paired};
 use super::units::{AUTO, ENGINES, WASM, quantity};
+use super::{FLOODED, QUIET};
 
 /// How what was measured is held against a budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,6 +91,20 @@ pub(crate) fn all() -> Vec<Budget> {
             rule: Rule::RatioAtMost(1.1),
         },
     ]);
+    let floods = [
+        ("service under attack: held connections", "under attack: held connections"),
+        ("service under attack: junk results", "under attack: junk results"),
+        ("service under attack: junk proofs and forms", "under attack: junk proofs and forms"),
+        ("service under attack: zero-window streams", "under attack: zero-window streams"),
+    ];
+    budgets.extend(floods.map(|(what, measure)| Budget {
+        what,
+        engine: "",
+        measure,
+        ours: FLOODED,
+        peer: Some(QUIET),
+        rule: Rule::RatioAtMost(2.0),
+    }));
     budgets
 }
 

@@ -36,18 +36,21 @@ pub(crate) enum Part {
     Size,
     /// The service's throughput next to bare signature verification.
     Service,
+    /// How long an honest client waits while one address floods, next to a quiet service.
+    Attacks,
     /// One verification in a backend next to bare signature verification.
     Verify,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Sdk, Self::Size, Self::Service, Self::Verify];
+    const ALL: [Self; 5] = [Self::Sdk, Self::Size, Self::Service, Self::Attacks, Self::Verify];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Sdk => "sdk",
             Self::Size => "size",
             Self::Service => "service",
+            Self::Attacks => "attacks",
             Self::Verify => "verify",
         }
     }
@@ -63,6 +66,10 @@ pub(crate) struct Options {
     requests: u32,
     write_readme: bool,
 }
+
+/// Who waits in the measurements under attack: the same honest client, before each flood and while it goes on.
+const QUIET: &str = "honest p99, quiet";
+const FLOODED: &str = "honest p99, flooded";
 
 /// Rounds of the native parts.
 const NATIVE_ROUNDS: usize = 3;
@@ -83,7 +90,9 @@ impl Options {
                 "--write-readme" => options.write_readme = true,
                 name => match Part::ALL.into_iter().find(|part| part.name() == name) {
                     Some(part) => options.parts.push(part),
-                    None => bail!("`bench` does not know {name:?}; its parts are sdk, size, service and verify"),
+                    None => {
+                        bail!("`bench` does not know {name:?}; its parts are sdk, size, service, attacks and verify")
+                    }
                 },
             }
         }
@@ -119,6 +128,9 @@ pub(crate) fn run_parts(project: &Project, options: &Options) -> Result<ExitCode
     }
     let native = options.includes(Part::Sdk) || options.includes(Part::Service);
     let programs = native.then(|| Programs::build(project)).transpose()?;
+    if options.includes(Part::Attacks) {
+        run(test::attacks(project).arg("--list").stdout(Stdio::null()))?;
+    }
     if options.includes(Part::Verify) {
         run(project.cargo().args(["bench", "--no-run", "-p", "approov-verify", "--bench", "verify"]))?;
         test::verify_packages(project)?;
@@ -135,6 +147,7 @@ pub(crate) fn run_parts(project: &Project, options: &Options) -> Result<ExitCode
             Part::Sdk => sdk(project, programs.as_ref().context("the service was not built")?, options, &file)?,
             Part::Size => size(project, &file)?,
             Part::Service => service(programs.as_ref().context("the service was not built")?, options)?,
+            Part::Attacks => attacks(project, &directory)?,
             Part::Verify => verify(project, &directory)?,
         };
         if let Some(browsers) = result.get("engines").and_then(Value::as_object) {
@@ -274,6 +287,37 @@ fn service(programs: &Programs, options: &Options) -> Result<Value> {
     })
     .collect::<Result<Vec<_>>>()?;
     Ok(json!({ "reports": reports, "series": series }))
+}
+
+/// The floods of the tests, whose honest client reports how long it waited before and during each.
+fn attacks(project: &Project, directory: &Path) -> Result<Value> {
+    let file = directory.join("floods.jsonl");
+    let mut reports = Vec::new();
+    for round in 1..=NATIVE_ROUNDS {
+        println!("round {round} of {NATIVE_ROUNDS}…");
+        if file.exists() {
+            fs::remove_file(&file).context("removing the report of an earlier round")?;
+        }
+        run(test::attacks(project).args(["--test-threads=1", "--quiet"]).env("APPROOV_ATTACKS_REPORT", &file))?;
+        let text = fs::read_to_string(&file).context("the floods left no report")?;
+        for line in text.lines() {
+            reports.push(serde_json::from_str::<Value>(line).context("reading the report of a flood")?);
+        }
+    }
+    let mut series: Vec<Series> = Vec::new();
+    for report in &reports {
+        let flood = report.get("flood").and_then(Value::as_str).context("a flood without a name")?;
+        for (subject, member) in [(QUIET, "/quiet/p99_ms"), (FLOODED, "/flooded/p99_ms")] {
+            let p99 = report.pointer(member).and_then(Value::as_f64);
+            let p99 = p99.with_context(|| format!("{flood}: the report has no {member}"))?;
+            let measure = format!("under attack: {flood}");
+            match series.iter_mut().find(|series| series.measure == measure && series.subject == subject) {
+                Some(series) => series.rounds.push(p99),
+                None => series.push(Series::new(&measure, subject, "ms", vec![p99])),
+            }
+        }
+    }
+    Ok(json!({ "reports": reports, "series": series.iter().map(Series::to_json).collect::<Vec<_>>() }))
 }
 
 /// Criterion's benchmarks of the verify crate, several short runs of them, and the packages made from it next to libraries.

@@ -72,6 +72,7 @@ impl Table {
             .filter(|series| {
                 ["verify", "service rate", "service processor time", "service time", "service memory"]
                     .contains(&series.measure.as_str())
+                    || series.measure.starts_with("under attack")
             })
             .filter_map(|series| {
                 let summary = series.summary()?;
@@ -155,7 +156,7 @@ the same run and, in browsers, in the same page. Medians, quartiles in brackets;
 {measured} budgets hold.\n\n![Proofs per second in each engine, and sizes, next to the peers](docs/performance.svg)\n\n{budgets}\n\
 <details><summary>Everything that was measured</summary>\n\n{subjects}\nA key of this SDK is a session: `initializeSession` makes the key and sends the \
 nonce request. For the others it is the key alone.\n\n{sizes}\n{native}\n</details>\n\n\
-To repeat it: `cargo xtask bench`, or a part of it: `sdk`, `size`, `service`, `verify`. All rounds are in `target/bench/`.\n",
+To repeat it: `cargo xtask bench`, or a part of it: `sdk`, `size`, `service`, `attacks`, `verify`. All rounds are in `target/bench/`.\n",
         date = machine.date,
         budgets = Table::budgets(all, true).to_markdown(),
         subjects = Table::subjects(all).to_markdown(),

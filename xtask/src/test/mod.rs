@@ -26,6 +26,8 @@ use tally::Tally;
 pub(crate) enum Part {
     /// What holds without running anything (format, lints, types, licences, …), and the native tests of the workspace.
     Unit,
+    /// Floods against an optimised build of the service, with an honest client beside them.
+    Attacks,
     /// The browser edge of the SDK, by wasm-bindgen-test in browsers.
     Web,
     /// The packed package against the real service and the protected API, in browsers.
@@ -38,11 +40,12 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Unit, Self::Web, Self::E2e, Self::Package, Self::Interop];
+    const ALL: [Self; 6] = [Self::Unit, Self::Attacks, Self::Web, Self::E2e, Self::Package, Self::Interop];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
+            Self::Attacks => "attacks",
             Self::Web => "web",
             Self::E2e => "e2e",
             Self::Package => "package",
@@ -74,7 +77,7 @@ impl Selection {
             ["--", name] => Some(NamePart::new(name)?),
             [name] if count > 0 => Some(NamePart::new(name)?),
             [unknown, ..] => bail!(
-                "there is no test part {unknown:?}; the parts are unit, web, e2e, package and interop, and one part may be followed by part of a test's name"
+                "there is no test part {unknown:?}; the parts are unit, attacks, web, e2e, package and interop, and one part may be followed by part of a test's name"
             ),
         };
         ensure!(name.is_none() || count == 1, "part of a test's name goes with one part: cargo xtask test PART NAME");
@@ -120,6 +123,7 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
                 tools::ensure_redis()?;
                 checks::install(project)?;
             }
+            Part::Attacks => {}
             Part::Web => {
                 tools::ensure_wasm_target(project)?;
                 tools::ensure_engines(&tools::chosen_engines()?)?;
@@ -191,6 +195,13 @@ pub(crate) fn verify_packages(project: &Project) -> Result<PathBuf> {
     Ok(PYTHON.get_or_init(|| python).clone())
 }
 
+/// The floods; what follows goes to their test runner.
+pub(crate) fn attacks(project: &Project) -> Command {
+    let mut command = project.cargo();
+    command.args(["test", "--profile", "attacks", "-p", "approov-web-service", "--test", "attacks", "--"]);
+    command
+}
+
 /// The tests of one part while they run.
 struct Tests<'a> {
     project: &'a Project,
@@ -202,6 +213,7 @@ impl Tests<'_> {
     fn run(&mut self, part: Part) -> Result<()> {
         match part {
             Part::Unit => self.unit(),
+            Part::Attacks => self.attacks(),
             Part::Web => self.web(),
             Part::E2e => self.e2e(),
             Part::Package => self.package(),
@@ -218,6 +230,12 @@ impl Tests<'_> {
         // With all features the cryptography of verify is aws-lc-rs's; what is built on the other library is tested here.
         let rustcrypto = ["--no-default-features", "--features", "rustcrypto", "--no-fail-fast", "--lib", "--tests"];
         self.cargo_tests(self.project.cargo().args(["test", "-p", "approov-verify"]).args(rustcrypto))
+    }
+
+    fn attacks(&mut self) -> Result<()> {
+        // One after the other: each needs the machine for itself and its honest client.
+        let name = self.name.map(NamePart::as_rust_name);
+        self.runner(attacks(self.project).args(name).arg("--test-threads=1"))
     }
 
     /// The tests of the browser edge: in each engine, in each scope. They are built like the package, optimised: WebKitGTK's last
