@@ -220,9 +220,11 @@ fn an_edit_by_somebody_else_leaves_the_file_its_owners() {
     fs::set_permissions(&place.0, fs::Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(place.file(), fs::Permissions::from_mode(0o666)).unwrap();
     fs::set_permissions(place.0.join("service.toml.lock"), fs::Permissions::from_mode(0o666)).unwrap();
-    // Where everybody may look for the program.
+    // Where everybody may look for the program. Copied by another process: were the copy open for writing in this one, what
+    // other tests start meanwhile would keep it open, and nobody can run what is being written.
     let program = place.0.join("program");
-    fs::copy(env!("CARGO_BIN_EXE_approov-web-service"), &program).unwrap();
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_approov-web-service")).arg(&program).status().unwrap();
+    assert!(copied.success());
     let as_nobody = |line: &str| {
         let mut command = Command::new(&program);
         command.args(line.split_whitespace()).env("APPROOV_SERVICE_CONFIG", place.file());
