@@ -112,6 +112,34 @@ codes! {
     RecapSiteKeyNotFound = "recap-site-key-not-found", 400;
     /// reCAPTCHA could not be asked, or responded with an error.
     RecapTokenCheck = "recap-token-check", 502;
+    /// Extension: Turnstile parameters, but the account has no Turnstile site.
+    TurnstileConfigNotFound = "turnstile-config-not-found", 400;
+    /// Extension: the account requires Turnstile and no result came.
+    TurnstileMissingRequired = "turnstile-missing-required-params", 400;
+    /// Extension: some of the Turnstile parameters are missing.
+    TurnstileParamMismatch = "turnstile-param-mismatch", 400;
+    /// Extension: the Turnstile site key is empty.
+    TurnstileEmptySiteKey = "turnstile-empty-site-key", 400;
+    /// Extension: the Turnstile token is empty.
+    TurnstileEmptyToken = "turnstile-empty-token", 400;
+    /// Extension: the account has no Turnstile site with this key.
+    TurnstileSiteKeyNotFound = "turnstile-site-key-not-found", 400;
+    /// Extension: Turnstile could not be asked, or responded with an error.
+    TurnstileTokenCheck = "turnstile-token-check", 502;
+    /// Extension: Friendly Captcha parameters, but the account has no Friendly Captcha site.
+    FriendlyConfigNotFound = "friendly-config-not-found", 400;
+    /// Extension: the account requires Friendly Captcha and no result came.
+    FriendlyMissingRequired = "friendly-missing-required-params", 400;
+    /// Extension: some of the Friendly Captcha parameters are missing.
+    FriendlyParamMismatch = "friendly-param-mismatch", 400;
+    /// Extension: the Friendly Captcha site key is empty.
+    FriendlyEmptySiteKey = "friendly-empty-site-key", 400;
+    /// Extension: the Friendly Captcha response is empty.
+    FriendlyEmptyResponse = "friendly-empty-response", 400;
+    /// Extension: the account has no Friendly Captcha site with this key.
+    FriendlySiteKeyNotFound = "friendly-site-key-not-found", 400;
+    /// Extension: Friendly Captcha could not be asked, or responded with an error.
+    FriendlyResponseCheck = "friendly-response-check", 502;
     /// Extension: the page's origin is not one the account allows.
     OriginNotAllowed = "aprv-origin-not-allowed", 403;
     /// Extension: the site's or subscription's requests per minute are used up, or the client has had its share.
@@ -122,7 +150,25 @@ codes! {
 
 impl Code {
     /// The codes that the specification does not have.
-    pub const EXTENSIONS: [Code; 3] = [Code::OriginNotAllowed, Code::RateLimit, Code::Unavailable];
+    pub const EXTENSIONS: [Code; 17] = [
+        Code::TurnstileConfigNotFound,
+        Code::TurnstileMissingRequired,
+        Code::TurnstileParamMismatch,
+        Code::TurnstileEmptySiteKey,
+        Code::TurnstileEmptyToken,
+        Code::TurnstileSiteKeyNotFound,
+        Code::TurnstileTokenCheck,
+        Code::FriendlyConfigNotFound,
+        Code::FriendlyMissingRequired,
+        Code::FriendlyParamMismatch,
+        Code::FriendlyEmptySiteKey,
+        Code::FriendlyEmptyResponse,
+        Code::FriendlySiteKeyNotFound,
+        Code::FriendlyResponseCheck,
+        Code::OriginNotAllowed,
+        Code::RateLimit,
+        Code::Unavailable,
+    ];
 }
 
 impl fmt::Display for Code {
@@ -213,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_specification_has_42_codes_and_we_add_three() {
+    fn the_specification_has_42_codes() {
         assert_eq!(Code::ALL.len() - Code::EXTENSIONS.len(), 42);
     }
 

@@ -163,6 +163,27 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// What one of a few names stands for, the first of which is the default.
+    ///
+    /// # Errors
+    /// When it is none of them.
+    pub fn one_of<T: Copy, const N: usize>(
+        &self,
+        key: &str,
+        value: Option<&Spanned<String>>,
+        known: &[(&str, T); N],
+    ) -> Read<T> {
+        let name = value.map_or(known.first().map_or("", |(name, _)| *name), |value| value.get_ref().as_str());
+        match known.iter().find(|(known, _)| *known == name) {
+            Some((_, meaning)) => Ok(*meaning),
+            None => {
+                let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+                let at = value.map_or(0..0, Spanned::span);
+                self.error(&Spanned::new(at, ()), format!("{key} must be {}, got \"{name}\"", names.join(" or ")))
+            }
+        }
+    }
+
     /// A number of seconds above 0.
     ///
     /// # Errors

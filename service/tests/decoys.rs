@@ -218,7 +218,7 @@ async fn config_at(url: &str) -> Config {
             match &mut site.kind {
                 SiteKind::Hcaptcha(site) => site.vendor.url = url.parse().unwrap(),
                 SiteKind::Recaptcha(site) => site.vendor.url = url.parse().unwrap(),
-                SiteKind::Fingerprint(_) => {}
+                _ => {}
             }
         }
     }

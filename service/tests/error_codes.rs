@@ -36,6 +36,7 @@ required = {required}
 [[account.fingerprint.subscription]]
 public_api_key = "{fp}"
 secret = "{fp_secret}"
+api = "v3"
 verify_url = "http://{sims}/sim/fingerprint"
 [account.hcaptcha]
 required = {required}
@@ -50,7 +51,21 @@ required = {required}
 site_key = "{recap}"
 secret = "{recap_secret}"
 verify_url = "http://{sims}/sim/recaptcha/siteverify"
+[account.turnstile]
+required = {required}
+[[account.turnstile.site]]
+site_key = "{turnstile}"
+secret = "s"
+verify_url = "http://{sims}/nothing/is/here"
+[account.friendly]
+required = {required}
+[[account.friendly.site]]
+site_key = "{friendly}"
+secret = "s"
+verify_url = "http://{sims}/nothing/is/here"
 "#,
+            turnstile = "turnstile-key",
+            friendly = "friendly-key",
             fp = sim::FINGERPRINT_PUBLIC_API_KEY,
             fp_secret = sim::FINGERPRINT_SECRET,
             hcap = sim::HCAPTCHA_SITE_KEY,
@@ -108,6 +123,8 @@ async fn every_error_code_is_reached() {
     );
     let hcap = format!("hcaptcha-site-key={}&hcaptcha-token", sim::HCAPTCHA_SITE_KEY);
     let recap = format!("recaptcha-site-key={}&recaptcha-token", sim::RECAPTCHA_SITE_KEY);
+    let turnstile = "turnstile-site-key=turnstile-key&turnstile-token";
+    let friendly = "friendly-site-key=friendly-key&friendly-response";
     let good = format!("{GOOD}&{hcap}=sim-pass-a");
     let short = "AAAA";
     let forms: Vec<(u16, String, &[Code])> = vec![
@@ -134,12 +151,51 @@ async fn every_error_code_is_reached() {
         (
             400,
             format!("approov-site-key=strict&api=a.example&{hcap}=sim-fail-x"),
-            &[Code::FpMissingRequired, Code::RecapMissingRequired],
+            &[
+                Code::FpMissingRequired,
+                Code::RecapMissingRequired,
+                Code::TurnstileMissingRequired,
+                Code::FriendlyMissingRequired,
+            ],
         ),
         (
             400,
             format!("approov-site-key=strict&api=a.example&{fp}=x"),
-            &[Code::HcapMissingRequired, Code::RecapMissingRequired],
+            &[
+                Code::HcapMissingRequired,
+                Code::RecapMissingRequired,
+                Code::TurnstileMissingRequired,
+                Code::FriendlyMissingRequired,
+            ],
+        ),
+        (
+            400,
+            format!("approov-site-key=two&api=a.example&{turnstile}=sim-fail-x&{friendly}=sim-fail-x"),
+            &[Code::TurnstileConfigNotFound, Code::FriendlyConfigNotFound],
+        ),
+        (400, format!("{GOOD}&turnstile-token=sim-fail-x"), &[Code::TurnstileParamMismatch]),
+        (400, format!("{GOOD}&friendly-response=sim-fail-x"), &[Code::FriendlyParamMismatch]),
+        (
+            400,
+            format!("{GOOD}&turnstile-site-key=&turnstile-token=&friendly-site-key=&friendly-response="),
+            &[
+                Code::TurnstileEmptySiteKey,
+                Code::TurnstileEmptyToken,
+                Code::FriendlyEmptySiteKey,
+                Code::FriendlyEmptyResponse,
+            ],
+        ),
+        (
+            400,
+            format!(
+                "{GOOD}&turnstile-site-key=x&turnstile-token=sim-fail-x&friendly-site-key=x&friendly-response=sim-fail-x"
+            ),
+            &[Code::TurnstileSiteKeyNotFound, Code::FriendlySiteKeyNotFound],
+        ),
+        (
+            502,
+            format!("{GOOD}&{turnstile}=sim-fail-x&{friendly}=sim-fail-x"),
+            &[Code::TurnstileTokenCheck, Code::FriendlyResponseCheck],
         ),
         (400, format!("{GOOD}&fingerprintjs-token=t"), &[Code::FpParamMismatch, Code::FpBrowserTokenNotFound]),
         (400, format!("{GOOD}&hcaptcha-key=t"), &[Code::HcapParamMismatch]),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use approov_verify::time::UnixTime;
 use approov_web_service::check::{
-    CheckClient, CheckContext, CheckError, Checked, FreshResult, Provider, ResultParams, Site,
+    CheckClient, CheckContext, CheckError, Checked, FreshResult, Provider, ResultParams, Site, SiteSecrets,
 };
 use approov_web_service::config::{AllowedOrigins, Config};
 use approov_web_service::time::http_date;
@@ -24,6 +24,8 @@ fn site(provider: Provider, url: &str, more: &str) -> Site {
         Provider::Fingerprint => ("fingerprint.subscription", "public_api_key"),
         Provider::Hcaptcha => ("hcaptcha.site", "site_key"),
         Provider::Recaptcha => ("recaptcha.site", "site_key"),
+        Provider::Turnstile => ("turnstile.site", "site_key"),
+        Provider::Friendly => ("friendly.site", "site_key"),
     };
     let text = format!(
         "[[account]]\nsite_key = \"a\"\nsecret = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
@@ -37,7 +39,7 @@ fn params(provider: Provider) -> ResultParams<'static> {
     ResultParams::read(provider.definition().params, |name| match name {
         "fingerprintjs-visitor-id" => Some("v_1"),
         "fingerprintjs-request-id" => Some("r.1"),
-        "hcaptcha-token" | "recaptcha-token" => Some("tok&en"),
+        "hcaptcha-token" | "recaptcha-token" | "turnstile-token" | "friendly-response" => Some("tok&en"),
         _ => None,
     })
 }
@@ -46,7 +48,8 @@ async fn check(client: &CheckClient, provider: Provider, site: &Site) -> Result<
     let result = FreshResult { provider, key: "key", site, params: params(provider) };
     let context =
         CheckContext { client_ip: "192.0.2.7", allowed_origins: &AllowedOrigins::default(), now: UnixTime::now() };
-    result.check(client, "sh&h", context).await
+    let secrets = SiteSecrets { secret: "sh&h", sealed_keys: Vec::new() };
+    result.check(client, &secrets, context).await
 }
 
 /// A server that responds to each request with `response` and keeps what it was asked; it counts connections.
@@ -116,7 +119,7 @@ async fn captchas_are_asked_with_the_documented_fields_over_one_connection() {
 }
 
 #[tokio::test]
-async fn fingerprint_is_asked_for_the_visit_and_for_bots_only_when_needed() {
+async fn the_older_fingerprint_interface_is_asked_for_the_visit_and_for_bots_only_when_needed() {
     let made = UnixTime::now().as_millis();
     let mut server = server(move |asked| {
         Some(http(
@@ -131,16 +134,94 @@ async fn fingerprint_is_asked_for_the_visit_and_for_bots_only_when_needed() {
     .await;
     let url = format!("http://{}/v3", server.address);
     // However long this takes, the identification is not too old.
-    let easy = site(Provider::Fingerprint, &url, "max_elapsed_time = 3600");
+    let easy = site(Provider::Fingerprint, &url, "api = \"v3\"\nmax_elapsed_time = 3600");
     assert_eq!(check(&lookup(), Provider::Fingerprint, &easy).await.unwrap().verdict, Ok(()));
     let asked = server.asked.recv().await.unwrap();
     assert!(asked.starts_with("GET /v3/visitors/v_1?request_id=r.1 HTTP/1.1\r\n"), "{asked}");
     assert!(asked.contains("auth-api-key: sh&h\r\n"), "{asked}");
-    let strict = site(Provider::Fingerprint, &url, "max_elapsed_time = 3600\nmax_bot_probability = 0.5");
+    let strict = site(Provider::Fingerprint, &url, "api = \"v3\"\nmax_elapsed_time = 3600\nmax_bot_probability = 0.5");
     assert!(check(&lookup(), Provider::Fingerprint, &strict).await.unwrap().verdict.is_err());
     server.asked.recv().await.unwrap();
     let asked = server.asked.recv().await.unwrap();
     assert!(asked.starts_with("GET /v3/events/r.1 HTTP/1.1\r\n"), "{asked}");
+}
+
+#[tokio::test]
+async fn fingerprint_is_asked_for_the_event_and_once_more_while_it_is_not_whole() {
+    let made = UnixTime::now().as_millis();
+    let event = move |status: &str, bot: &str| {
+        format!(
+            r#"{{"event_id":"r.1","timestamp":{made},"identification":{{"visitor_id":"v_1"}},"incremental_identification_status":"{status}","bot":"{bot}"}}"#
+        )
+    };
+    let not_there = http("404 Not Found", r#"{"error":{"code":"event_not_found","message":"event id not found"}}"#);
+    let partial = http("200 OK", &event("partially_completed", "bad"));
+    for (first, asked_times) in [(not_there, 2), (partial, 2), (http("200 OK", &event("completed", "not_detected")), 1)]
+    {
+        let whole = http("200 OK", &event("completed", "not_detected"));
+        let count = AtomicUsize::new(0);
+        let mut server = server(move |_| {
+            Some(if count.fetch_add(1, Ordering::SeqCst) == 0 { first.clone() } else { whole.clone() })
+        })
+        .await;
+        let url = format!("http://{}/v4", server.address);
+        let site = site(Provider::Fingerprint, &url, "max_elapsed_time = 3600\nmax_bot_probability = 0.5");
+        assert_eq!(check(&lookup(), Provider::Fingerprint, &site).await.unwrap().verdict, Ok(()));
+        for _ in 0..asked_times {
+            let asked = server.asked.recv().await.unwrap();
+            assert!(asked.starts_with("GET /v4/events/r.1 HTTP/1.1\r\n"), "{asked}");
+            assert!(asked.contains("authorization: Bearer sh&h\r\n"), "{asked}");
+        }
+        assert!(server.asked.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
+async fn turnstile_is_asked_again_with_the_same_key_where_no_verdict_came() {
+    let count = AtomicUsize::new(0);
+    let mut server = server(move |_| {
+        let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+        Some(if first {
+            http("200 OK", r#"{"success":false,"error-codes":["internal-error"]}"#)
+        } else {
+            http("200 OK", r#"{"success":true,"challenge_ts":"2026-01-01T00:00:00Z","hostname":"a.example","action":"","cdata":""}"#)
+        })
+    })
+    .await;
+    let site = site(Provider::Turnstile, &format!("http://{}/siteverify", server.address), "include_ip = true");
+    assert_eq!(check(&lookup(), Provider::Turnstile, &site).await.unwrap().verdict, Ok(()));
+    let (first, second) = (server.asked.recv().await.unwrap(), server.asked.recv().await.unwrap());
+    let body = |asked: &str| asked.split_once("\r\n\r\n").unwrap().1.to_owned();
+    let start = "secret=sh%26h&response=tok%26en&remoteip=192.0.2.7&idempotency_key=";
+    assert!(body(&first).starts_with(start), "{first}");
+    assert_eq!(body(&first), body(&second));
+    assert!(server.asked.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn friendly_captcha_and_recaptcha_enterprise_are_asked_in_json() {
+    let friendly = r#"{"success":true,"data":{"event_id":"e","challenge":{"timestamp":"2026-01-01T00:00:00Z","origin":"https://a.example"}}}"#;
+    let mut server = server(|_| Some(http("200 OK", friendly))).await;
+    let url = format!("http://{}/api/v2/captcha/siteverify", server.address);
+    assert_eq!(
+        check(&lookup(), Provider::Friendly, &site(Provider::Friendly, &url, "")).await.unwrap().verdict,
+        Ok(())
+    );
+    let asked = server.asked.recv().await.unwrap();
+    assert!(asked.starts_with("POST /api/v2/captcha/siteverify HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("content-type: application/json\r\n") && asked.contains("x-api-key: sh&h\r\n"), "{asked}");
+    assert!(asked.ends_with(r#"{"response":"tok&en","sitekey":"key"}"#), "{asked}");
+
+    let enterprise = r#"{"tokenProperties":{"valid":true,"hostname":"a.example","action":"login","createTime":"2026-01-01T00:00:00Z"},"riskAnalysis":{"score":0.9}}"#;
+    let mut server = self::server(|_| Some(http("200 OK", enterprise))).await;
+    let rest = "kind = \"enterprise\"\nproject = \"my-project\"\nactions = [\"login\"]\ninclude_ip = true";
+    let site = site(Provider::Recaptcha, &format!("http://{}/", server.address), rest);
+    assert_eq!(check(&lookup(), Provider::Recaptcha, &site).await.unwrap().verdict, Ok(()));
+    let asked = server.asked.recv().await.unwrap();
+    assert!(asked.starts_with("POST /v1/projects/my-project/assessments HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("x-goog-api-key: sh&h\r\n"), "{asked}");
+    let body = r#"{"event":{"expectedAction":"login","siteKey":"key","token":"tok&en","userIpAddress":"192.0.2.7"}}"#;
+    assert!(asked.ends_with(body), "{asked}");
 }
 
 #[tokio::test]
@@ -212,7 +293,7 @@ async fn a_service_whose_clock_is_wrong_takes_the_time_from_the_check_service() 
     let server = server(|_| {
         let theirs = UnixTime::now().as_millis() - 3_600_000;
         let date = http_date(UnixTime::from_millis(theirs));
-        let body = format!(r#"{{"visitorId":"v_1","visits":[{{"requestId":"r.1","timestamp":{theirs}}}]}}"#);
+        let body = format!(r#"{{"event_id":"r.1","timestamp":{theirs},"identification":{{"visitor_id":"v_1"}}}}"#);
         let head = format!("200 OK\r\ndate: {date}");
         Some(http(&head, &body))
     })

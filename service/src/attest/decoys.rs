@@ -5,6 +5,8 @@ use std::time::Duration;
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Map, Value};
 
 use crate::check::{Checked, Fallback, FreshResult};
@@ -18,6 +20,7 @@ use super::last_passed::{Carried, LastPassed};
 
 /// Between solving a captcha and the request with its result, seconds: what a page takes.
 const SOLVED_AGO: std::ops::RangeInclusive<u64> = 1..=20;
+const VISITOR_ID_LENGTH: usize = 20;
 /// The longest full result that a session carries, bytes of JSON. A longer one fits no token
 /// ([`super::grant::MAX_TOKEN_BYTES`]); tokens then embed the brief form.
 const MAX_CARRIED_BYTES: usize = 4 * 1024;
@@ -42,6 +45,13 @@ impl DecoyKeys {
         let (first, last) = (SOLVED_AGO.start(), SOLVED_AGO.end());
         Duration::from_secs(first + random % (last - first + 1))
     }
+
+    /// Whose an identification is said to be that names nobody and failed: letters and digits, as many as Fingerprint's are.
+    fn visitor_id(&self, digest: &str, now: UnixTime) -> String {
+        let tag = hmac::sign(self.0.making(now), format!("visitor {digest}").as_bytes());
+        let text = STANDARD_NO_PAD.encode(tag);
+        text.chars().filter(char::is_ascii_alphanumeric).take(VISITOR_ID_LENGTH).collect()
+    }
 }
 
 /// How the results of a request look, whatever came of their checks.
@@ -64,6 +74,7 @@ impl Appearance<'_> {
         let named = checked.brief.hostname().map(str::to_owned);
         let brief = checked.brief.embed(|| Fallback {
             solved: self.now.minus(self.keys.solved_ago(&digest, self.now)),
+            visitor_id: self.keys.visitor_id(&digest, self.now),
             hostname: self
                 .last_passed
                 .hostname(&site, self.page_host)

@@ -10,7 +10,7 @@ use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use serde_json::json;
 
-use crate::check::Provider;
+use crate::check::{Provider, SiteSecrets};
 use crate::config::{Account, Api, Config};
 use crate::crypto::{CryptoError, random};
 use crate::secrets::{Outside, SecretList, Timeline};
@@ -38,7 +38,12 @@ pub struct AccountKeys {
     /// What backends verify with, as a JWK Set.
     public: Arc<[u8]>,
     /// By what check services know its sites.
-    sites: BTreeMap<Provider, BTreeMap<String, Timeline<Secret>>>,
+    sites: BTreeMap<Provider, BTreeMap<String, SiteKeys>>,
+}
+
+struct SiteKeys {
+    secret: Option<Timeline<Secret>>,
+    sealed: Option<Timeline<Secret>>,
 }
 
 struct Signers {
@@ -88,8 +93,11 @@ impl AccountKeys {
             by_kid: keys.into_iter().map(|(kid, key)| (kid, Signer::Key(key))).collect(),
         };
         let sites = account.checks.iter().map(|(provider, check)| {
-            let sites = check.sites.iter().filter_map(|(key, site)| Some((key, site.kind.secret()?)));
-            let sites = sites.map(|(key, secret)| Ok((key.clone(), resolve(secret, outside)?)));
+            let resolve = |list: Option<&SecretList>| list.map(|list| resolve(list, outside)).transpose();
+            let sites = check.sites.iter().map(|(key, site)| {
+                let (secret, sealed) = (resolve(site.kind.secret())?, resolve(site.kind.sealed_key())?);
+                Ok((key.clone(), SiteKeys { secret, sealed }))
+            });
             Ok((*provider, sites.collect::<Read<_>>()?))
         });
         Ok(Self {
@@ -123,12 +131,17 @@ impl AccountKeys {
         self.jwe.as_ref().map(|secrets| secrets.making(now)).ok_or(CryptoError)
     }
 
-    /// What a check service knows a site by; empty where it needs nothing.
-    pub fn site_secret(&self, provider: Provider, key: &str, now: UnixTime) -> &str {
-        let secrets = self.sites.get(&provider).and_then(|sites| sites.get(key));
-        let secret = secrets.map(|secrets| secrets.making(now).as_bytes()).unwrap_or_default();
-        // They are read as text.
-        std::str::from_utf8(secret).unwrap_or_default()
+    /// What only we and a check service know of a site.
+    pub fn site_secrets(&self, provider: Provider, key: &str, now: UnixTime) -> SiteSecrets<'_> {
+        let Some(keys) = self.sites.get(&provider).and_then(|sites| sites.get(key)) else {
+            return SiteSecrets::default();
+        };
+        let secret = keys.secret.as_ref().map(|secrets| secrets.making(now).as_bytes()).unwrap_or_default();
+        SiteSecrets {
+            // They are read as text.
+            secret: std::str::from_utf8(secret).unwrap_or_default(),
+            sealed_keys: keys.sealed.iter().flat_map(|keys| keys.opening(now)).collect(),
+        }
     }
 }
 

@@ -157,8 +157,8 @@ impl Once {
         let client_ip = self.client_ip.to_string();
         let context = self.context(&client_ip, &account.allowed_origins);
         let begun = Instant::now();
-        let secret = keys.site_secret(fresh.provider, fresh.key, self.now);
-        let outcome = fresh.check(&self.service.checks, secret, context).await;
+        let secrets = keys.site_secrets(fresh.provider, fresh.key, self.now);
+        let outcome = fresh.check(&self.service.checks, &secrets, context).await;
         let note = result_name(&outcome);
         self.service.metrics.check(fresh.provider.name(), note, begun.elapsed());
         Ok((note, self.judged(account, fresh, outcome?)))

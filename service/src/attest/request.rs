@@ -319,7 +319,7 @@ recaptcha = {{ required = true, site = [{{ site_key = "r", secret = "s" }}] }}
                 ("aprv-api-not-found", "x.example"),
                 ("aprv-api-not-web-enabled", "mobile.example"),
                 ("fp-config-not-found", ""),
-                ("fp-param-mismatch", "missing: fingerprintjs-visitor-id, fingerprintjs-request-id"),
+                ("fp-param-mismatch", "missing: fingerprintjs-request-id"),
                 ("fp-empty-browser-tok", ""),
                 ("hcap-param-mismatch", "missing: hcaptcha-token"),
                 ("hcap-empty-site-key", ""),

@@ -20,8 +20,8 @@ pub enum Brief {
     },
     /// Of a visitor.
     Visit {
-        /// As the browser named it.
-        visitor_id: String,
+        /// As the browser named it, or as it became known.
+        visitor_id: Option<String>,
         /// As the browser named it.
         request_id: String,
     },
@@ -34,6 +34,8 @@ pub struct Fallback {
     pub solved: UnixTime,
     /// On which host.
     pub hostname: String,
+    /// Whose an identification is.
+    pub visitor_id: String,
 }
 
 impl Brief {
@@ -49,19 +51,18 @@ impl Brief {
     pub fn embed(self, fallback: impl FnOnce() -> Fallback) -> Map<String, Value> {
         match self {
             Brief::Captcha { solved, hostname } => {
-                let Fallback { solved, hostname } = match (solved, hostname) {
-                    (Some(solved), Some(hostname)) => Fallback { solved, hostname },
+                let (solved, hostname) = match (solved, hostname) {
+                    (Some(solved), Some(hostname)) => (solved, hostname),
                     (solved, hostname) => {
                         let other = fallback();
-                        let hostname = hostname.unwrap_or(other.hostname);
-                        Fallback { solved: solved.unwrap_or(other.solved), hostname }
+                        (solved.unwrap_or(other.solved), hostname.unwrap_or(other.hostname))
                     }
                 };
                 let solved = rfc3339(solved);
                 Map::from_iter([("challenge_ts".to_owned(), solved.into()), ("hostname".to_owned(), hostname.into())])
             }
             Brief::Visit { visitor_id, request_id } => Map::from_iter([
-                ("visitorId".to_owned(), visitor_id.into()),
+                ("visitorId".to_owned(), visitor_id.unwrap_or_else(|| fallback().visitor_id).into()),
                 ("visits".to_owned(), json!([{ "requestId": request_id }])),
             ]),
         }
@@ -74,16 +75,21 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_filled_in_and_what_is_said_stays() {
-        let fallback =
-            || Fallback { solved: UnixTime::from_millis(1_620_127_951_391), hostname: "b.example".to_owned() };
+        let fallback = || Fallback {
+            solved: UnixTime::from_millis(1_620_127_951_391),
+            hostname: "b.example".to_owned(),
+            visitor_id: "W".to_owned(),
+        };
         let embed = |solved, hostname: Option<&str>| {
             let brief = Brief::Captcha { solved, hostname: hostname.map(str::to_owned) };
             Value::Object(brief.embed(fallback))
         };
         assert_eq!(embed(None, None), json!({"challenge_ts": "2021-05-04T11:32:31Z", "hostname": "b.example"}));
-        let visit = Brief::Visit { visitor_id: "V".to_owned(), request_id: "R".to_owned() };
-        let visit = Value::Object(visit.embed(fallback));
-        assert_eq!(visit, json!({"visitorId": "V", "visits": [{"requestId": "R"}]}));
+        for (named, embedded) in [(Some("V"), "V"), (None, "W")] {
+            let visit = Brief::Visit { visitor_id: named.map(str::to_owned), request_id: "R".to_owned() };
+            let visit = Value::Object(visit.embed(fallback));
+            assert_eq!(visit, json!({"visitorId": embedded, "visits": [{"requestId": "R"}]}));
+        }
         let said = embed(Some(UnixTime::from_millis(1_620_127_950_999)), Some("a.example"));
         assert_eq!(said, json!({"challenge_ts": "2021-05-04T11:32:30Z", "hostname": "a.example"}));
     }

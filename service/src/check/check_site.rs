@@ -20,6 +20,11 @@ pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
     /// What the check service knows a site by, where it needs that.
     fn secret(&self) -> Option<&SecretList>;
 
+    /// What opens results that a page brings along encrypted, where a site has that.
+    fn sealed_key(&self) -> Option<&SecretList> {
+        None
+    }
+
     /// The domains that results must be of, where the check service names one; empty: any.
     fn domains(&self) -> &[String];
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
-use reqwest::header::DATE;
+use reqwest::header::{CONTENT_TYPE, DATE};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Map, Value};
 use url::Url;
@@ -42,14 +43,22 @@ pub struct CheckContext<'a> {
     pub now: UnixTime,
 }
 
+/// What only the service and a check service know of a site.
+#[derive(Clone, Debug, Default)]
+pub struct SiteSecrets<'a> {
+    /// What the check service knows the site by; empty where it needs nothing.
+    pub secret: &'a str,
+    /// Each may open results that a page brings along encrypted.
+    pub sealed_keys: Vec<&'a Secret>,
+}
+
 /// A check to be made.
 pub(super) struct CheckRequest<'a> {
     pub(super) client: &'a CheckClient,
     /// Site key or public API key.
     pub(super) key: &'a str,
     pub(super) params: &'a ResultParams<'a>,
-    /// What the check service knows the site by; empty where it needs nothing.
-    pub(super) secret: &'a str,
+    pub(super) secrets: &'a SiteSecrets<'a>,
     pub(super) context: CheckContext<'a>,
 }
 
@@ -100,6 +109,11 @@ impl CheckClient {
     /// A GET request, for [`Self::send`].
     pub(super) fn get(&self, url: Url) -> RequestBuilder {
         self.client.get(url)
+    }
+
+    /// A POST request with a JSON body, for [`Self::send`].
+    pub(super) fn post_json(&self, url: &Url, body: &Value) -> RequestBuilder {
+        self.client.post(url.clone()).header(CONTENT_TYPE, "application/json").body(body.to_string())
     }
 
     /// Posts a form. `name` is the check service's, for errors.

@@ -54,6 +54,8 @@ pub enum ParamText {
     Any,
     /// What a check service's script gives a page: printable ASCII without spaces.
     Result,
+    /// The same, and no longer than this, bytes.
+    ResultOf(usize),
     /// An ID that becomes part of a URL: letters, digits, `_`, `.` and `-`.
     Id,
 }
@@ -69,6 +71,7 @@ impl ParamText {
         match self {
             Self::Any => true,
             Self::Result => RESULT_BYTES.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()),
+            Self::ResultOf(longest) => text.len() <= longest && Self::Result.fits(text),
             Self::Id => is_id(text),
         }
     }
@@ -89,6 +92,11 @@ impl Param {
     /// A parameter that every result has.
     pub(super) const fn required(name: &'static str, empty: Code, text: ParamText) -> Self {
         Self { name, required: true, empty: Some(empty), text }
+    }
+
+    /// A parameter that may be missing; with a code also one that must not be empty then.
+    pub(super) const fn optional_text(name: &'static str, empty: Option<Code>, text: ParamText) -> Self {
+        Self { name, required: false, empty, text }
     }
 
     /// A parameter that may be missing or empty.

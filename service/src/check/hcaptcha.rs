@@ -13,7 +13,7 @@ use super::definition::{Definition, Param, ParamText, ProviderCodes};
 use super::outcome::{CheckError, Checked};
 use super::params::ResultParams;
 use super::site_table::{SiteTable, VENDOR_OPTIONS, Vendor};
-use super::siteverify::{self, CaptchaRules, Question};
+use super::siteverify::{self, Abilities, CaptchaRules, DOMAIN_OPTION, IP_OPTION, Question, SCORE_OPTION, Score};
 
 const SERVER: &str = "https://api.hcaptcha.com/siteverify";
 
@@ -54,8 +54,11 @@ pub(super) static DEFINITION: Definition = Definition {
         key_not_found: Code::HcapSiteKeyNotFound,
         check: Code::HcapTokenCheck,
     },
-    options: &[VENDOR_OPTIONS, siteverify::OPTIONS],
+    options: &[VENDOR_OPTIONS, &[DOMAIN_OPTION, SCORE_OPTION, IP_OPTION]],
 };
+
+const ABILITIES: Abilities =
+    Abilities { display_name: DEFINITION.display_name, actions: false, scores: true, client_ip: true };
 
 /// An hCaptcha site.
 #[derive(Clone, Debug)]
@@ -68,13 +71,7 @@ pub struct Site {
 
 impl CheckSite for Site {
     fn read(mut table: SiteTable<'_>) -> Read<Self> {
-        let vendor = table.vendor(SERVER)?;
-        let (source, at) = (table.source, table.key.clone());
-        let rules = CaptchaRules::read(table)?;
-        if !rules.actions.is_empty() {
-            return source.error(&at, "actions are reCAPTCHA's; hCaptcha has none");
-        }
-        Ok(Self { vendor, rules })
+        Ok(Self { vendor: table.vendor(SERVER)?, rules: CaptchaRules::read(table, ABILITIES)? })
     }
 
     fn secret(&self) -> Option<&SecretList> {
@@ -86,7 +83,7 @@ impl CheckSite for Site {
     }
 
     fn describe(&self) -> Vec<String> {
-        self.rules.describe()
+        self.rules.describe(ABILITIES)
     }
 
     fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
@@ -102,16 +99,21 @@ impl CheckSite for Site {
     }
 
     fn used_before(&self, _: &ResultParams<'_>) -> Checked {
-        siteverify::used_before()
+        siteverify::used_before("already-seen-response")
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
         let params = &request.params;
         let name = DEFINITION.display_name;
         let site_key = Some(request.key);
-        let form = self.rules.form(request.secret, params.get(TOKEN), site_key, request.context.client_ip);
+        let form = self.rules.form(request.secrets.secret, params.get(TOKEN), site_key, request.context.client_ip);
         let response = request.client.post_form(name, &self.vendor.url, &form).await?;
-        let question = Question { display_name: name, named_host: params.find(HOST).filter(|host| !host.is_empty()) };
+        let question = Question {
+            display_name: name,
+            named_host: params.find(HOST).filter(|host| !host.is_empty()),
+            score: Score::OfThreat,
+            has_actions: false,
+        };
         siteverify::judge(&self.rules, &response, &question)
     }
 }

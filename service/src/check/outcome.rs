@@ -32,6 +32,8 @@ pub enum FailedRule {
     Score,
     /// The identification is another visitor's or unknown.
     Visitor,
+    /// What the identification was made of had been sent before.
+    Replayed,
     /// The identification is too old.
     Age,
     /// Probably a bot.
@@ -49,6 +51,7 @@ impl FailedRule {
             FailedRule::Action => "action",
             FailedRule::Score => "score",
             FailedRule::Visitor => "visitor",
+            FailedRule::Replayed => "replayed",
             FailedRule::Age => "age",
             FailedRule::Bot => "bot",
         }

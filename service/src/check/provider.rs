@@ -12,7 +12,7 @@ use super::definition::Definition;
 use super::outcome::{CheckError, Checked};
 use super::params::ResultParams;
 use super::site_table::SiteTable;
-use super::{fingerprint, hcaptcha, recaptcha};
+use super::{fingerprint, friendly, hcaptcha, recaptcha, turnstile};
 
 macro_rules! providers {
     ($($(#[doc = $doc:literal])+ $provider:ident = $module:ident;)+) => {
@@ -25,7 +25,7 @@ macro_rules! providers {
         pub enum SiteKind { $($(#[doc = $doc])+ $provider($module::Site),)+ }
 
         impl Provider {
-            /// All of them, in the order of the specification.
+            /// All of them, those of the specification first, in its order.
             pub const ALL: [Provider; [$(stringify!($provider)),+].len()] = [$(Provider::$provider,)+];
 
             /// What its file says about it.
@@ -42,6 +42,11 @@ macro_rules! providers {
             /// What the check service knows the site by, where it needs that.
             pub fn secret(&self) -> Option<&SecretList> {
                 match self { $(SiteKind::$provider(site) => site.secret(),)+ }
+            }
+
+            /// What opens results that a page brings along encrypted, where it has that.
+            pub fn sealed_key(&self) -> Option<&SecretList> {
+                match self { $(SiteKind::$provider(site) => site.sealed_key(),)+ }
             }
 
             /// The domains that results must be of, where the check service names one; empty: any.
@@ -84,8 +89,12 @@ providers! {
     Fingerprint = fingerprint;
     /// hCaptcha.
     Hcaptcha = hcaptcha;
-    /// Google reCAPTCHA, v2 and v3.
+    /// Google reCAPTCHA, v2, v3 and Enterprise.
     Recaptcha = recaptcha;
+    /// Cloudflare Turnstile.
+    Turnstile = turnstile;
+    /// Friendly Captcha, v2.
+    Friendly = friendly;
 }
 
 impl Provider {

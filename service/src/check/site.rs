@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use crate::settings::{Read, Source};
 
-use super::client::{CheckClient, CheckContext, CheckRequest};
+use super::client::{CheckClient, CheckContext, CheckRequest, SiteSecrets};
 use super::definition::{OptionKind, SiteOption};
 use super::outcome::{CheckError, Checked};
 use super::params::ResultParams;
@@ -83,17 +83,17 @@ impl FreshResult<'_> {
         self.site.kind.used_before(&self.params)
     }
 
-    /// Has the result checked. `secret` is the site's, as it is now; empty where the check service needs none.
+    /// Has the result checked. The secrets are the site's, as they are now.
     ///
     /// # Errors
     /// When the check could not be made; the text is fit for clients.
     pub async fn check(
         &self,
         client: &CheckClient,
-        secret: &str,
+        secrets: &SiteSecrets<'_>,
         context: CheckContext<'_>,
     ) -> Result<Checked, CheckError> {
-        let request = CheckRequest { client, key: self.key, params: &self.params, secret, context };
+        let request = CheckRequest { client, key: self.key, params: &self.params, secrets, context };
         self.site.kind.check(&request).await
     }
 }

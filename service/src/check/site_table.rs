@@ -79,6 +79,11 @@ impl<'a> SiteTable<'a> {
         Ok(Vendor { secret, url })
     }
 
+    /// Reads a secret of the site that it need not have.
+    pub(super) fn secret(&mut self, name: &str, kind: SecretKind) -> Read<Option<SecretList>> {
+        self.source.take_secrets(&mut self.table, name, kind)
+    }
+
     /// Reads all keys that are left.
     pub(super) fn rest<T: DeserializeOwned>(self) -> Read<T> {
         self.source.deserialize(self.table)

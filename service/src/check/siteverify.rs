@@ -19,52 +19,70 @@ use super::outcome::{CheckError, Checked, FailedRule, sanitized};
 use super::site_table::SiteTable;
 
 /// What a result must meet to pass.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CaptchaRules {
     /// Host names that may have solved it; empty: any.
     pub domains: Vec<String>,
-    /// reCAPTCHA v3 actions; empty: any.
+    /// Actions that the page may have named; empty: any.
     pub actions: Vec<String>,
-    /// Least score.
-    pub min_score: f64,
+    /// Least score, of 0.0 (a bot) to 1.0 (a person); `None`: the captcha service gives none.
+    pub min_score: Option<f64>,
     /// Whether the client's address is sent along.
     pub include_ip: bool,
 }
 
-/// The rules that every captcha service has, on the command line.
-pub(super) const OPTIONS: &[SiteOption] = &[
-    SiteOption::new("domain", "domains", OptionKind::List),
-    SiteOption::new("minScore", "min_score", OptionKind::Probability),
-    SiteOption::new("includeIP", "include_ip", OptionKind::Switch),
-];
+/// Which rules a captcha service can be held to.
+#[derive(Clone, Copy)]
+pub(super) struct Abilities {
+    /// Its name, for errors.
+    pub(super) display_name: &'static str,
+    pub(super) actions: bool,
+    pub(super) scores: bool,
+    pub(super) client_ip: bool,
+}
+
+/// The rules on the command line.
+pub(super) const DOMAIN_OPTION: SiteOption = SiteOption::new("domain", "domains", OptionKind::List);
+pub(super) const ACTION_OPTION: SiteOption = SiteOption::new("action", "actions", OptionKind::List);
+pub(super) const SCORE_OPTION: SiteOption = SiteOption::new("minScore", "min_score", OptionKind::Probability);
+pub(super) const IP_OPTION: SiteOption = SiteOption::new("includeIP", "include_ip", OptionKind::Switch);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRules {
     #[serde(default)]
     domains: Vec<String>,
-    #[serde(default)]
-    actions: Vec<String>,
+    actions: Option<Spanned<Vec<String>>>,
     min_score: Option<Spanned<f64>>,
-    #[serde(default)]
-    include_ip: bool,
+    include_ip: Option<Spanned<bool>>,
 }
 
 impl CaptchaRules {
     /// Reads the rules of a site.
-    pub(super) fn read(table: SiteTable<'_>) -> Read<Self> {
+    pub(super) fn read(table: SiteTable<'_>, abilities: Abilities) -> Read<Self> {
         let source = table.source;
         let raw: RawRules = table.rest()?;
+        let name = abilities.display_name;
+        if let Some(at) = raw.actions.as_ref().filter(|actions| !abilities.actions && !actions.get_ref().is_empty()) {
+            return source.error(at, format!("{name} knows no actions"));
+        }
+        if let Some(at) = raw.min_score.as_ref().filter(|_| !abilities.scores) {
+            return source.error(at, format!("{name} gives no scores"));
+        }
+        if let Some(at) = raw.include_ip.as_ref().filter(|include| !abilities.client_ip && *include.get_ref()) {
+            return source.error(at, format!("{name} takes no address"));
+        }
+        let min_score = source.probability(raw.min_score.as_ref(), 0.0)?;
         Ok(Self {
             domains: raw.domains.iter().map(|domain| lookup_name(domain).into_owned()).collect(),
-            actions: raw.actions,
-            min_score: source.probability(raw.min_score.as_ref(), 0.0)?,
-            include_ip: raw.include_ip,
+            actions: raw.actions.map(Spanned::into_inner).unwrap_or_default(),
+            min_score: abilities.scores.then_some(min_score),
+            include_ip: raw.include_ip.is_some_and(Spanned::into_inner),
         })
     }
 
     /// Lines of `web -list` about them.
-    pub(super) fn describe(&self) -> Vec<String> {
+    pub(super) fn describe(&self, abilities: Abilities) -> Vec<String> {
         let mut lines = Vec::new();
         for (title, list) in [("Domains", &self.domains), ("Actions", &self.actions)] {
             if !list.is_empty() {
@@ -72,8 +90,10 @@ impl CaptchaRules {
                 lines.extend(list.iter().map(|entry| format!("  {entry}")));
             }
         }
-        lines.push(format!("Min Score: {:.2}", self.min_score));
-        lines.push(format!("Include IP: {}", self.include_ip));
+        lines.extend(self.min_score.map(|score| format!("Min Score: {score:.2}")));
+        if abilities.client_ip {
+            lines.push(format!("Include IP: {}", self.include_ip));
+        }
         lines
     }
 
@@ -90,7 +110,7 @@ impl CaptchaRules {
         } else if !self.domains.iter().any(|domain| origins.may_be_on(domain)) {
             warnings.push("fails every result: no page of allowed_origins is on one of its domains".to_owned());
         }
-        if self.min_score <= 0.0 {
+        if self.min_score.is_some_and(|score| score <= 0.0) {
             warnings.push("accepts any score (min_score is 0)".to_owned());
         }
         warnings
@@ -113,31 +133,63 @@ impl CaptchaRules {
         form
     }
 
-    fn judge(
-        &self,
-        response: &Map<String, Value>,
-        hostname: Option<&str>,
-        named: Option<&str>,
-    ) -> Result<(), FailedRule> {
-        let hostname = hostname.map(lookup_name);
+    /// Applies the rules to what a captcha service says of a result that it accepts.
+    pub(super) fn apply(&self, solved: &Solved<'_>) -> Result<(), FailedRule> {
+        let hostname = solved.hostname.map(lookup_name);
         if !self.domains.is_empty()
             && hostname.as_ref().is_none_or(|host| !self.domains.iter().any(|domain| domain == host))
         {
             return Err(FailedRule::Host);
         }
-        if named.is_some_and(|named| hostname.as_deref() != Some(&*lookup_name(named))) {
+        if solved.named_host.is_some_and(|named| hostname.as_deref() != Some(&*lookup_name(named))) {
             return Err(FailedRule::Host);
         }
-        if let Some(action) = response.get("action").and_then(Value::as_str)
-            && !self.actions.is_empty()
-            && !self.actions.iter().any(|known| known == action)
-        {
-            return Err(FailedRule::Action);
+        let allows = |action: &str| self.actions.is_empty() || self.actions.iter().any(|known| known == action);
+        match solved.action {
+            Action::Named(action) if !allows(action) => return Err(FailedRule::Action),
+            Action::Named(_) | Action::Unknown => {}
         }
-        if response.get("score").and_then(Value::as_f64).is_some_and(|score| score < self.min_score) {
-            return Err(FailedRule::Score);
+        match (self.min_score, solved.score) {
+            (Some(least), Some(score)) if score.human() < least => Err(FailedRule::Score),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+}
+
+/// What a captcha service says of a result that it accepts.
+pub(super) struct Solved<'a> {
+    pub(super) hostname: Option<&'a str>,
+    /// The host that the page says must have solved it.
+    pub(super) named_host: Option<&'a str>,
+    pub(super) action: Action<'a>,
+    pub(super) score: Option<Score>,
+}
+
+/// The action that a page named when it had a result made.
+#[derive(Clone, Copy)]
+pub(super) enum Action<'a> {
+    /// Empty: it named none.
+    Named(&'a str),
+    /// This kind of result has none (reCAPTCHA v2, hCaptcha).
+    Unknown,
+}
+
+/// A score as a captcha service gives it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Score {
+    /// 1.0 is a person (reCAPTCHA).
+    OfHuman(f64),
+    /// 1.0 is a threat (hCaptcha).
+    OfThreat(f64),
+}
+
+impl Score {
+    /// From 0.0, certainly a bot, to 1.0, certainly a person.
+    pub(super) fn human(self) -> f64 {
+        match self {
+            Self::OfHuman(score) => score,
+            Self::OfThreat(score) => 1.0 - score,
+        }
     }
 }
 
@@ -151,11 +203,19 @@ pub(super) struct Question<'a> {
     pub(super) display_name: &'static str,
     /// The host that the page says must have solved it.
     pub(super) named_host: Option<&'a str>,
+    /// What its scores are of.
+    pub(super) score: fn(f64) -> Score,
+    /// Whether every result has an action, which is empty where the page named none.
+    pub(super) has_actions: bool,
 }
 
-/// What comes of a result that was used before, without asking for it.
-pub(super) fn used_before() -> Checked {
-    let full = [("success".to_owned(), false.into()), ("error-codes".to_owned(), json!(["already-seen-response"]))];
+/// What comes of a result that was used before, without asking for it. `code` is what the captcha service says then.
+pub(super) fn used_before(code: &str) -> Checked {
+    used_before_with([("success".to_owned(), false.into()), ("error-codes".to_owned(), json!([code]))])
+}
+
+/// The same, where a response looks otherwise.
+pub(super) fn used_before_with<const N: usize>(full: [(String, Value); N]) -> Checked {
     Checked {
         verdict: Err(FailedRule::Used),
         brief: Brief::Captcha { solved: None, hostname: None },
@@ -203,8 +263,17 @@ pub(super) fn judge(
         });
     }
     let hostname = full.get("hostname").and_then(Value::as_str);
-    let verdict =
-        if success { rules.judge(&full, hostname, question.named_host) } else { Err(FailedRule::NotAccepted) };
+    let action = full.get("action").and_then(Value::as_str);
+    let solved = Solved {
+        hostname,
+        named_host: question.named_host,
+        action: match action {
+            None if !question.has_actions => Action::Unknown,
+            action => Action::Named(action.unwrap_or_default()),
+        },
+        score: full.get("score").and_then(Value::as_f64).map(question.score),
+    };
+    let verdict = if success { rules.apply(&solved) } else { Err(FailedRule::NotAccepted) };
     let brief = Brief::Captcha {
         solved: full.get("challenge_ts").and_then(Value::as_str).and_then(parse_rfc3339),
         hostname: hostname.map(str::to_owned),
@@ -245,7 +314,11 @@ mod tests {
 
     fn rules(domains: &[&str], actions: &[&str], min_score: f64) -> CaptchaRules {
         let own = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-        CaptchaRules { domains: own(domains), actions: own(actions), min_score, include_ip: true }
+        CaptchaRules { domains: own(domains), actions: own(actions), min_score: Some(min_score), include_ip: true }
+    }
+
+    fn question(named_host: Option<&str>) -> Question<'_> {
+        Question { display_name: "hCaptcha", named_host, score: Score::OfHuman, has_actions: false }
     }
 
     fn judge(
@@ -255,8 +328,7 @@ mod tests {
         body: Value,
     ) -> Result<Result<(), FailedRule>, CheckError> {
         let response = ServerResponse { status, body: body.to_string().into_bytes(), clock_offset: 0 };
-        let question = Question { display_name: "hCaptcha", named_host };
-        super::judge(rules, &response, &question).map(|checked| checked.verdict)
+        super::judge(rules, &response, &question(named_host)).map(|checked| checked.verdict)
     }
 
     #[test]
@@ -278,6 +350,32 @@ mod tests {
         assert_eq!(judge(&strict, None, 200, with("score", json!(null))), Ok(Ok(())));
         assert_eq!(judge(&any, Some("EXAMPLE.com"), 200, good.clone()), Ok(Ok(())));
         assert_eq!(judge(&any, Some("other.com"), 200, good), Ok(Err(FailedRule::Host)));
+    }
+
+    #[test]
+    fn scores_are_normalised_to_one_direction() {
+        let judge = |score: fn(f64) -> Score, given: f64| {
+            let body = json!({"success": true, "hostname": "a.example", "score": given});
+            let response = ServerResponse { status: 200, body: body.to_string().into_bytes(), clock_offset: 0 };
+            super::judge(&rules(&[], &[], 0.7), &response, &Question { score, ..question(None) }).unwrap().verdict
+        };
+        assert_eq!(judge(Score::OfHuman, 0.9), Ok(()));
+        assert_eq!(judge(Score::OfHuman, 0.1), Err(FailedRule::Score));
+        assert_eq!(judge(Score::OfThreat, 0.9), Err(FailedRule::Score));
+        assert_eq!(judge(Score::OfThreat, 0.1), Ok(()));
+    }
+
+    #[test]
+    fn where_every_result_has_an_action_none_is_not_one_of_those_allowed() {
+        let strict = rules(&[], &["login"], 0.0);
+        let judge = |body: Value| {
+            let response = ServerResponse { status: 200, body: body.to_string().into_bytes(), clock_offset: 0 };
+            super::judge(&strict, &response, &Question { has_actions: true, ..question(None) }).unwrap().verdict
+        };
+        assert_eq!(judge(json!({"success": true, "action": "login"})), Ok(()));
+        for other in [json!({"success": true}), json!({"success": true, "action": ""})] {
+            assert_eq!(judge(other), Err(FailedRule::Action));
+        }
     }
 
     #[test]
@@ -336,8 +434,7 @@ mod tests {
     fn times_of_any_form_and_hosts_are_read_where_there_are_some() {
         let brief = |body: Value| {
             let response = ServerResponse { status: 200, body: body.to_string().into_bytes(), clock_offset: 0 };
-            let question = Question { display_name: "hCaptcha", named_host: None };
-            super::judge(&rules(&[], &[], 0.0), &response, &question).unwrap().brief
+            super::judge(&rules(&[], &[], 0.0), &response, &question(None)).unwrap().brief
         };
         for (time, seconds) in [
             ("2026-01-01T00:00:00Z", Some(1_767_225_600)),

@@ -172,8 +172,8 @@ impl Account {
     /// Every secret of the account and its check services.
     fn secrets(&self) -> impl Iterator<Item = &KeptSecret> {
         let sites = self.checks.values().flat_map(|check| check.sites.values());
-        let lists =
-            std::iter::once(&self.secret).chain(&self.jwe_secret).chain(sites.filter_map(|site| site.kind.secret()));
+        let of_sites = sites.flat_map(|site| site.kind.secret().into_iter().chain(site.kind.sealed_key()));
+        let lists = std::iter::once(&self.secret).chain(&self.jwe_secret).chain(of_sites);
         lists.flat_map(kept).chain(self.keys.values().map(KeptKey::private_key))
     }
 
@@ -240,7 +240,7 @@ max_elapsed_time = 2.5
         assert_eq!(hcaptcha.sites["h"].rate_limit, Some(60));
         let subscription = &account.checks[&Provider::Fingerprint].sites["f"].kind;
         let SiteKind::Fingerprint(subscription) = subscription else { panic!("another provider's site") };
-        assert_eq!(subscription.vendor.url.as_str(), "https://eu.api.fpjs.io/");
+        assert_eq!(subscription.vendor.url.as_str(), "https://eu.api.fpjs.io/v4/");
         assert_eq!(subscription.max_elapsed_time, Duration::from_millis(2500));
     }
 
@@ -282,12 +282,20 @@ max_elapsed_time = 2.5
             (account("[[account.hcaptcha.site]]\nsite_key = 1\nsecret = \"s\"\n"), (5, 12), "site_key"),
             (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\n"), (5, 12), "secret"),
             (site("hcaptcha.site", "site_key", "region = \"EU\"\n"), (7, 1), "region"),
-            (site("hcaptcha.site", "site_key", "actions = [\"login\"]\n"), (5, 12), "actions"),
+            (site("hcaptcha.site", "site_key", "actions = [\"login\"]\n"), (7, 11), "actions"),
+            (site("turnstile.site", "site_key", "min_score = 0.5\n"), (7, 13), "no scores"),
+            (site("friendly.site", "site_key", "include_ip = true\n"), (7, 14), "no address"),
+            (site("friendly.site", "site_key", "region = \"US\"\n"), (7, 10), "global or EU"),
+            (site("recaptcha.site", "site_key", "kind = \"enterprise\"\n"), (5, 12), "project"),
+            (site("recaptcha.site", "site_key", "project = \"p\"\n"), (7, 11), "enterprise"),
+            (site("recaptcha.site", "site_key", "kind = \"enterprise\"\nproject = \"a/b\"\n"), (8, 11), "ID"),
+            (site("recaptcha.site", "site_key", "host = \"google.example\"\n"), (7, 8), "recaptcha.net"),
             (site("recaptcha.site", "site_key", "min_score = \"high\"\n"), (7, 13), "expected f64"),
             (site("recaptcha.site", "site_key", "rate_limit = -1\n"), (7, 14), "-1"),
             (site("recaptcha.site", "site_key", "verify_url = \"ftp://x\"\n"), (7, 14), "URL"),
             (site("recaptcha.site", "site_key", "verify_url = \"http://x.example/\"\n"), (7, 14), "https"),
-            (site("fingerprint.subscription", "public_api_key", "region = \"US\"\n"), (7, 10), "RoW, EU or AP"),
+            (site("fingerprint.subscription", "public_api_key", "region = \"US\"\n"), (7, 10), "RoW or EU or AP"),
+            (site("fingerprint.subscription", "public_api_key", "api = \"v2\"\n"), (7, 7), "v4 or v3"),
             (site("fingerprint.subscription", "public_api_key", "min_score = 1\n"), (7, 1), "min_score"),
             (
                 format!(

@@ -104,12 +104,18 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
             url: Url::parse(&format!("http://{simulators}{path}"))?,
         })
     };
-    let rules = || CaptchaRules { domains: Vec::new(), actions: Vec::new(), min_score: THRESHOLD, include_ip: false };
+    let rules =
+        || CaptchaRules { domains: Vec::new(), actions: Vec::new(), min_score: Some(THRESHOLD), include_ip: false };
     let hcaptcha = hcaptcha::Site { vendor: vendor(sim::HCAPTCHA_SECRET, "/sim/hcaptcha/siteverify")?, rules: rules() };
-    let recaptcha =
-        recaptcha::Site { vendor: vendor(sim::RECAPTCHA_SECRET, "/sim/recaptcha/siteverify")?, rules: rules() };
+    let recaptcha = recaptcha::Site {
+        kind: recaptcha::Kind::Classic,
+        vendor: vendor(sim::RECAPTCHA_SECRET, "/sim/recaptcha/siteverify")?,
+        rules: rules(),
+    };
     let fingerprint = fingerprint::Site {
         vendor: vendor(sim::FINGERPRINT_SECRET, "/sim/fingerprint")?,
+        api: fingerprint::Api::V3,
+        sealed_key: None,
         max_elapsed_time: MAX_ELAPSED_TIME,
         max_bot_probability: THRESHOLD,
     };

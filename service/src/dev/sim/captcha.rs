@@ -90,7 +90,7 @@ fn hcaptcha_passed(host: &str, score: f64) -> Value {
         "challenge_ts": rfc3339(UnixTime::now()),
         "hostname": host,
         "credit": false,
-        "score": score,
+        "score": 1.0 - score,
         "score_reason": [],
     })
 }
