@@ -20,6 +20,14 @@ pub enum Argument {
     Other(&'static str),
 }
 
+/// Quoted names in a row, for messages: `"a", "b" or "c"`.
+pub fn listed(names: impl Iterator<Item = &'static str>) -> String {
+    let mut names: Vec<_> = names.collect();
+    let last = names.pop().unwrap_or_default();
+    let before = names.join("\", \"");
+    if before.is_empty() { ["\"", last, "\""].concat() } else { ["\"", &before, "\" or \"", last, "\""].concat() }
+}
+
 /// A non-empty string, or the kind of value that came in its place.
 pub type Text = Result<String, &'static str>;
 

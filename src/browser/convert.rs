@@ -9,15 +9,16 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::DomException;
 
 use super::Failure;
-use super::built_ins::{record, set, to_vec};
+use super::built_ins::{call, record, set, to_vec};
 use super::signal::Abort;
 use crate::argument::{Argument, Text};
-use crate::config::{OPTIONS, SessionArguments};
+use crate::checks::{Part, SEALED_RESULT};
+use crate::config::SessionArguments;
 use crate::dpop::{ProofArguments, is_proof_header};
 use crate::error::{Class, Code, Error};
 use crate::json::{Json, Parsed, integer_literal};
 use crate::time::UnixMillis;
-use crate::token_request::{FINGERPRINT_MEMBERS, HCAPTCHA_MEMBERS, TokenArguments};
+use crate::token_request::TokenArguments;
 
 #[wasm_bindgen]
 extern "C" {
@@ -40,35 +41,38 @@ extern "C" {
     fn of_part(buffer: &JsValue, offset: &JsValue, length: &JsValue) -> Result<View, JsValue>;
 }
 
-/// The options of `initializeSession`, and the values of those in [`OPTIONS`] as they came.
-pub(super) fn session_arguments(value: &JsValue) -> Result<(SessionArguments, [JsValue; OPTIONS.len()]), Failure> {
+/// The values of options as they came.
+pub(super) type Values = Vec<(&'static str, JsValue)>;
+
+/// The options of `initializeSession`, and the values of the known ones as they came.
+pub(super) fn session_arguments(value: &JsValue) -> Result<(SessionArguments, Values), Failure> {
     let mut arguments = SessionArguments::default();
-    let mut values = [JsValue::UNDEFINED; OPTIONS.len()];
-    let mut given_names = Vec::new();
+    let mut values = Vec::new();
     if let Some(object) = optional_object("options", value)? {
         for (name, key) in own_names("options", object)? {
             let value = property(&name, object, &key)?;
             if value.is_undefined() {
                 continue;
             }
-            let places = OPTIONS.into_iter().zip(arguments.slots()).zip(&mut values);
-            if let Some(((_, slot), place)) = places.into_iter().find(|((known, _), _)| *known == name) {
+            if let Some((known, slot)) = arguments.slots().find(|(known, _)| *known == name) {
                 *slot = argument(&name, &value, &[])?;
-                *place = value;
+                values.push((known, value));
             }
-            given_names.push(name);
+            arguments.given_names.push(name);
         }
     }
-    arguments.given_names = given_names;
     Ok((arguments, values))
 }
 
 /// Notes the options of a session in an object that outlives this instance: all of them, or those that were given.
-pub(super) fn remember(memory: &JsValue, values: &[JsValue], all: bool) {
-    for (name, value) in OPTIONS.into_iter().zip(values) {
-        if all || !value.is_undefined() {
-            set(memory, name, value);
+pub(super) fn remember(memory: &JsValue, values: &Values, all: bool) {
+    if all {
+        for name in SessionArguments::names() {
+            set(memory, name, &JsValue::UNDEFINED);
         }
+    }
+    for (name, value) in values {
+        set(memory, name, value);
     }
 }
 
@@ -81,23 +85,16 @@ pub(super) fn token_arguments(api: &JsValue, options: &JsValue) -> Result<(Token
     let mut abort = None;
     let Some(object) = optional_object("options", options)? else { return Ok((arguments, abort)) };
     for (name, key) in own_names("options", object)? {
-        let (slot, members): (_, &[_]) = match name.as_str() {
-            "payload" => (&mut arguments.payload, &[]),
-            "fingerprintIDResult" => (&mut arguments.fingerprint_id_result, &FINGERPRINT_MEMBERS),
-            "hcaptchaToken" => (&mut arguments.hcaptcha_token, &HCAPTCHA_MEMBERS),
-            "recaptchaToken" => (&mut arguments.recaptcha_token, &[]),
-            "timeout" => (&mut arguments.timeout, &[]),
-            "signal" => (&mut arguments.unusable_signal, &[]),
-            _ => continue,
-        };
-        let value = property(&name, object, &key)?;
-        if name == "signal" {
-            abort = Abort::listen(&value)?;
-            if abort.is_some() {
-                continue;
+        if let Some((_, slot, provider)) = arguments.slots().find(|(known, ..)| *known == name) {
+            let value = property(&name, object, &key)?;
+            if name == "signal" {
+                abort = Abort::listen(&value)?;
+            }
+            if abort.is_none() || name != "signal" {
+                *slot = argument(&name, &value, provider.map_or(&[], |provider| provider.parts))?;
             }
         }
-        *slot = argument(&name, &value, members)?;
+        arguments.given_names.push(name);
     }
     Ok((arguments, abort))
 }
@@ -267,8 +264,8 @@ fn unreadable(name: &str, cause: JsValue) -> Failure {
     Failure::caused_by(Error::invalid_argument(&["\"", name, "\" could not be read"]), cause)
 }
 
-/// Decodes one argument; of an object, the requested members.
-fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Argument, Failure> {
+/// Decodes one argument; of an object, the members that the parts may be.
+fn argument(name: &str, value: &JsValue, parts: &'static [Part]) -> Result<Argument, Failure> {
     if value.is_undefined() || value.is_null() {
         return Ok(Argument::Absent);
     }
@@ -288,16 +285,29 @@ fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Arg
         _ if value.is_function() => Argument::Other("a function"),
         _ if is_array(value) => Argument::Other("an array"),
         _ if tag(value) == "[object Promise]" => Argument::Other("a promise (is an await missing?)"),
-        _ if members.is_empty() => Argument::Other("an object"),
+        _ if parts.iter().all(|part| part.members.is_empty()) => Argument::Other("an object"),
         _ => {
             let mut read = Vec::new();
             for (given, key) in own_names(name, value)? {
-                if let Some(&name) = members.iter().find(|name| **name == given) {
-                    read.push((name, argument(name, &property(name, value, &key)?, &[])?));
+                if let Some(&member) = parts.iter().flat_map(|part| part.members).find(|member| **member == given) {
+                    let path = [name, ".", member].concat();
+                    let mut value = property(&path, value, &key)?;
+                    if member == SEALED_RESULT && value.is_object() {
+                        value = base64_of(&path, &value)?;
+                    }
+                    read.push((member, argument(&path, &value, &[])?));
                 }
             }
             Argument::Object(read)
         }
+    })
+}
+
+/// What a `BinaryOutput` of Fingerprint's agent gives as text.
+fn base64_of(name: &str, output: &JsValue) -> Result<JsValue, Failure> {
+    call(output, "base64").map_err(|cause| {
+        let expected = "\" must be text in base64, or an object whose method base64() gives it";
+        Failure::caused_by(Error::invalid_argument(&["\"", name, expected]), cause)
     })
 }
 
