@@ -21,11 +21,24 @@ pub enum Argument {
 }
 
 /// Quoted names in a row, for messages: `"a", "b" or "c"`.
-pub fn listed(names: impl Iterator<Item = &'static str>) -> String {
-    let mut names: Vec<_> = names.collect();
-    let last = names.pop().unwrap_or_default();
-    let before = names.join("\", \"");
-    if before.is_empty() { ["\"", last, "\""].concat() } else { ["\"", &before, "\" or \"", last, "\""].concat() }
+#[inline(never)]
+pub fn listed(names: &mut dyn Iterator<Item = &'static str>) -> String {
+    let mut list = String::new();
+    let mut last = None;
+    for name in names {
+        if let Some(before) = last.replace(name) {
+            quote(&mut list, ", ", before);
+        }
+    }
+    quote(&mut list, " or ", last.unwrap_or_default());
+    list
+}
+
+fn quote(list: &mut String, separator: &str, name: &str) {
+    let separator = if list.is_empty() { "" } else { separator };
+    for part in [separator, "\"", name, "\""] {
+        list.push_str(part);
+    }
 }
 
 /// A non-empty string, or the kind of value that came in its place.
@@ -90,9 +103,9 @@ impl Problems {
     }
 
     /// Adds a hint, but only if there is a problem that it may help with.
-    pub fn add_hint(&mut self, hint: &[&str]) {
-        if !self.0.is_empty() {
-            self.add(hint);
+    pub fn add_hint(&mut self, hint: &str) {
+        if !self.0.is_empty() && !hint.is_empty() {
+            self.add(&[hint]);
         }
     }
 

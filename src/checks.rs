@@ -102,7 +102,7 @@ pub struct Provider {
     /// Whether a result is, or may be, the text that a captcha gives: the first of the parts.
     is_captcha: bool,
     /// What a result consists of.
-    pub parts: &'static [Part],
+    parts: &'static [Part],
     /// Words that are in other names which people give its options, in lower case: those of its own documentation.
     pub words: &'static [&'static str],
     /// What the names of its entries begin with, among the expiries and in a token; the public key follows.
@@ -122,11 +122,11 @@ pub struct Key {
 
 /// A part of a result.
 #[derive(Debug)]
-pub struct Part {
+struct Part {
     /// The parameter that it travels in.
     parameter: &'static str,
     /// The members of an object that may have it; the first that does counts.
-    pub members: &'static [&'static str],
+    members: &'static [&'static str],
     /// Whether a result needs it.
     need: Need,
 }
@@ -168,14 +168,14 @@ impl CheckKeys {
     #[must_use]
     pub fn result_options(&self) -> String {
         let with_key = PROVIDERS.iter().zip(&self.0).filter(|(_, key)| key.is_some());
-        listed(with_key.map(|(provider, _)| provider.result_option))
+        listed(&mut with_key.map(|(provider, _)| provider.result_option))
     }
 }
 
 /// The options with keys, for messages.
 #[must_use]
 pub fn key_options() -> String {
-    listed(PROVIDERS.iter().map(|provider| provider.key.option))
+    listed(&mut PROVIDERS.iter().map(|provider| provider.key.option))
 }
 
 impl Results {
@@ -215,7 +215,7 @@ impl Results {
     pub fn update(&mut self, newer: &Results) {
         for (result, newer) in self.0.iter_mut().zip(&newer.0) {
             if newer.is_some() {
-                result.clone_from(newer);
+                *result = newer.clone();
             }
         }
     }
@@ -234,15 +234,22 @@ impl Results {
 }
 
 impl Provider {
-    /// The members of an object that a result may be.
-    pub fn members(&self) -> impl Iterator<Item = &'static str> + use<> {
-        self.parts.iter().flat_map(|part| part.members).copied()
+    /// Whether a result may be an object.
+    #[must_use]
+    pub fn takes_objects(&self) -> bool {
+        self.parts.iter().any(|part| !part.members.is_empty())
+    }
+
+    /// The member of this name that an object may have.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&'static str> {
+        self.parts.iter().find_map(|part| part.members.iter().copied().find(|member| *member == name))
     }
 
     fn result(&self, argument: &Argument, problems: &mut Problems) -> Option<CheckResult> {
         match argument {
             Argument::Absent => None,
-            Argument::Object(_) if self.members().next().is_some() => self.result_of(argument, problems),
+            Argument::Object(_) if self.takes_objects() => self.result_of(argument, problems),
             text if self.is_captcha => {
                 let answer = self.text(self.result_option, text, self.expected, problems)?;
                 self.parts.first().map(|part| vec![(part.parameter, answer)])
@@ -265,7 +272,7 @@ impl Provider {
                 }
                 None if part.need.is_met_without(object) => continue,
                 None => {
-                    let got = ["an object without ", &listed(part.members.iter().copied())].concat();
+                    let got = ["an object without ", &listed(&mut part.members.iter().copied())].concat();
                     problems.add_wrong(self.result_option, self.expected, &got);
                     None
                 }

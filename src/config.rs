@@ -3,8 +3,12 @@
 use crate::argument::{Argument, Problems};
 use crate::checks::{CheckKeys, PROVIDERS, PerProvider, key_options};
 use crate::error::Error;
-use crate::near_miss::{hints, near_miss};
+use crate::near_miss::Options;
 use crate::wire::ATTEST_PATH;
+
+/// The options of `initializeSession` by name.
+pub const SESSION_OPTIONS: Options =
+    Options { own: &["approovHost", "approovSiteKey", "keyStorage"], of_check: |provider| provider.key.option };
 
 /// The options of `initializeSession` as given.
 #[derive(Clone, Debug, Default)]
@@ -79,9 +83,7 @@ impl Config {
             problems.add(&["one of ", &key_options(), " is missing: at least one check service is needed"]);
         }
         // A misspelt option is only worth mentioning when something is wrong.
-        for hint in hints(&arguments.given_names, &SessionArguments::names()) {
-            problems.add_hint(&[&hint]);
-        }
+        problems.add_hint(&SESSION_OPTIONS.hints(&arguments.given_names));
         problems.into_result()?;
         // What is missing is among the problems.
         Ok(Config {
@@ -94,24 +96,24 @@ impl Config {
 }
 
 impl SessionArguments {
-    /// Every option, and the place of its value.
-    pub fn slots(&mut self) -> impl Iterator<Item = (&'static str, &mut Argument)> {
-        [("approovHost", &mut self.approov_host), ("approovSiteKey", &mut self.approov_site_key)]
-            .into_iter()
-            .chain(PROVIDERS.iter().map(|provider| provider.key.option).zip(&mut self.check_keys))
-            .chain([("keyStorage", &mut self.key_storage)])
-    }
-
-    /// The name of every option.
-    #[must_use]
-    pub fn names() -> Vec<&'static str> {
-        SessionArguments::default().slots().map(|(name, _)| name).collect()
+    /// An option, and the place of its value.
+    pub fn slot(&mut self, name: &str) -> Option<(&'static str, &mut Argument)> {
+        Some(match name {
+            "approovHost" => ("approovHost", &mut self.approov_host),
+            "approovSiteKey" => ("approovSiteKey", &mut self.approov_site_key),
+            "keyStorage" => ("keyStorage", &mut self.key_storage),
+            _ => {
+                let mut places = PROVIDERS.iter().zip(&mut self.check_keys);
+                let (provider, slot) = places.find(|(provider, _)| provider.key.option == name)?;
+                (provider.key.option, slot)
+            }
+        })
     }
 
     /// These options and one more.
     #[must_use]
     pub fn with(mut self, name: &str, value: Argument) -> Self {
-        if let Some((_, slot)) = self.slots().find(|(known, _)| *known == name) {
+        if let Some((_, slot)) = self.slot(name) {
             *slot = value;
         }
         self.given_names.push(name.to_owned());
@@ -129,8 +131,7 @@ impl SessionArguments {
     }
 
     fn has_near_miss(&self) -> bool {
-        let options = SessionArguments::names();
-        self.given_names.iter().any(|given| near_miss(given, &options).is_some())
+        self.given_names.iter().any(|given| SESSION_OPTIONS.near_miss(given).is_some())
     }
 }
 
@@ -294,6 +295,14 @@ mod tests {
             message.contains("\"recaptchaSiteKey\" must be your reCAPTCHA site key, got an empty string"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn every_option_has_its_place() {
+        let mut arguments = SessionArguments::default();
+        let without = |name: &'static str| arguments.slot(name).is_none_or(|(known, _)| known != name);
+        assert_eq!(SESSION_OPTIONS.find(&mut { without }), None);
+        assert!(arguments.slot("recaptchaToken").is_none());
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Session {
         };
         let batch = self.batches.iter_mut().find(|batch| batch.id == id).ok_or_else(no_such_batch)?;
         if refresh_token.is_none() && batch.fresh.is_empty() {
-            return Err(results_required(&self.config.checks, &[]));
+            return Err(results_required(&self.config.checks, ""));
         }
         batch.seal(refresh_token);
         let attest = Attest {
@@ -451,10 +451,13 @@ fn session_expired() -> Error {
     )
 }
 
-fn results_required(checks: &CheckKeys, hints: &[String]) -> Error {
+fn results_required(checks: &CheckKeys, hints: &str) -> Error {
+    let separator = if hints.is_empty() { "" } else { "; " };
     let options = checks.result_options();
-    let hints = hints.iter().map(|hint| ["; ", hint].concat()).collect::<String>();
-    Error::new(Code::ResultsRequired, &["the first token of a session needs the result of a check: ", &options, &hints])
+    Error::new(
+        Code::ResultsRequired,
+        &["the first token of a session needs the result of a check: ", &options, separator, hints],
+    )
 }
 
 fn no_such_batch() -> Error {
@@ -485,7 +488,13 @@ mod tests {
     }
 
     fn call(api: &str) -> TokenRequest {
-        TokenRequest { api: api.into(), binding: None, results: Results::default(), timeout: 10_000, hints: Vec::new() }
+        TokenRequest {
+            api: api.into(),
+            binding: None,
+            results: Results::default(),
+            timeout: 10_000,
+            hints: String::new(),
+        }
     }
 
     fn with_recaptcha(api: &str, token: &str) -> TokenRequest {

@@ -5,10 +5,14 @@ use sha2::{Digest, Sha256};
 use crate::argument::{Argument, Problems};
 use crate::checks::{CheckKeys, PROVIDERS, PerProvider, Provider, Results};
 use crate::error::Error;
-use crate::near_miss::hints;
+use crate::near_miss::Options;
 
 /// How long a call waits unless it says otherwise, in milliseconds.
 pub const DEFAULT_TIMEOUT: u32 = 10_000;
+
+/// The options of `fetchToken` by name.
+pub const TOKEN_OPTIONS: Options =
+    Options { own: &["payload", "timeout", "signal"], of_check: |provider| provider.result_option };
 
 /// The arguments of `fetchToken` as given.
 #[derive(Clone, Debug, Default)]
@@ -39,34 +43,31 @@ pub struct TokenRequest {
     /// How long the caller waits, in milliseconds.
     pub timeout: u32,
     /// Which options the call may have been meant to have: for the message where one is missing.
-    pub hints: Vec<String>,
+    pub hints: String,
 }
 
 /// The SHA-256 of the data that a token is bound to.
 pub type Binding = [u8; 32];
 
 impl TokenArguments {
-    /// Every option, the place of its value, and the check service whose result it is.
-    pub fn slots(&mut self) -> impl Iterator<Item = (&'static str, &mut Argument, Option<&'static Provider>)> {
-        let results = PROVIDERS.iter().zip(&mut self.results);
-        let others = [
-            ("payload", &mut self.payload, None),
-            ("timeout", &mut self.timeout, None),
-            ("signal", &mut self.unusable_signal, None),
-        ];
-        results.map(|(provider, slot)| (provider.result_option, slot, Some(provider))).chain(others)
-    }
-
-    /// The name of every option.
-    #[must_use]
-    pub fn names() -> Vec<&'static str> {
-        TokenArguments::default().slots().map(|(name, ..)| name).collect()
+    /// The place of an option's value, and the check service whose result it is.
+    pub fn slot(&mut self, name: &str) -> Option<(&mut Argument, Option<&'static Provider>)> {
+        Some(match name {
+            "payload" => (&mut self.payload, None),
+            "timeout" => (&mut self.timeout, None),
+            "signal" => (&mut self.unusable_signal, None),
+            _ => {
+                let mut places = PROVIDERS.iter().zip(&mut self.results);
+                let (provider, slot) = places.find(|(provider, _)| provider.result_option == name)?;
+                (slot, Some(provider))
+            }
+        })
     }
 
     /// These options and one more.
     #[must_use]
     pub fn with(mut self, name: &str, value: Argument) -> Self {
-        if let Some((_, slot, _)) = self.slots().find(|(known, ..)| *known == name) {
+        if let Some((slot, _)) = self.slot(name) {
             *slot = value;
         }
         self.given_names.push(name.to_owned());
@@ -88,10 +89,8 @@ impl TokenRequest {
         if arguments.unusable_signal.is_given() {
             problems.add(&["\"signal\" must be an AbortSignal, got ", arguments.unusable_signal.kind()]);
         }
-        let hints = hints(&arguments.given_names, &TokenArguments::names());
-        for hint in &hints {
-            problems.add_hint(&[hint]);
-        }
+        let hints = TOKEN_OPTIONS.hints(&arguments.given_names);
+        problems.add_hint(&hints);
         problems.into_result()?;
         let api = api.unwrap_or_default();
         Ok(TokenRequest { api, binding, results, timeout: timeout.unwrap_or(DEFAULT_TIMEOUT), hints })
@@ -221,9 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn every_option_has_its_place() {
+        let mut arguments = TokenArguments::default();
+        assert_eq!(TOKEN_OPTIONS.find(&mut |name| arguments.slot(name).is_none()), None);
+        assert!(arguments.slot("recaptchaSiteKey").is_none());
+    }
+
+    #[test]
     fn a_misspelt_result_is_noted_and_changes_nothing_else() {
         let request = parse(&for_api().with("hCaptchaToken", text("t")).with("headers", text("x"))).expect("valid");
-        assert_eq!(request.hints, ["\"hCaptchaToken\" is not an option: did you mean \"hcaptchaToken\"?"]);
+        assert_eq!(request.hints, "\"hCaptchaToken\" is not an option: did you mean \"hcaptchaToken\"?");
         assert!(request.results.is_empty());
     }
 
