@@ -83,7 +83,9 @@ describeWithStub('arguments', ({ stub, run }) => {
         await rejects(...asOption('hcaptchaToken'))
         for (const name of ['turnstileToken', 'friendlyCaptchaResponse']) await rejects(...asOption(name))
         if (typeof value !== 'string' || !value)
-          await rejects(`event_id ${what}`, () => Approov.fetchToken('api', { fingerprintIDResult: { event_id: value } }))
+          await rejects(`event_id ${what}`, () =>
+            Approov.fetchToken('api', { fingerprintIDResult: { event_id: value } }),
+          )
         await rejects(`sealed_result ${what}`, () =>
           Approov.fetchToken('api', { fingerprintIDResult: { event_id: 'e', sealed_result: value } }),
         )
@@ -318,7 +320,10 @@ describeWithStub('arguments', ({ stub, run }) => {
     })
     assert.match(start[0], /"turnstileSitekey" is not an option: did you mean "turnstileSiteKey"\?/)
     assert.match(start[1], /"friendlySiteKey" is not an option: did you mean "friendlyCaptchaSiteKey"\?/)
-    assert.match(first[0], /result of a check: "turnstileToken" or "friendlyCaptchaResponse"; "cfTurnstileResponse" is not/)
+    assert.match(
+      first[0],
+      /result of a check: "turnstileToken" or "friendlyCaptchaResponse"; "cfTurnstileResponse" is not/,
+    )
     assert.match(first[1], /"frc-captcha-response" is not an option: did you mean "friendlyCaptchaResponse"\?/)
     assert.ok(later)
   })
