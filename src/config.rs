@@ -300,8 +300,8 @@ mod tests {
     #[test]
     fn every_option_has_its_place() {
         let mut arguments = SessionArguments::default();
-        let without = |name: &'static str| arguments.slot(name).is_none_or(|(known, _)| known != name);
-        assert_eq!(SESSION_OPTIONS.find(&mut { without }), None);
+        let mut is_misplaced = |name: &'static str| arguments.slot(name).is_none_or(|(known, _)| known != name);
+        assert_eq!(SESSION_OPTIONS.find(&mut is_misplaced), None);
         assert!(arguments.slot("recaptchaToken").is_none());
     }
 
