@@ -20,6 +20,27 @@ pub enum Argument {
     Other(&'static str),
 }
 
+/// Quoted names in a row, for messages: `"a", "b" or "c"`.
+#[inline(never)]
+pub fn listed(names: &mut dyn Iterator<Item = &'static str>) -> String {
+    let mut list = String::new();
+    let mut last = None;
+    for name in names {
+        if let Some(before) = last.replace(name) {
+            quote(&mut list, ", ", before);
+        }
+    }
+    quote(&mut list, " or ", last.unwrap_or_default());
+    list
+}
+
+fn quote(list: &mut String, separator: &str, name: &str) {
+    let separator = if list.is_empty() { "" } else { separator };
+    for part in [separator, "\"", name, "\""] {
+        list.push_str(part);
+    }
+}
+
 /// A non-empty string, or the kind of value that came in its place.
 pub type Text = Result<String, &'static str>;
 
@@ -82,9 +103,9 @@ impl Problems {
     }
 
     /// Adds a hint, but only if there is a problem that it may help with.
-    pub fn add_hint(&mut self, hint: &[&str]) {
-        if !self.0.is_empty() {
-            self.add(hint);
+    pub fn add_hint(&mut self, hint: &str) {
+        if !self.0.is_empty() && !hint.is_empty() {
+            self.add(&[hint]);
         }
     }
 

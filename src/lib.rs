@@ -22,7 +22,9 @@ pub mod wire;
 
 // What callers pass, parsed.
 pub mod argument;
+pub mod checks;
 pub mod config;
+pub mod near_miss;
 pub mod token_request;
 
 // Proofs and their keys.

@@ -1,8 +1,10 @@
-//! The wire protocol: every name that travels, the form of requests, and the reading of responses (docs/PROTOCOL.md).
+//! The wire protocol: every name that travels (those of the check services are in `checks.rs`), the form of requests, and the reading
+//! of responses (docs/PROTOCOL.md).
 //!
 //! The session protocol of the hosted service is not public. Another dialect with other names and forms is a change in this file;
 //! one with other steps than a nonce request, then attest requests, is a change in `driver.rs` as well.
 
+use crate::checks::Results;
 use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::json::{Json, integer_literal};
@@ -10,7 +12,7 @@ use crate::jws::base64url;
 use crate::secret::Secret;
 use crate::small_map::SmallMap;
 use crate::time::UnixMillis;
-use crate::token_request::{Binding, Results};
+use crate::token_request::Binding;
 
 /// The path of the service's one URL.
 pub const ATTEST_PATH: &str = "/attest";
@@ -132,25 +134,7 @@ impl Attest<'_> {
         if let Some(token) = self.refresh_token {
             form.append("refresh-token", token.expose());
         }
-        if let (Some(key), Some(result)) = (&self.config.checks.fingerprint, &self.results.fingerprint) {
-            form.append("fingerprintjs-token", key);
-            form.append("fingerprintjs-visitor-id", result.visitor_id.expose());
-            form.append("fingerprintjs-request-id", result.request_id.expose());
-        }
-        if let (Some(key), Some(result)) = (&self.config.checks.hcaptcha, &self.results.hcaptcha) {
-            form.append("hcaptcha-site-key", key);
-            form.append("hcaptcha-token", result.token.expose());
-            if let Some(challenge) = &result.key {
-                form.append("hcaptcha-key", challenge.expose());
-            }
-            if let Some(host) = &result.host {
-                form.append("hcaptcha-host", host);
-            }
-        }
-        if let (Some(key), Some(token)) = (&self.config.checks.recaptcha, &self.results.recaptcha) {
-            form.append("recaptcha-site-key", key);
-            form.append("recaptcha-token", token.expose());
-        }
+        self.results.for_each_parameter(&self.config.checks, |name, value| form.append(name, value));
         form.0
     }
 }
@@ -467,19 +451,15 @@ fn reason_phrase(status: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{CheckKeys, KeyStorage};
-    use crate::token_request::{FingerprintResult, HcaptchaResult};
+    use crate::checks::CheckKeys;
+    use crate::config::KeyStorage;
     use serde_json::{Value, json};
 
     fn config() -> Config {
         Config {
             attest_url: "https://example.com/attest".into(),
             site_key: "site key".into(),
-            checks: CheckKeys {
-                fingerprint: Some("fp".into()),
-                hcaptcha: Some("hc".into()),
-                recaptcha: Some("re".into()),
-            },
+            checks: CheckKeys::of(&[("hcaptchaSiteKey", "hc"), ("recaptchaSiteKey", "re"), ("turnstileSiteKey", "tu")]),
             key_storage: KeyStorage::Auto,
         }
     }
@@ -519,15 +499,7 @@ mod tests {
             config: &config(),
             apis: &["a.example.com".into(), "b.example.com".into()],
             binding: Some(&[0xff; 32]),
-            results: &Results {
-                fingerprint: Some(FingerprintResult { visitor_id: "v".into(), request_id: "q".into() }),
-                hcaptcha: Some(HcaptchaResult {
-                    token: "t&".into(),
-                    key: Some("k".into()),
-                    host: Some("example.com".into()),
-                }),
-                recaptcha: Some("r".into()),
-            },
+            results: &Results::of(&[("hcaptchaToken", "t&"), ("turnstileToken", "t2")]),
             refresh_token: Some(&"fresh".into()),
         }
         .to_form();
@@ -535,9 +507,7 @@ mod tests {
             form,
             "api=a.example.com&api=b.example.com&approov-site-key=site+key\
              &payload=__________________________________________8&refresh-token=fresh\
-             &fingerprintjs-token=fp&fingerprintjs-visitor-id=v&fingerprintjs-request-id=q\
-             &hcaptcha-site-key=hc&hcaptcha-token=t%26&hcaptcha-key=k&hcaptcha-host=example.com\
-             &recaptcha-site-key=re&recaptcha-token=r"
+             &hcaptcha-site-key=hc&hcaptcha-token=t%26&turnstile-site-key=tu&turnstile-token=t2"
         );
     }
 

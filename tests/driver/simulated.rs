@@ -325,12 +325,10 @@ pub fn text(value: &str) -> Argument {
 }
 
 pub fn options() -> SessionArguments {
-    SessionArguments {
-        approov_host: text("service.example.com"),
-        approov_site_key: text("site"),
-        recaptcha_site_key: text("re"),
-        ..SessionArguments::default()
-    }
+    SessionArguments::default()
+        .with("approovHost", text("service.example.com"))
+        .with("approovSiteKey", text("site"))
+        .with("recaptchaSiteKey", text("re"))
 }
 
 pub fn api(name: &str) -> TokenArguments {
@@ -338,7 +336,7 @@ pub fn api(name: &str) -> TokenArguments {
 }
 
 pub fn with_result(name: &str, token: &str) -> TokenArguments {
-    TokenArguments { recaptcha_token: text(token), ..api(name) }
+    api(name).with("recaptchaToken", text(token))
 }
 
 /// The bytes of unpadded base64url.
