@@ -120,6 +120,8 @@ export interface CheckKeys {
   turnstileSiteKey: string
   /** Friendly Captcha site key (version 2). */
   friendlyCaptchaSiteKey: string
+  /** ALTCHA site key: the service's own check, a proof of work, which the SDK passes by itself. */
+  altchaSiteKey: string
 }
 
 type CheckName = keyof CheckKeys
@@ -159,6 +161,11 @@ export interface TokenOptions {
   turnstileToken?: string | null
   /** Response of a Friendly Captcha widget: `detail.response` of its `frc:widget.complete` event, or what `getResponse()` returns. */
   friendlyCaptchaResponse?: string | null
+  /**
+   * Payload of an ALTCHA widget, or `true`: solve a challenge of the service now. Left out, one is solved when the session needs it
+   * and ALTCHA is its only check. Solving takes about a second on a phone; `timeout` begins after it, `signal` stops it.
+   */
+  altchaPayload?: string | true | null
   /** How long to wait for a response of the service, in milliseconds. Default: 10,000. */
   timeout?: number | null
   /** Gives the call up when aborted; others that wait for the same token are not affected. */
@@ -182,7 +189,7 @@ export interface HCaptchaToken {
 export interface Expiries {
   /** End of the session. */
   session?: number
-  /** End of a check result: `fp:KEY`, `hcap:KEY`, `recap:KEY`, `turnstile:KEY` or `friendly:KEY`. */
+  /** End of a check result: `fp:KEY`, `hcap:KEY`, `recap:KEY`, `turnstile:KEY`, `friendly:KEY` or `altcha:KEY`. */
   [result: string]: number | undefined
 }
 

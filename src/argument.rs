@@ -14,6 +14,8 @@ pub enum Argument {
     Bytes(Vec<u8>),
     /// A number.
     Number(f64),
+    /// `true`; `false` is anything else.
+    True,
     /// An object, with those of its members that were requested.
     Object(Vec<(&'static str, Argument)>),
     /// Anything else; the text names the kind, for messages ("a boolean").
@@ -80,6 +82,7 @@ impl Argument {
             Argument::Bytes(bytes) if bytes.is_empty() => "an empty buffer",
             Argument::Bytes(_) => "a buffer",
             Argument::Number(_) => "a number",
+            Argument::True => "a boolean",
             Argument::Object(_) => "an object",
             Argument::Other(kind) => kind,
         }

@@ -6,7 +6,7 @@ use crate::argument::{Argument, Problems, listed};
 use crate::secret::Secret;
 
 /// How many check services there are.
-const COUNT: usize = 5;
+const COUNT: usize = 6;
 
 /// The member of a Fingerprint result that may be an object, whose method `base64()` gives the text.
 pub const SEALED_RESULT: &str = "sealed_result";
@@ -88,7 +88,19 @@ pub const PROVIDERS: [Provider; COUNT] = [
         words: &["friendly", "frccaptcha"],
         prefix: "friendly:",
     },
+    Provider {
+        key: Key { option: ALTCHA_KEY, parameter: "altcha-site-key", expected: "your ALTCHA site key" },
+        result_option: "altchaPayload",
+        expected: "the payload of an ALTCHA widget, or true",
+        is_captcha: true,
+        parts: &[Part { parameter: "altcha-payload", members: &[], need: Need::Always }],
+        words: &["altcha"],
+        prefix: "altcha:",
+    },
 ];
+
+/// The option with the key of the check that the SDK passes by itself.
+const ALTCHA_KEY: &str = "altchaSiteKey";
 
 /// A check service.
 #[derive(Debug)]
@@ -164,6 +176,19 @@ impl CheckKeys {
         keys
     }
 
+    /// The key of the check that the SDK passes by itself.
+    #[must_use]
+    pub fn altcha(&self) -> Option<&str> {
+        let places = PROVIDERS.iter().zip(&self.0);
+        places.filter(|(provider, _)| provider.is_built_in()).find_map(|(_, key)| key.as_deref())
+    }
+
+    /// Whether the SDK passes the only check by itself.
+    #[must_use]
+    pub fn are_built_in(&self) -> bool {
+        PROVIDERS.iter().zip(&self.0).all(|(provider, key)| key.is_none() || provider.is_built_in())
+    }
+
     /// The options of `fetchToken` with results that these keys are for, for messages.
     #[must_use]
     pub fn result_options(&self) -> String {
@@ -184,13 +209,32 @@ impl Results {
         let mut results = Results::default();
         let places = PROVIDERS.iter().zip(arguments).zip(&keys.0).zip(&mut results.0);
         for (((provider, argument), key), slot) in places {
-            *slot = provider.result(argument, problems);
-            if slot.is_some() && key.is_none() {
+            let is_wish = provider.is_built_in() && *argument == Argument::True;
+            *slot = if is_wish { None } else { provider.result(argument, problems) };
+            if (slot.is_some() || is_wish) && key.is_none() {
                 let option = provider.result_option;
                 problems.add(&["\"", option, "\" needs the option \"", provider.key.option, "\" of initializeSession"]);
             }
         }
         results
+    }
+
+    /// Whether the options ask the SDK to pass its own check.
+    #[must_use]
+    pub fn are_wished(arguments: &PerProvider) -> bool {
+        PROVIDERS
+            .iter()
+            .zip(arguments)
+            .any(|(provider, argument)| provider.is_built_in() && *argument == Argument::True)
+    }
+
+    /// Adds the result of the SDK's own check.
+    pub fn set_built_in(&mut self, payload: Secret) {
+        for (provider, slot) in PROVIDERS.iter().zip(&mut self.0) {
+            if provider.is_built_in() {
+                *slot = provider.parts.first().map(|part| vec![(part.parameter, payload.clone())]);
+            }
+        }
     }
 
     /// Whether no check has a result.
@@ -234,6 +278,11 @@ impl Results {
 }
 
 impl Provider {
+    /// Whether the SDK passes the check by itself.
+    fn is_built_in(&self) -> bool {
+        self.key.option == ALTCHA_KEY
+    }
+
     /// Whether a result may be an object.
     #[must_use]
     pub fn takes_objects(&self) -> bool {

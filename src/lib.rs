@@ -21,6 +21,7 @@ pub mod session;
 pub mod wire;
 
 // What callers pass, parsed.
+pub mod altcha;
 pub mod argument;
 pub mod checks;
 pub mod config;

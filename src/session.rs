@@ -44,6 +44,7 @@
 //! a response continues the session only if no newer results have been accepted meanwhile. For that, the results have a version,
 //! which every new result increments.
 
+use crate::altcha::Challenge;
 use crate::batch::{Batch, BatchId, Settlement, Tokens};
 use crate::cache::{Cache, Lookup};
 use crate::checks::{CheckKeys, Results};
@@ -183,6 +184,18 @@ impl Session {
             }
             Phase::Fresh => Vec::new(),
         }
+    }
+
+    /// Whether the next request needs a check result, and none is on its way.
+    pub fn needs_results(&mut self, local: ClockReading) -> bool {
+        self.end_if_expired(local);
+        matches!(self.phase, Phase::Fresh) && self.latest_with_results().is_none()
+    }
+
+    /// Whether an ALTCHA challenge can still be solved in time.
+    #[must_use]
+    pub fn has_time_for(&self, challenge: &Challenge, local: ClockReading) -> bool {
+        challenge.is_good_at(self.clock.at(local).latest)
     }
 
     /// Decides what a call of `fetchToken` gets.
@@ -489,6 +502,7 @@ mod tests {
 
     fn call(api: &str) -> TokenRequest {
         TokenRequest {
+            solves: false,
             api: api.into(),
             binding: None,
             results: Results::default(),

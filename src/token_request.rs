@@ -40,6 +40,8 @@ pub struct TokenRequest {
     pub binding: Option<Binding>,
     /// The check results that came with the call.
     pub results: Results,
+    /// Whether the SDK is to pass its own check for the call.
+    pub solves: bool,
     /// How long the caller waits, in milliseconds.
     pub timeout: u32,
     /// Which options the call may have been meant to have: for the message where one is missing.
@@ -93,7 +95,8 @@ impl TokenRequest {
         problems.add_hint(&hints);
         problems.into_result()?;
         let api = api.unwrap_or_default();
-        Ok(TokenRequest { api, binding, results, timeout: timeout.unwrap_or(DEFAULT_TIMEOUT), hints })
+        let solves = Results::are_wished(&arguments.results);
+        Ok(TokenRequest { api, binding, results, solves, timeout: timeout.unwrap_or(DEFAULT_TIMEOUT), hints })
     }
 }
 

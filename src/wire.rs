@@ -4,10 +4,11 @@
 //! The session protocol of the hosted service is not public. Another dialect with other names and forms is a change in this file;
 //! one with other steps than a nonce request, then attest requests, is a change in `driver.rs` as well.
 
+use crate::altcha::Challenge;
 use crate::checks::Results;
 use crate::config::Config;
 use crate::error::{Code, Error};
-use crate::json::{Json, integer_literal};
+use crate::json::{Json, integer_literal, string_literal};
 use crate::jws::base64url;
 use crate::secret::Secret;
 use crate::small_map::SmallMap;
@@ -31,6 +32,7 @@ pub const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 /// The longest body of a response, in bytes.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 
+const WORK_REQUIRED: &str = "aprv-work-required";
 const INVALID_NONCE: &str = "aprv-invalid-nonce";
 const INVALID_PROOF: &str = "aprv-invalid-dpop-token";
 const INVALID_REFRESH_TOKEN: &str = "aprv-invalid-refresh-token";
@@ -139,6 +141,27 @@ impl Attest<'_> {
     }
 }
 
+/// A form with this value of a parameter, in place of the one that it has.
+#[must_use]
+pub fn with_parameter(form: &str, name: &str, value: &str) -> String {
+    let mut changed = Form::default();
+    for pair in form.split('&').filter(|pair| pair.split('=').next() != Some(name)) {
+        if !changed.0.is_empty() {
+            changed.0.push('&');
+        }
+        changed.0.push_str(pair);
+    }
+    changed.append(name, value);
+    changed.0
+}
+
+/// What a nonce request asks for with an ALTCHA challenge: the claim `aprv`.
+#[must_use]
+pub fn challenge_request(site_key: &str, altcha_site_key: &str) -> String {
+    let (site_key, altcha_site_key) = (string_literal(site_key), string_literal(altcha_site_key));
+    [r#"{"site-key":"#, &site_key, r#","altcha-site-key":"#, &altcha_site_key, "}"].concat()
+}
+
 /// Text of [`FORM_TYPE`], as the WHATWG URL standard writes it.
 #[derive(Default)]
 struct Form(String);
@@ -244,6 +267,15 @@ impl Response {
         ])
     }
 
+    /// The challenge of the ALTCHA check, if the response to a nonce request has one.
+    #[must_use]
+    pub fn take_challenge(&mut self) -> Option<Challenge> {
+        match &mut self.body {
+            Body::Json(Json::Object(members)) => Challenge::read(members.take("altcha")?),
+            _ => None,
+        }
+    }
+
     fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -273,6 +305,12 @@ impl Error {
     pub fn is_about_apis(&self) -> bool {
         let errors = self.service_errors();
         !errors.is_empty() && errors.iter().all(|(code, _)| code.starts_with(API_ERROR_PREFIX))
+    }
+
+    /// The challenge that has to be solved before the request is served, as the service encoded it.
+    #[must_use]
+    pub fn required_work(&self) -> Option<&str> {
+        self.service_errors().get(WORK_REQUIRED).map(String::as_str)
     }
 
     fn has_service_code(&self, code: &str) -> bool {

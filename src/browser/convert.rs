@@ -281,6 +281,7 @@ fn argument(name: &str, value: &JsValue, provider: Option<&'static Provider>) ->
     }
     let of_object = provider.filter(|provider| provider.takes_objects());
     Ok(match value {
+        _ if value.is_truthy() && value.as_bool().is_some() => Argument::True,
         _ if value.as_bool().is_some() => Argument::Other("a boolean"),
         _ if value.is_bigint() => Argument::Other("a BigInt"),
         _ if value.is_symbol() => Argument::Other("a symbol"),
