@@ -229,10 +229,11 @@ impl Results {
     }
 
     /// Adds the result of the SDK's own check.
-    pub fn set_built_in(&mut self, payload: Secret) {
+    pub fn set_built_in(&mut self, payload: Option<&Secret>) {
         for (provider, slot) in PROVIDERS.iter().zip(&mut self.0) {
             if provider.is_built_in() {
-                *slot = provider.parts.first().map(|part| vec![(part.parameter, payload.clone())]);
+                *slot =
+                    payload.zip(provider.parts.first()).map(|(payload, part)| vec![(part.parameter, payload.clone())]);
             }
         }
     }

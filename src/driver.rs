@@ -178,7 +178,9 @@ pub struct ActiveSession<H: Host> {
     nonce_request: RefCell<Option<WeakShared<Outcome<H, ()>>>>,
     /// The latest that a nonce came with, until it is solved.
     challenge: RefCell<Option<Challenge>>,
-    solving: RefCell<Option<WeakShared<Outcome<H, Secret>>>>,
+    solving: RefCell<Option<WeakShared<Outcome<H, ()>>>>,
+    /// What the latest work came to.
+    solution: RefCell<Option<Secret>>,
     presigned_proof: Cell<Option<PresignedProof>>,
     batches: RefCell<Vec<(BatchId, WeakTokens<H>)>>,
 }
@@ -248,7 +250,10 @@ impl<H: Host> Sdk<H> {
         if request.solves || request.results.is_empty() && active.must_solve() {
             // However long it takes: the time-out is for what the service takes.
             match select(active.solved(), &mut cancelled).await {
-                Either::Left((payload, _)) => request.results.set_built_in(payload?),
+                Either::Left((outcome, _)) => {
+                    outcome?;
+                    request.results.set_built_in(active.solution.borrow().as_ref());
+                }
                 Either::Right((failure, _)) => return Err(failure),
             }
         }
@@ -322,6 +327,7 @@ impl<H: Host> Sdk<H> {
             nonce_request: RefCell::new(None),
             challenge: RefCell::new(None),
             solving: RefCell::new(None),
+            solution: RefCell::new(None),
             presigned_proof: Cell::new(None),
             batches: RefCell::new(Vec::new()),
         });
@@ -426,8 +432,8 @@ impl<H: Host> ActiveSession<H> {
         session.config().checks.are_built_in() && session.needs_results(self.host.now())
     }
 
-    /// A future of the payload of a solved challenge. All who wait for one at a time share it.
-    fn solved(self: &Rc<Self>) -> Shared<Outcome<H, Secret>> {
+    /// A future that ends when a challenge is solved. All who wait for one at a time share it.
+    fn solved(self: &Rc<Self>) -> Shared<Outcome<H, ()>> {
         if let Some(running) = self.solving.borrow().as_ref().and_then(WeakShared::upgrade)
             && running.peek().is_none()
         {
@@ -436,7 +442,8 @@ impl<H: Host> ActiveSession<H> {
         let active = Rc::clone(self);
         let solving = Shared::new(async move {
             let challenge = active.fresh_challenge().await?;
-            active.solve(&challenge).await
+            *active.solution.borrow_mut() = Some(active.solve(&challenge).await?);
+            Ok(())
         });
         *self.solving.borrow_mut() = Some(solving.downgrade());
         solving
