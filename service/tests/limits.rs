@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use altcha::{Challenge, Payload, SolveChallengeOptions, solve_challenge};
 use approov_listener::fairness::Prefixes;
 use approov_listener::pressure::Resource;
 use approov_web_service::attest::Service;
@@ -16,7 +17,10 @@ use approov_web_service::config::Limits;
 use approov_web_service::dev::{self, sim};
 use axum::body::Body;
 use axum::http::Request;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
+use serde_json::json;
 use support::*;
 
 /// An address of another network than all others.
@@ -178,9 +182,69 @@ async fn newcomers_share_what_there_is_when_there_is_little() {
         assert_eq!(newcomer(elsewhere(n), 0).await, 200, "others have had nothing yet");
         newcomer(IP, 1000 + u32::from(n)).await;
     }
-    assert!(limited(&service, "share") >= 1, "the one who has had most waits");
+    assert!(limited(&service, "share") >= 1, "the one who has had most is asked for work");
     service.pressure.set(Resource::Processor, 0.2);
     assert_eq!(newcomer(IP, 999).await, 200);
+}
+
+/// The challenge that a refusal brings, solved, as the form has it.
+fn work_for(response: &Response) -> (u32, String) {
+    assert_eq!((response.status.as_u16(), response.header("retry-after")), (429, "1"), "{}", response.body);
+    assert_eq!(response.codes(), ["aprv-work-required"]);
+    let detail = URL_SAFE_NO_PAD.decode(response.json()["aprv-work-required"].as_str().unwrap()).unwrap();
+    let challenge: Challenge = serde_json::from_slice(&detail).unwrap();
+    assert_eq!(challenge.parameters.data.as_ref().unwrap()["use"], "work");
+    let cost = challenge.parameters.cost;
+    let solution = solve_challenge(SolveChallengeOptions::new(&challenge)).unwrap().unwrap();
+    (cost, STANDARD.encode(json!(Payload { challenge, solution }).to_string()))
+}
+
+#[tokio::test]
+async fn who_works_gets_a_session_beyond_the_share_and_each_solution_is_good_for_one() {
+    let service = limited_service(|limits| limits.least_share = Some(2)).await;
+    service.pressure.set(Resource::Processor, 1.0);
+    let others = async |n| {
+        let mut browser = Browser::new_at(&service, elsewhere(n)).await;
+        assert_eq!(browser.attest(&service, &with_hcaptcha(&format!("sim-pass-other-{n}"))).await.status, 200);
+    };
+    for n in 1..=20 {
+        others(n).await;
+    }
+    // Less than the ten seconds after which shares begin anew, which the first request here begins.
+    let begun = Instant::now();
+    let mut costs = Vec::new();
+    for n in 0..8 {
+        let mut browser = Browser::new(&service).await;
+        let result = format!("sim-pass-worker-{n}");
+        let mut form = with_hcaptcha(&result);
+        let response = browser.attest(&service, &form).await;
+        if response.status == 200 {
+            continue;
+        }
+        let (cost, work) = work_for(&response);
+        costs.push(cost);
+        // Another key has not solved it.
+        let mut thief = Browser::new(&service).await;
+        form.push(("work", &work));
+        work_for(&thief.attest(&service, &form).await);
+        // The result was not used up by the refusals.
+        let proof = browser.proof("POST", URL, |_| {});
+        let served = browser.attest_with(&service, &form, proof).await;
+        assert!(is_trusted(&served.token()), "{}", served.body);
+        // For a further session it is used.
+        browser.refresh_token = None;
+        work_for(&browser.attest(&service, &form).await);
+    }
+    assert!(costs.len() >= 5, "{costs:?} in {:?}", begun.elapsed());
+    assert_eq!(costs[0], 600);
+    assert!(costs.last() > costs.first(), "who has had more owes more: {costs:?}");
+    assert!(costs.iter().all(|cost| *cost <= 4800));
+    others(99).await;
+    // What is no payload is no parameter.
+    let mut browser = Browser::new(&service).await;
+    let mut form = with_hcaptcha("sim-pass-no-payload");
+    form.push(("work", "nonsense"));
+    assert_eq!(browser.attest(&service, &form).await.json()["rqst-illegal-params"], "work");
 }
 
 #[tokio::test]

@@ -51,6 +51,12 @@ impl Shares {
     /// Whether a prefix has had its share, so that one more would be more. No share is less than `least` in ten seconds.
     #[must_use]
     pub fn is_over(&self, cells: Cells, least: u32, now: Duration) -> bool {
+        self.excess(cells, least, now).is_some()
+    }
+
+    /// How many times its share a prefix will have had with one more; `None` when that is within its share.
+    #[must_use]
+    pub fn excess(&self, cells: Cells, least: u32, now: Duration) -> Option<u32> {
         self.with(now, |state| {
             let (narrow, wide) = state.uses(cells);
             // Together with what is asked for, which may be of a network that has had nothing yet.
@@ -58,7 +64,8 @@ impl Shares {
             let clients = wide.clients + u32::from(narrow.count == 0);
             let network_share = ((state.total + 1) / networks.max(1)).max(least);
             let client_share = (network_share.max(wide.count + 1) / clients.max(1)).max(least);
-            wide.count >= network_share || narrow.count >= client_share
+            let times = (wide.count / network_share.max(1)).max(narrow.count / client_share.max(1));
+            (times >= 1).then_some(times)
         })
     }
 

@@ -1,18 +1,23 @@
 //! The challenges of ALTCHA sites, for browsers that ask for one.
 
+use altcha::Payload;
 use approov_verify::dpop::UnverifiedProof;
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::check::altcha::challenge::Terms;
+use crate::check::altcha::challenge::{Difficulty, Purpose, Terms, Unsolved, challenge_id};
 use crate::check::{Provider, SiteKind};
 use crate::config::Account;
 use crate::crypto::CryptoError;
-use crate::store::Store as _;
+use crate::error::{Code, Refusal};
+use crate::session::Epoch;
+use crate::store::{Claim, ResultKey, ResultUse, Store as _};
 
-use super::Attest;
 use super::checks::name_of_site;
+use super::{Attest, unavailable};
 
 /// The claim of a nonce request that asks for a challenge, and its members.
 const CLAIM: &str = "aprv";
@@ -54,11 +59,119 @@ impl Attest<'_> {
         let SiteKind::Altcha(altcha) = &site.kind else { return Err(CryptoError) };
         let name = name_of_site(account, Provider::Altcha, key);
         // The true time: it is not the service's clock that solutions are compared with.
-        let terms = Terms { site: &name, holder, epoch: self.service.store.epoch(), now: UnixTime::now() };
+        let terms = Terms {
+            purpose: Purpose::Check,
+            site: &name,
+            holder,
+            epoch: self.service.store.epoch(),
+            now: UnixTime::now(),
+        };
         let difficulty = altcha.difficulty.times(load_factor(self.service.pressure.value()));
         let challenge = self.active.challenge_keys().issue(terms, difficulty)?;
         serde_json::to_string(&json!(challenge)).map_err(|_| CryptoError)
     }
+
+    /// What a client over its share has to solve for a new session: before a signature is verified, and before anything is
+    /// remembered or anybody else is asked. `None` when what it brought may be a solution.
+    pub(super) fn owed_work(&self, owed: &Owed<'_>) -> Option<Result<Refusal, CryptoError>> {
+        let checked = owed.payload.map(|payload| {
+            self.active.challenge_keys().check(payload, owed.terms(self.service.store.epoch()), owed.least())
+        });
+        match checked {
+            Some(Ok(_)) => None,
+            _ => Some(self.work_challenge(owed)),
+        }
+    }
+
+    /// Whether a client has worked for its new session, with something that it has not used before.
+    pub(super) async fn paid_work(&mut self, owed: &Owed<'_>) -> Result<(), Refusal> {
+        let Some(payload) = owed.payload else { return Err(no_challenge()) };
+        let terms = owed.terms(self.service.store.epoch());
+        let pool = &self.service.work;
+        let verified = pool.verify(self.active.challenge_keys(), payload.clone(), terms, owed.least()).await;
+        let mut why = match verified {
+            None => return Err(no_challenge()),
+            Some(Ok(_)) => None,
+            Some(Err(why)) => Some(why),
+        };
+        if why.is_none() {
+            let used = ResultUse {
+                key: ResultKey::new(&owed.site, challenge_id(payload)),
+                holder: owed.holder,
+                lifetime: Purpose::Work.lifetime(),
+            };
+            match self.service.store.claim(&used, self.incoming.now).await {
+                Ok(Claim::New) => {
+                    // There is nothing to remember but that it was used.
+                    let concluded = self.service.store.conclude(&used, Some(b"work".to_vec())).await;
+                    concluded.map_err(|error| self.store_unavailable(&error))?;
+                }
+                Ok(_) => why = Some(Unsolved::Used),
+                Err(error) => return Err(self.store_unavailable(&error)),
+            }
+        }
+        match why {
+            None => Ok(()),
+            Some(why) => {
+                self.notes.detail = Some(format!("work: {}", why.name()));
+                Err(self.work_challenge(owed).unwrap_or_else(|_| no_challenge()))
+            }
+        }
+    }
+
+    fn work_challenge(&self, owed: &Owed<'_>) -> Result<Refusal, CryptoError> {
+        let terms = owed.terms(self.service.store.epoch());
+        let challenge = self.active.challenge_keys().issue(terms, owed.difficulty)?;
+        Ok(work_required(&serde_json::to_string(&json!(challenge)).map_err(|_| CryptoError)?))
+    }
+}
+
+/// The work that a client owes for a new session.
+pub(super) struct Owed<'a> {
+    site: String,
+    holder: Thumbprint,
+    difficulty: Difficulty,
+    /// What it brought for that.
+    payload: Option<&'a Payload>,
+    now: UnixTime,
+}
+
+/// The work for a new session of who has had its share once, and the most for who has had it many times.
+const LEAST_WORK: Difficulty = Difficulty { cost: 600, zeros: 2 };
+const MOST_WORK: u32 = 4800;
+
+impl<'a> Owed<'a> {
+    /// For a client that has had so many times its share.
+    pub(super) fn new(account: &Account, holder: Thumbprint, times: u32, payload: Option<&'a Payload>) -> Self {
+        let cost = LEAST_WORK.cost.saturating_mul(times).min(MOST_WORK);
+        Self {
+            site: format!("{}:work", account.site_key),
+            holder,
+            difficulty: Difficulty { cost, ..LEAST_WORK },
+            payload,
+            now: UnixTime::now(),
+        }
+    }
+
+    /// A quarter is enough: what is owed grows while somebody works.
+    fn least(&self) -> Difficulty {
+        Difficulty { cost: (self.difficulty.cost / 4).max(1), ..self.difficulty }
+    }
+
+    fn terms(&self, epoch: Epoch) -> Terms<'_> {
+        Terms { purpose: Purpose::Work, site: &self.site, holder: Some(&self.holder), epoch, now: self.now }
+    }
+}
+
+/// The refusal that brings a challenge.
+pub(super) fn work_required(challenge: &str) -> Refusal {
+    let mut refusal = Refusal::new(Code::WorkRequired, URL_SAFE_NO_PAD.encode(challenge));
+    refusal.retry_after = Some(1);
+    refusal
+}
+
+fn no_challenge() -> Refusal {
+    unavailable("there is no challenge", None)
 }
 
 /// How much more a solution costs under this pressure.

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 
 use crate::check::{CheckError, FreshResult, Provider};
@@ -15,6 +13,7 @@ use crate::limits::{Payer, Permit};
 use crate::session::{Outcome, Session};
 use crate::store::{Settled, Store as _, seconds_to_next_minute};
 
+use super::challenge::work_required;
 use super::once::{Once, Unused, Used};
 use super::plan::Plan;
 use super::{Attest, unavailable};
@@ -142,11 +141,7 @@ impl Attest<'_> {
     /// Another challenge, which is the one thing that a client learns of a solution that does not count.
     fn work_required(&self, account: &Account, fresh: &FreshResult<'_>, holder: Thumbprint) -> Refusal {
         match self.challenge(account, fresh.key, Some(&holder)) {
-            Ok(challenge) => {
-                let mut refusal = Refusal::new(Code::WorkRequired, URL_SAFE_NO_PAD.encode(challenge));
-                refusal.retry_after = Some(1);
-                refusal
-            }
+            Ok(challenge) => work_required(&challenge),
             Err(_) => unavailable("there is no challenge", None),
         }
     }

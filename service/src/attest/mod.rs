@@ -35,6 +35,7 @@ pub use readiness::{NotReady, Readiness};
 pub use request::AttestRequest;
 pub use service::{ActiveConfig, Service};
 
+use challenge::Owed;
 use checks::Sender;
 use plan::Plan;
 
@@ -95,8 +96,14 @@ impl<'a> Attest<'a> {
         let mut plan = Plan::new(self.active, &request, proof.thumbprint(), &self.incoming)?;
         // Up to here nothing has cost more than a few microseconds. Limits come before signatures, signatures before
         // stores and check services.
-        let payer = self.admit(&plan, proof.thumbprint())?;
+        let (payer, owed) = self.admit(&plan, &request, proof.thumbprint())?;
         let proof = self.verified(proof)?;
+        if let Some(owed) = owed {
+            // Boxed: this is rare.
+            Box::pin(self.paid_work(&owed)).await?;
+            let counters = &self.service.limits;
+            counters.note_newcomer(counters.client(self.incoming.client_ip), counters.now());
+        }
         let permits = self.permits(&plan, request.account, payer).await?;
 
         // Up to here nothing has changed anywhere. From here the proof is used up.
@@ -137,19 +144,36 @@ impl<'a> Attest<'a> {
         }
     }
 
-    /// Whether the client may be served now, by what it or its session has had lately.
-    fn admit(&mut self, plan: &Plan<'_>, holder: &Thumbprint) -> Result<Payer, Refusal> {
+    /// Whether the client may be served now, by what it or its session has had lately; and the work that it owes first.
+    fn admit<'r>(
+        &mut self,
+        plan: &Plan<'_>,
+        request: &'r AttestRequest<'_>,
+        holder: &Thumbprint,
+    ) -> Result<(Payer, Option<Owed<'r>>), Refusal> {
         let (service, limits) = (self.service, &self.active.config.limits);
         let counters = &service.limits;
         let (client, now) = (counters.client(self.incoming.client_ip), counters.now());
-        let (payer, admitted) = if plan.is_new_session {
-            let pressure = service.pressure.value();
-            (Payer::Client(client), counters.admit_newcomer(client, pressure, limits, now))
+        let mut owed = None;
+        let payer = if plan.is_new_session {
+            if let Err(excess) = counters.admit_newcomer(client, service.pressure.value(), limits, now) {
+                let work = Owed::new(request.account, *holder, excess.times, request.work.as_ref());
+                if let Some(refusal) = self.owed_work(&work) {
+                    service.metrics.limited(Limit::Share);
+                    self.notes.detail = Some(format!("limit {} of {}", Limit::Share.name(), excess.whose));
+                    return Err(refusal.unwrap_or_else(|_| unavailable("there is no challenge", None)));
+                }
+                owed = Some(work);
+            }
+            Payer::Client(client)
         } else {
-            (Payer::Session(*holder), counters.use_session(holder, limits, now))
+            counters.use_session(holder, limits, now).map_err(|limited| self.limited(&limited))?;
+            Payer::Session(*holder)
         };
-        let may_call = |()| if plan.to_check.is_empty() { Ok(()) } else { counters.may_call(payer, limits, now) };
-        admitted.and_then(may_call).map(|()| payer).map_err(|limited| self.limited(&limited))
+        if !plan.to_check.is_empty() {
+            counters.may_call(payer, limits, now).map_err(|limited| self.limited(&limited))?;
+        }
+        Ok((payer, owed))
     }
 
     /// The refusal of a client that is over a limit.

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use altcha::Payload;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::check::{FreshResult, Provider, ResultParams, Site};
+use crate::check::altcha::challenge;
+use crate::check::{FreshResult, ParamText, Provider, ResultParams, Site};
 use crate::config::{Account, Api};
 use crate::error::{Code, Problems, Refusal};
 use crate::host::lookup_name;
@@ -18,6 +20,7 @@ const API: &str = "api";
 const SITE_KEY: &str = "approov-site-key";
 const PAYLOAD: &str = "payload";
 const REFRESH_TOKEN: &str = "refresh-token";
+const WORK: &str = "work";
 
 /// How many illegal parameters a refusal lists, and how much of each.
 const MAX_LISTED: usize = 10;
@@ -34,6 +37,8 @@ pub struct AttestRequest<'a> {
     pub pay: Option<String>,
     /// The refresh token, unopened.
     pub refresh_token: Option<&'a str>,
+    /// The solution of a challenge that the service asked to be solved.
+    pub work: Option<Payload>,
     /// Check results that came along, at most one of each service.
     pub results: Vec<FreshResult<'a>>,
 }
@@ -79,7 +84,8 @@ impl<'a> AttestRequest<'a> {
         problems.into_result()?;
         // Without an account there was a problem.
         let account = account.ok_or_else(|| Refusal::new(Code::NoMatchingAccount, ""))?;
-        Ok(Self { account, targets, pay, refresh_token, results })
+        let work = form.get(WORK).and_then(challenge::read_payload);
+        Ok(Self { account, targets, pay, refresh_token, work, results })
     }
 }
 
@@ -99,6 +105,7 @@ fn illegal_names(form: &Form<'_>) -> Vec<String> {
     for (name, value) in form.pairs() {
         let fits = match of_results().find(|param| param.name == name) {
             Some(param) => value.is_empty() || param.text.fits(value),
+            None if name == WORK => ParamText::AltchaPayload.fits(value),
             None => matches!(name, API | SITE_KEY | PAYLOAD | REFRESH_TOKEN),
         };
         if !fits || (!seen.insert(name) && name != API) {

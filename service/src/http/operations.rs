@@ -94,7 +94,7 @@ mod tests {
         let mut params: Vec<&str> = Provider::ALL
             .into_iter()
             .flat_map(|provider| provider.definition().params.iter().map(|param| param.name))
-            .chain(["api", "approov-site-key", "payload", "refresh-token"])
+            .chain(["api", "approov-site-key", "payload", "refresh-token", "work"])
             .collect();
         params.sort_unstable();
         let mut described: Vec<&String> = schemas["AttestRequest"]["properties"].as_object().unwrap().keys().collect();

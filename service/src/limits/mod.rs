@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use approov_listener::fairness::{Buckets, Cells, Prefix, Prefixes, Rate, Shares, WIDE_FACTOR};
-use approov_listener::pressure::{EXHAUSTED, SCARCE};
+use approov_listener::pressure::SCARCE;
 use approov_verify::jwk::Thumbprint;
 
 use crate::config::Limits;
@@ -20,8 +20,6 @@ pub use gates::{Gates, Permit};
 
 /// The time in which failed checks are forgiven.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
-/// How long a client that has more than its share should stay away, seconds.
-const SHARE_RETRY: u64 = 2;
 
 /// Why a client is refused although nothing is wrong with its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +58,7 @@ impl Limit {
     fn detail(self) -> &'static str {
         match self {
             Self::Session => "this session asks too often",
-            Self::Share => "the service is busy, and this network has had its share",
+            Self::Share => "the service is busy, and this network has had its share: solve the challenge first",
             Self::FailedChecks => "too many check results were not accepted",
             Self::ChecksInFlight => "too many checks are under way",
             Self::LiveProofs => "this session has used too many proofs",
@@ -69,9 +67,6 @@ impl Limit {
 }
 
 /// What a client is told when it is over a limit, and what the log says.
-///
-/// This is the place from which clients will be asked for work (`aprv-work-required`) instead: every method that gives
-/// one is called before a signature is verified, and before anything is remembered or anybody else is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limited {
     /// Which limit.
@@ -91,6 +86,15 @@ impl Limited {
             Some(u64::try_from(self.retry_after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1));
         refusal
     }
+}
+
+/// A client that is over its share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// How many times the share it has had.
+    pub times: u32,
+    /// Who it is, for the log.
+    pub whose: String,
 }
 
 /// A client, by its address.
@@ -166,15 +170,27 @@ impl ClientLimits {
     /// A client asks for a new session.
     ///
     /// # Errors
-    /// When the service runs short, and others have had less.
-    pub fn admit_newcomer(&self, client: Client, pressure: f32, limits: &Limits, now: Duration) -> Result<(), Limited> {
-        // From SCARCE on, who is over the share will be asked for work. Until the service can ask, there is room.
-        if pressure >= EXHAUSTED && self.is_over_share(client, limits, now) {
-            let whose = format!("{} of {}", Prefix::narrow(client.ip), Prefix::wide(client.ip));
-            return Err(Limited { limit: Limit::Share, retry_after: Duration::from_secs(SHARE_RETRY), whose });
+    /// When the service runs short, and others have had less: how many times its share the client has had. It has to work
+    /// for another one.
+    pub fn admit_newcomer(&self, client: Client, pressure: f32, limits: &Limits, now: Duration) -> Result<(), Excess> {
+        let excess = match limits.least_share {
+            Some(least) if pressure >= SCARCE => self.shares.excess(client.cells, least, now),
+            _ => None,
+        };
+        match excess {
+            Some(times) => {
+                Err(Excess { times, whose: format!("{} of {}", Prefix::narrow(client.ip), Prefix::wide(client.ip)) })
+            }
+            None => {
+                self.note_newcomer(client, now);
+                Ok(())
+            }
         }
+    }
+
+    /// A client gets a new session, whether it had room or has worked for it.
+    pub fn note_newcomer(&self, client: Client, now: Duration) {
         self.shares.note(client.cells, now);
-        Ok(())
     }
 
     /// Whether the signature of a nonce request is verified, which tells the client early what is wrong, but is work.
@@ -282,10 +298,14 @@ mod tests {
         let served = |who, pressure, times| {
             (0..times).filter(|_| counters.admit_newcomer(who, pressure, &limits, NOW).is_ok()).count()
         };
-        assert_eq!(served(office, 0.7, 1000), 1000, "a thousand behind one address, as long as there is room");
+        assert_eq!(served(office, 0.4, 1000), 1000, "a thousand behind one address, as long as there is room");
         assert_eq!(served(other, 1.0, 50), 50);
         assert_eq!(served(office, 1.0, 1000), 0);
-        assert_eq!(counters.admit_newcomer(office, 1.0, &limits, NOW).unwrap_err().refusal().retry_after, Some(2));
+        let excess = |who| counters.admit_newcomer(who, 1.0, &limits, NOW).unwrap_err().times;
+        assert_eq!(excess(office), 1);
+        (2..20).for_each(|n| counters.note_newcomer(client(&counters, &format!("198.51.{n}.1")), NOW));
+        (0..1000).for_each(|_| counters.note_newcomer(office, NOW));
+        assert!(excess(office) > 1, "who works for more owes more");
         assert!(counters.verifies_nonce_request(office, 0.4, &limits, NOW));
         assert!(!counters.verifies_nonce_request(office, 0.6, &limits, NOW));
         assert!(counters.verifies_nonce_request(other, 0.6, &limits, NOW));

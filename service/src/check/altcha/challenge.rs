@@ -8,10 +8,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use altcha::{Challenge, CreateChallengeOptions, Payload, VerifySolutionOptions, create_challenge, verify_solution};
+use altcha::{
+    Challenge, CreateChallengeOptions, HmacAlgorithm, Payload, VerifySolutionOptions, create_challenge, sign_challenge,
+    verify_solution,
+};
 use approov_verify::jwk::Thumbprint;
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
@@ -20,8 +24,32 @@ use crate::crypto::{CryptoError, derive_key};
 use crate::secrets::Timeline;
 use crate::session::Epoch;
 
-/// How long a challenge can be solved: as long as the nonce that it comes with.
-pub const CHALLENGE_LIFETIME: Duration = Duration::from_secs(600);
+/// What a challenge is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its solution is the result of a check.
+    Check,
+    /// Its solution lets a request through for which there is little room.
+    Work,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Work => "work",
+        }
+    }
+
+    /// How long a challenge can be solved.
+    pub const fn lifetime(self) -> Duration {
+        match self {
+            // As long as the nonce that it comes with.
+            Self::Check => Duration::from_secs(600),
+            Self::Work => Duration::from_secs(120),
+        }
+    }
+}
 
 const ALGORITHM: &str = "PBKDF2/SHA-256";
 const KEY_BYTES: usize = 32;
@@ -59,6 +87,8 @@ impl Difficulty {
 /// What a challenge is issued for.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
+    /// What for.
+    pub purpose: Purpose,
     /// The site, among those of all accounts.
     pub site: &'a str,
     /// Which key may send the solution; `None`: any.
@@ -127,7 +157,7 @@ impl ChallengeKeys {
     /// When the cryptographic module fails.
     pub fn issue(&self, terms: Terms<'_>, difficulty: Difficulty) -> Result<Challenge, CryptoError> {
         let mut data = BTreeMap::from([
-            (USE.to_owned(), Value::from("check")),
+            (USE.to_owned(), Value::from(terms.purpose.name())),
             (SITE.to_owned(), terms.site.into()),
             // A text: browsers' numbers do not hold 64 bits.
             (EPOCH.to_owned(), format!("{:016x}", terms.epoch).into()),
@@ -139,27 +169,24 @@ impl ChallengeKeys {
             key_prefix: difficulty.prefix(),
             key_length: KEY_BYTES,
             data: Some(data),
-            expires_at: Some(terms.now.plus(CHALLENGE_LIFETIME).as_secs()),
+            expires_at: Some(terms.now.plus(terms.purpose.lifetime()).as_secs()),
             hmac_signature_secret: Some(key_of(self.0.making(terms.now), terms.site)?),
             ..CreateChallengeOptions::default()
         };
         create_challenge(options).map_err(|_| CryptoError)
     }
 
-    /// Verifies a solution. What is least about it is looked at first; the work of a try, [`Difficulty::cost`], last.
+    /// Checks what costs nothing about a solution: its time, what it is for, and that its challenge is ours.
     ///
     /// # Errors
     /// Why it does not count.
-    pub fn verify(&self, payload: &Payload, terms: Terms<'_>, least: Difficulty) -> Result<Solved, Unsolved> {
+    pub fn check(&self, payload: &Payload, terms: Terms<'_>, least: Difficulty) -> Result<Solved, Unsolved> {
         let parameters = &payload.challenge.parameters;
         let expires = parameters.expires_at.ok_or(Unsolved::Unknown)?;
-        if expires <= terms.now.as_secs() {
-            return Err(Unsolved::Expired);
-        }
         let said = |name: &str| parameters.data.as_ref().and_then(|data| data.get(name)).and_then(Value::as_str);
         let epoch = format!("{:016x}", terms.epoch);
         let holder = terms.holder.map(ToString::to_string);
-        let is_ours = said(USE) == Some("check")
+        let is_ours = said(USE) == Some(terms.purpose.name())
             && said(SITE) == Some(terms.site)
             && said(EPOCH) == Some(epoch.as_str())
             && said(HOLDER).is_none_or(|named| holder.as_deref() == Some(named));
@@ -170,25 +197,40 @@ impl ChallengeKeys {
             && parameters.cost <= MAX_COST
             && parameters.key_prefix.len() >= least.zeros.into()
             && parameters.key_prefix.bytes().all(|digit| digit == b'0');
-        if !is_ours || !is_enough {
+        if expires <= terms.now.as_secs() {
+            return Err(Unsolved::Expired);
+        }
+        if !is_ours || !is_enough || self.signing_key(payload, terms).is_none() {
             return Err(Unsolved::Unknown);
         }
-        for secret in self.0.opening(terms.now) {
-            let key = key_of(secret, terms.site).map_err(|_| Unsolved::Unknown)?;
-            let options = VerifySolutionOptions::new(&payload.challenge, &payload.solution, key);
-            let Ok(result) = verify_solution(options) else { return Err(Unsolved::Wrong) };
-            if result.verified {
-                let issued = UnixTime::from_secs(expires).minus(CHALLENGE_LIFETIME);
-                return Ok(Solved { issued });
-            }
-            if result.expired {
-                return Err(Unsolved::Expired);
-            }
-            if result.invalid_signature == Some(false) {
-                return Err(Unsolved::Wrong);
-            }
+        Ok(Solved { issued: UnixTime::from_secs(expires).minus(terms.purpose.lifetime()) })
+    }
+
+    /// Verifies a solution. The work of a try, which its challenge's cost is, comes last.
+    ///
+    /// # Errors
+    /// Why it does not count.
+    pub fn verify(&self, payload: &Payload, terms: Terms<'_>, least: Difficulty) -> Result<Solved, Unsolved> {
+        let solved = self.check(payload, terms, least)?;
+        let key = self.signing_key(payload, terms).ok_or(Unsolved::Unknown)?;
+        let options = VerifySolutionOptions::new(&payload.challenge, &payload.solution, key);
+        match verify_solution(options) {
+            Ok(result) if result.verified => Ok(solved),
+            Ok(result) if result.expired => Err(Unsolved::Expired),
+            _ => Err(Unsolved::Wrong),
         }
-        Err(Unsolved::Unknown)
+    }
+
+    /// The key that signed a challenge, if one of ours did.
+    fn signing_key(&self, payload: &Payload, terms: Terms<'_>) -> Option<String> {
+        let signature = payload.challenge.signature.as_deref()?;
+        let signs = |key: &String| {
+            let mut parameters = payload.challenge.parameters.clone();
+            let signed = sign_challenge(&HmacAlgorithm::Sha256, &mut parameters, None, key, None).ok()?.signature?;
+            verify_slices_are_equal(signed.as_bytes(), signature.as_bytes()).ok()
+        };
+        let keys = self.0.opening(terms.now).filter_map(|secret| key_of(secret, terms.site).ok());
+        keys.into_iter().find(|key| signs(key).is_some())
     }
 }
 
@@ -236,13 +278,15 @@ mod tests {
     #[test]
     fn a_solution_counts_for_its_site_key_and_epoch_alone() {
         let (holder, other) = (Thumbprint::from_bytes([1; 32]), Thumbprint::from_bytes([2; 32]));
-        let terms = Terms { site: "k:altcha:a", holder: Some(&holder), epoch: u64::MAX, now: NOW() };
+        let terms =
+            Terms { purpose: Purpose::Check, site: "k:altcha:a", holder: Some(&holder), epoch: u64::MAX, now: NOW() };
         let payload = solve(keys(1).issue(terms, EASY).unwrap());
         let solved = keys(1).verify(&payload, terms, EASY).unwrap();
         assert_eq!(solved.issued.as_secs(), terms.now.as_secs());
         for (keys, terms, least) in [
             (keys(2), terms, EASY),
             (keys(1), Terms { site: "k:altcha:b", ..terms }, EASY),
+            (keys(1), Terms { purpose: Purpose::Work, ..terms }, EASY),
             (keys(1), Terms { holder: Some(&other), ..terms }, EASY),
             (keys(1), Terms { holder: None, ..terms }, EASY),
             (keys(1), Terms { epoch: 5, ..terms }, EASY),
@@ -251,14 +295,14 @@ mod tests {
         ] {
             assert_eq!(keys.verify(&payload, terms, least), Err(Unsolved::Unknown));
         }
-        let late = Terms { now: terms.now.plus(CHALLENGE_LIFETIME), ..terms };
+        let late = Terms { now: terms.now.plus(Purpose::Check.lifetime()), ..terms };
         assert_eq!(keys(1).verify(&payload, late, EASY), Err(Unsolved::Expired));
     }
 
     #[test]
     fn nothing_of_a_payload_can_be_altered() {
         let holder = Thumbprint::from_bytes([1; 32]);
-        let terms = Terms { site: "s", holder: Some(&holder), epoch: 1, now: NOW() };
+        let terms = Terms { purpose: Purpose::Check, site: "s", holder: Some(&holder), epoch: 1, now: NOW() };
         let payload = serde_json::to_value(solve(keys(1).issue(terms, EASY).unwrap())).unwrap();
         let verify = |payload: &Value| {
             let payload = read_payload(&STANDARD.encode(payload.to_string()))?;

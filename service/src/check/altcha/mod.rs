@@ -25,7 +25,7 @@ use super::site_table::SiteTable;
 
 pub use pool::WorkPool;
 
-use challenge::{CHALLENGE_LIFETIME, Difficulty, MAX_COST, Terms, Unsolved, challenge_id, is_bound, read_payload};
+use challenge::{Difficulty, MAX_COST, Purpose, Terms, Unsolved, challenge_id, is_bound, read_payload};
 
 const SITE_KEY: &str = "altcha-site-key";
 const PAYLOAD: &str = "altcha-payload";
@@ -121,7 +121,7 @@ impl CheckSite for Site {
     }
 
     fn result_lifetime(&self) -> Duration {
-        CHALLENGE_LIFETIME
+        Purpose::Check.lifetime()
     }
 
     fn is_test_result(&self, _: &str, _: &str) -> bool {
@@ -149,7 +149,13 @@ impl CheckSite for Site {
         }
         let cost = payload.challenge.parameters.cost;
         let now = request.context.now;
-        let terms = Terms { site: context.site, holder: Some(context.holder), epoch: context.epoch, now };
+        let terms = Terms {
+            purpose: Purpose::Check,
+            site: context.site,
+            holder: Some(context.holder),
+            epoch: context.epoch,
+            now,
+        };
         match context.pool.verify(context.keys, payload, terms, self.difficulty).await {
             None => Err(CheckError::Unavailable("no thread verified the solution".to_owned())),
             Some(Err(why)) => unsolved(why),

@@ -30,10 +30,11 @@ impl WorkPool {
         least: Difficulty,
     ) -> Option<Result<Solved, Unsolved>> {
         let permit = Arc::clone(&self.0).acquire_owned().await.ok()?;
-        let (keys, site, holder) = (Arc::clone(keys), terms.site.to_owned(), terms.holder.copied());
+        let (keys, purpose) = (Arc::clone(keys), terms.purpose);
+        let (site, holder) = (terms.site.to_owned(), terms.holder.copied());
         let (epoch, now) = (terms.epoch, terms.now);
         let verify = move || {
-            let terms = Terms { site: &site, holder: holder.as_ref(), epoch, now };
+            let terms = Terms { purpose, site: &site, holder: holder.as_ref(), epoch, now };
             let verified = keys.verify(&payload, terms, least);
             drop(permit);
             verified
