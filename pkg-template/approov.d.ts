@@ -116,6 +116,12 @@ export interface CheckKeys {
   hcaptchaSiteKey: string
   /** reCAPTCHA site key. */
   recaptchaSiteKey: string
+  /** Cloudflare Turnstile site key. */
+  turnstileSiteKey: string
+  /** Friendly Captcha site key (version 2). */
+  friendlyCaptchaSiteKey: string
+  /** ALTCHA site key: the service's own check, a proof of work, which the SDK passes by itself. */
+  altchaSiteKey: string
 }
 
 type CheckName = keyof CheckKeys
@@ -130,12 +136,36 @@ export type KeyStorage = 'auto' | 'webcrypto' | 'wasm'
 export interface TokenOptions {
   /** Data to bind the token to: its SHA-256 becomes the token's `pay` claim. Another value than before drops all cached tokens. */
   payload?: string | ArrayBufferLike | ArrayBufferView | null
-  /** Result of a Fingerprint identification: what the agent's `get()` resolves to, or its two IDs under the documented names. */
-  fingerprintIDResult?: FingerprintIDResult | null
-  /** Token of an hCaptcha challenge, or the object that `hcaptcha.execute({ async: true })` resolves to. */
+  /**
+   * Result of a Fingerprint identification: what `get()` of the agent resolves to, version 4 or 3, as it is; or its two IDs under the
+   * documented names. A sealed result in it travels along.
+   */
+  fingerprintIDResult?:
+    | FingerprintIDResult
+    | {
+        event_id: string
+        /** Left out in the zero-trust mode of the account. */
+        visitor_id?: string
+        /** The sealed result as the agent gives it, or its text in base64. */
+        sealed_result?: { base64(): string } | string | null
+      }
+    | null
+  /**
+   * Token of an hCaptcha challenge, or the object that `hcaptcha.execute({ async: true })` resolves to. An empty text, as a captcha
+   * gives before it is solved, is `invalid-argument`, here and in the other captchas' options.
+   */
   hcaptchaToken?: string | HCaptchaToken | null
   /** Token of a reCAPTCHA challenge. */
   recaptchaToken?: string | null
+  /** Token of a Turnstile challenge: what the widget's `callback` gets, or `turnstile.getResponse()` returns. */
+  turnstileToken?: string | null
+  /** Response of a Friendly Captcha widget: `detail.response` of its `frc:widget.complete` event, or what `getResponse()` returns. */
+  friendlyCaptchaResponse?: string | null
+  /**
+   * Payload of an ALTCHA widget, or `true`: solve a challenge of the service now. Left out, one is solved when the session needs it
+   * and ALTCHA is its only check. Solving takes about a second on a phone; `timeout` begins after it, `signal` stops it.
+   */
+  altchaPayload?: string | true | null
   /** How long to wait for a response of the service, in milliseconds. Default: 10,000. */
   timeout?: number | null
   /** Gives the call up when aborted; others that wait for the same token are not affected. */
@@ -143,7 +173,8 @@ export interface TokenOptions {
 }
 
 export type FingerprintIDResult =
-  { fingerprintVisitorId: string; fingerprintRequestId: string } | { visitorId: string; requestId: string }
+  | { fingerprintVisitorId: string; fingerprintRequestId: string }
+  | { visitorId: string; requestId: string; sealedResult?: string | null }
 
 export interface HCaptchaToken {
   /** The token. */
@@ -158,7 +189,7 @@ export interface HCaptchaToken {
 export interface Expiries {
   /** End of the session. */
   session?: number
-  /** End of a check result: `fp:KEY`, `hcap:KEY` or `recap:KEY`. */
+  /** End of a check result: `fp:KEY`, `hcap:KEY`, `recap:KEY`, `turnstile:KEY`, `friendly:KEY` or `altcha:KEY`. */
   [result: string]: number | undefined
 }
 

@@ -34,6 +34,8 @@ const viewedBuffer = getter(DataView, 'buffer')
 const generateKey = bound(crypto?.subtle, 'generateKey')
 const exportKey = bound(crypto?.subtle, 'exportKey')
 const sign = bound(crypto?.subtle, 'sign')
+const importKey = bound(crypto?.subtle, 'importKey')
+const deriveBits = bound(crypto?.subtle, 'deriveBits')
 const isExtractable = getter(CryptoKey, 'extractable')
 const exportsOf = getter(Instance, 'exports')
 const bufferOf = getter(Memory, 'buffer')
@@ -63,6 +65,23 @@ export const builtIns = freeze({
   isExtractable: (key) => (isExtractable ? isExtractable(key) : key.extractable),
   exportKey: (key) => exportKey('raw', key),
   sign: (key, message) => sign({ __proto__: null, name: 'ECDSA', hash: 'SHA-256' }, key, message),
+  /** The keys of counters from `first` on (ALTCHA, protocol v2), one after the other in one array. */
+  async deriveKeys(nonce, salt, iterations, first, count) {
+    const keys = new OwnBytes(32 * count)
+    const derivation = { __proto__: null, name: 'PBKDF2', hash: 'SHA-256', salt, iterations }
+    const derive = async (index) => {
+      const password = new OwnBytes(nonce.length + 4)
+      copyBytes(password, nonce)
+      const counter = first + index
+      for (const place of [0, 1, 2, 3]) password[nonce.length + place] = counter >>> (24 - 8 * place)
+      const key = await importKey('raw', password, 'PBKDF2', false, ['deriveBits'])
+      copyBytes(keys, new OwnBytes(await deriveBits(derivation, key, 256)), 32 * index)
+    }
+    const all = []
+    for (let index = 0; index < count; index++) all[index] = derive(index)
+    for (const one of all) await one
+    return keys
+  },
   getRandomValues: bound(crypto, 'getRandomValues'),
   /** Calls back when a promise is settled, or with what is not a promise. */
   settle(promise, callback) {

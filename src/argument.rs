@@ -14,10 +14,33 @@ pub enum Argument {
     Bytes(Vec<u8>),
     /// A number.
     Number(f64),
+    /// `true`; `false` is anything else.
+    True,
     /// An object, with those of its members that were requested.
     Object(Vec<(&'static str, Argument)>),
     /// Anything else; the text names the kind, for messages ("a boolean").
     Other(&'static str),
+}
+
+/// Quoted names in a row, for messages: `"a", "b" or "c"`.
+#[inline(never)]
+pub fn listed(names: &mut dyn Iterator<Item = &'static str>) -> String {
+    let mut list = String::new();
+    let mut last = None;
+    for name in names {
+        if let Some(before) = last.replace(name) {
+            quote(&mut list, ", ", before);
+        }
+    }
+    quote(&mut list, " or ", last.unwrap_or_default());
+    list
+}
+
+fn quote(list: &mut String, separator: &str, name: &str) {
+    let separator = if list.is_empty() { "" } else { separator };
+    for part in [separator, "\"", name, "\""] {
+        list.push_str(part);
+    }
 }
 
 /// A non-empty string, or the kind of value that came in its place.
@@ -59,6 +82,7 @@ impl Argument {
             Argument::Bytes(bytes) if bytes.is_empty() => "an empty buffer",
             Argument::Bytes(_) => "a buffer",
             Argument::Number(_) => "a number",
+            Argument::True => "a boolean",
             Argument::Object(_) => "an object",
             Argument::Other(kind) => kind,
         }
@@ -82,9 +106,9 @@ impl Problems {
     }
 
     /// Adds a hint, but only if there is a problem that it may help with.
-    pub fn add_hint(&mut self, hint: &[&str]) {
-        if !self.0.is_empty() {
-            self.add(hint);
+    pub fn add_hint(&mut self, hint: &str) {
+        if !self.0.is_empty() && !hint.is_empty() {
+            self.add(&[hint]);
         }
     }
 

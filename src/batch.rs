@@ -14,10 +14,11 @@
 //!
 //! So an API that the service refuses does not fail the others of its batch.
 
+use crate::checks::Results;
 use crate::error::{Code, Error};
 use crate::secret::Secret;
 use crate::small_map::SmallMap;
-use crate::token_request::{Binding, Results};
+use crate::token_request::Binding;
 
 /// Names a batch within its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     fn batch(apis: &[&str]) -> Batch {
-        let results = Results { recaptcha: Some("r".into()), ..Results::default() };
+        let results = Results::of(&[("recaptchaToken", "r")]);
         let mut batch = Batch::new(BatchId(1), apis[0].to_owned(), None, results, 1);
         apis[1..].iter().for_each(|api| batch.join(api));
         batch

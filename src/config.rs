@@ -1,12 +1,14 @@
 //! The options of `initializeSession`, parsed.
 
 use crate::argument::{Argument, Problems};
+use crate::checks::{CheckKeys, PROVIDERS, PerProvider, key_options};
 use crate::error::Error;
+use crate::near_miss::Options;
 use crate::wire::ATTEST_PATH;
 
 /// The options of `initializeSession` by name.
-pub const OPTIONS: [&str; 6] =
-    ["approovHost", "approovSiteKey", "fingerprintPublicAPIKey", "hcaptchaSiteKey", "recaptchaSiteKey", "keyStorage"];
+pub const SESSION_OPTIONS: Options =
+    Options { own: &["approovHost", "approovSiteKey", "keyStorage"], of_check: |provider| provider.key.option };
 
 /// The options of `initializeSession` as given.
 #[derive(Clone, Debug, Default)]
@@ -15,12 +17,8 @@ pub struct SessionArguments {
     pub approov_host: Argument,
     /// `approovSiteKey`
     pub approov_site_key: Argument,
-    /// `fingerprintPublicAPIKey`
-    pub fingerprint_public_api_key: Argument,
-    /// `hcaptchaSiteKey`
-    pub hcaptcha_site_key: Argument,
-    /// `recaptchaSiteKey`
-    pub recaptcha_site_key: Argument,
+    /// The public keys of the check services, such as `recaptchaSiteKey`.
+    pub check_keys: PerProvider,
     /// `keyStorage`
     pub key_storage: Argument,
     /// The names of all options that were given, known or not; only used to suggest what a missing one may have been meant to be.
@@ -34,21 +32,10 @@ pub struct Config {
     pub attest_url: String,
     /// The Approov site key of the account.
     pub site_key: String,
-    /// The site keys of the check services.
+    /// The public keys of the check services.
     pub checks: CheckKeys,
     /// Where the session's private key is to live.
     pub key_storage: KeyStorage,
-}
-
-/// The public keys by which the check services know the site; at least one is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CheckKeys {
-    /// The Fingerprint public API key.
-    pub fingerprint: Option<String>,
-    /// The hCaptcha site key.
-    pub hcaptcha: Option<String>,
-    /// The reCAPTCHA site key.
-    pub recaptcha: Option<String>,
 }
 
 /// Where a session's private key lives.
@@ -80,8 +67,9 @@ impl Config {
             problems.into_result()?;
             let previous = previous.ok_or_else(|| {
                 Error::invalid_argument(&[
-                    "\"approovHost\", \"approovSiteKey\" and at least one of \"fingerprintPublicAPIKey\", \"hcaptchaSiteKey\" \
-                     and \"recaptchaSiteKey\" are missing: the first call of initializeSession needs them",
+                    "\"approovHost\", \"approovSiteKey\" and at least one of ",
+                    &key_options(),
+                    " are missing: the first call of initializeSession needs them",
                 ])
             })?;
             return Ok(Config { key_storage: key_storage.unwrap_or(previous.key_storage), ..previous.clone() });
@@ -90,25 +78,12 @@ impl Config {
             .required_text("approovHost", &arguments.approov_host, "a host name such as web-1.approovr.io")
             .and_then(|host| attest_url(&host, &mut problems, href));
         let site_key = problems.required_text("approovSiteKey", &arguments.approov_site_key, "your Approov site key");
-        let checks = CheckKeys {
-            fingerprint: problems.optional_text(
-                "fingerprintPublicAPIKey",
-                &arguments.fingerprint_public_api_key,
-                "your Fingerprint public API key",
-            ),
-            hcaptcha: problems.optional_text("hcaptchaSiteKey", &arguments.hcaptcha_site_key, "your hCaptcha site key"),
-            recaptcha: problems.optional_text(
-                "recaptchaSiteKey",
-                &arguments.recaptcha_site_key,
-                "your reCAPTCHA site key",
-            ),
-        };
+        let checks = CheckKeys::parse(&arguments.check_keys, &mut problems);
         if arguments.names_no_check() {
-            problems.add(&[
-                "one of \"fingerprintPublicAPIKey\", \"hcaptchaSiteKey\" and \"recaptchaSiteKey\" is missing: at least one check service is needed",
-            ]);
+            problems.add(&["one of ", &key_options(), " is missing: at least one check service is needed"]);
         }
-        arguments.suggest_near_misses(&mut problems);
+        // A misspelt option is only worth mentioning when something is wrong.
+        problems.add_hint(&SESSION_OPTIONS.hints(&arguments.given_names));
         problems.into_result()?;
         // What is missing is among the problems.
         Ok(Config {
@@ -121,22 +96,32 @@ impl Config {
 }
 
 impl SessionArguments {
-    /// The values of the options in [`OPTIONS`], to be filled in.
-    pub fn slots(&mut self) -> [&mut Argument; OPTIONS.len()] {
-        [
-            &mut self.approov_host,
-            &mut self.approov_site_key,
-            &mut self.fingerprint_public_api_key,
-            &mut self.hcaptcha_site_key,
-            &mut self.recaptcha_site_key,
-            &mut self.key_storage,
-        ]
+    /// An option, and the place of its value.
+    pub fn slot(&mut self, name: &str) -> Option<(&'static str, &mut Argument)> {
+        Some(match name {
+            "approovHost" => ("approovHost", &mut self.approov_host),
+            "approovSiteKey" => ("approovSiteKey", &mut self.approov_site_key),
+            "keyStorage" => ("keyStorage", &mut self.key_storage),
+            _ => {
+                let mut places = PROVIDERS.iter().zip(&mut self.check_keys);
+                let (provider, slot) = places.find(|(provider, _)| provider.key.option == name)?;
+                (provider.key.option, slot)
+            }
+        })
+    }
+
+    /// These options and one more.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Argument) -> Self {
+        if let Some((_, slot)) = self.slot(name) {
+            *slot = value;
+        }
+        self.given_names.push(name.to_owned());
+        self
     }
 
     fn names_no_check(&self) -> bool {
-        ![&self.fingerprint_public_api_key, &self.hcaptcha_site_key, &self.recaptcha_site_key]
-            .iter()
-            .any(|key| key.is_given())
+        !self.check_keys.iter().any(Argument::is_given)
     }
 
     /// Whether these options are a configuration of their own, and not a call that uses the previous one again.
@@ -146,46 +131,7 @@ impl SessionArguments {
     }
 
     fn has_near_miss(&self) -> bool {
-        self.given_names.iter().any(|given| near_miss(given).is_some())
-    }
-
-    /// A misspelt option is only worth mentioning when the one it was meant for is missing.
-    fn suggest_near_misses(&self, problems: &mut Problems) {
-        for given in &self.given_names {
-            if let Some(meant) = near_miss(given)
-                && !self.given_names.iter().any(|name| name == meant)
-            {
-                problems.add_hint(&["\"", given, "\" is not an option: did you mean \"", meant, "\"?"]);
-            }
-        }
-    }
-}
-
-/// The known option that `given` is a misspelling of: the same letters in another case, or up to two edits away; the nearest.
-fn near_miss(given: &str) -> Option<&'static str> {
-    if OPTIONS.contains(&given) {
-        return None;
-    }
-    let folded = fold(given);
-    (0..=2).find_map(|limit| OPTIONS.into_iter().find(|known| edits_within(&folded, &fold(known), limit)))
-}
-
-fn fold(name: &str) -> Vec<char> {
-    name.chars().filter(|c| c.is_ascii_alphanumeric()).map(|c| c.to_ascii_lowercase()).collect()
-}
-
-/// Whether the Levenshtein distance of two short names is at most `limit`.
-fn edits_within(left: &[char], right: &[char], limit: usize) -> bool {
-    match (left.split_first(), right.split_first()) {
-        (None, _) => right.len() <= limit,
-        (_, None) => left.len() <= limit,
-        (Some((a, left_rest)), Some((b, right_rest))) if a == b => edits_within(left_rest, right_rest, limit),
-        (Some((_, left_rest)), Some((_, right_rest))) => {
-            let Some(limit) = limit.checked_sub(1) else { return false };
-            edits_within(left_rest, right_rest, limit)
-                || edits_within(left_rest, right, limit)
-                || edits_within(left, right_rest, limit)
-        }
+        self.given_names.iter().any(|given| SESSION_OPTIONS.near_miss(given).is_some())
     }
 }
 
@@ -258,13 +204,12 @@ mod tests {
     }
 
     fn arguments(host: &str) -> SessionArguments {
-        SessionArguments {
-            approov_host: text(host),
-            approov_site_key: text("site"),
-            hcaptcha_site_key: text("hcap"),
-            given_names: ["approovHost", "approovSiteKey", "hcaptchaSiteKey"].map(String::from).to_vec(),
-            ..SessionArguments::default()
-        }
+        service(host).with("hcaptchaSiteKey", text("hcap"))
+    }
+
+    /// Without a check service.
+    fn service(host: &str) -> SessionArguments {
+        SessionArguments::default().with("approovHost", text(host)).with("approovSiteKey", text("site"))
     }
 
     fn parse(arguments: &SessionArguments) -> Result<Config, Error> {
@@ -345,7 +290,7 @@ mod tests {
 
     #[test]
     fn an_empty_site_key_is_named() {
-        let message = message(&SessionArguments { recaptcha_site_key: text(""), ..arguments("example.com") });
+        let message = message(&arguments("example.com").with("recaptchaSiteKey", text("")));
         assert!(
             message.contains("\"recaptchaSiteKey\" must be your reCAPTCHA site key, got an empty string"),
             "{message}"
@@ -353,18 +298,36 @@ mod tests {
     }
 
     #[test]
+    fn every_option_has_its_place() {
+        let mut arguments = SessionArguments::default();
+        let mut is_misplaced = |name: &'static str| arguments.slot(name).is_none_or(|(known, _)| known != name);
+        assert_eq!(SESSION_OPTIONS.find(&mut is_misplaced), None);
+        assert!(arguments.slot("recaptchaToken").is_none());
+    }
+
+    #[test]
+    fn each_check_service_is_enough() {
+        for provider in &PROVIDERS {
+            let config = parse(&service("example.com").with(provider.key.option, text("key"))).expect("valid");
+            assert_eq!(config.checks, CheckKeys::of(&[(provider.key.option, "key")]));
+            let message = message(&service("example.com"));
+            assert!(
+                message.contains(provider.key.option) && message.contains("at least one check service"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
     fn a_misspelt_option_is_suggested_when_the_right_one_is_missing() {
-        let misspelt = SessionArguments {
-            approov_host: text("example.com"),
-            approov_site_key: text("site"),
-            given_names: ["approovHost", "approovSiteKey", "recaptchaSitekey"].map(String::from).to_vec(),
-            ..SessionArguments::default()
-        };
-        let message = message(&misspelt);
-        assert!(
-            message.contains("\"recaptchaSitekey\" is not an option: did you mean \"recaptchaSiteKey\"?"),
-            "{message}"
-        );
+        for (given, meant) in [
+            ("recaptchaSitekey", "recaptchaSiteKey"),
+            ("turnstileSitekey", "turnstileSiteKey"),
+            ("friendlySiteKey", "friendlyCaptchaSiteKey"),
+        ] {
+            let message = message(&service("example.com").with(given, text("key")));
+            assert!(message.contains(&format!("\"{given}\" is not an option: did you mean \"{meant}\"?")), "{message}");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Claims {
     pub token: Option<Secret>,
     /// `msgs`: a signature or hash of the message, made by the caller.
     pub message_signature: Option<String>,
+    /// `aprv`: what a nonce request asks the service for, as JSON text.
+    pub request: Option<String>,
 }
 
 /// An HTTP method.
@@ -108,6 +110,7 @@ impl Claims {
             },
             token: token.map(|token| text("token", token)).transpose()?.map(Secret::from),
             message_signature: message_signature.map(|given| text("messageSignature", given)).transpose()?,
+            request: None,
         })
     }
 
@@ -125,6 +128,7 @@ impl Claims {
             (r#","nonce":"#, self.nonce.as_ref()),
             (r#","ath":"#, token_hash.as_ref()),
             (r#","msgs":"#, message_signature.as_ref()),
+            (r#","aprv":"#, self.request.as_ref()),
         ] {
             if let Some(json) = json {
                 claims.push_str(name);
@@ -141,7 +145,26 @@ impl Claims {
 /// make a proof of whatever follows it (RFC 8725, section 3.11).
 #[must_use]
 pub fn is_proof_header(encoded: &[u8]) -> bool {
-    let mut header = Vec::new();
+    let header = decode_any_base64(encoded);
+    let mut unescaped = Vec::new();
+    let mut rest = header.into_iter();
+    while let Some(mut byte) = rest.next() {
+        if byte == b'\\' {
+            byte = rest.next().unwrap_or(byte);
+            if byte == b'u' {
+                let digits = rest.by_ref().take(4).map(|digit| char::from(digit).to_digit(16).unwrap_or(0));
+                byte = digits.fold(0, |code, digit| code << 4 | digit).try_into().unwrap_or(0);
+            }
+        }
+        unescaped.push(byte.to_ascii_lowercase());
+    }
+    unescaped.windows(PROOF_TYPE.len()).any(|part| part == PROOF_TYPE)
+}
+
+/// The bytes of base64 in either alphabet; what is not base64 is skipped.
+#[must_use]
+pub fn decode_any_base64(encoded: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
     let (mut bits, mut length) = (0_u32, 0);
     for byte in encoded {
         let value = match byte {
@@ -156,22 +179,10 @@ pub fn is_proof_header(encoded: &[u8]) -> bool {
         length += 6;
         if length >= 8 {
             length -= 8;
-            header.push((bits >> length) as u8);
+            decoded.push((bits >> length) as u8);
         }
     }
-    let mut unescaped = Vec::new();
-    let mut rest = header.into_iter();
-    while let Some(mut byte) = rest.next() {
-        if byte == b'\\' {
-            byte = rest.next().unwrap_or(byte);
-            if byte == b'u' {
-                let digits = rest.by_ref().take(4).map(|digit| char::from(digit).to_digit(16).unwrap_or(0));
-                byte = digits.fold(0, |code, digit| code << 4 | digit).try_into().unwrap_or(0);
-            }
-        }
-        unescaped.push(byte.to_ascii_lowercase());
-    }
-    unescaped.windows(PROOF_TYPE.len()).any(|part| part == PROOF_TYPE)
+    decoded
 }
 
 #[inline(never)]
@@ -254,6 +265,7 @@ mod tests {
 
     fn claims() -> Claims {
         Claims {
+            request: None,
             method: Method::post(),
             htu: "https://api.example.com/v1".to_owned(),
             nonce: None,

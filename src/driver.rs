@@ -14,6 +14,7 @@
 //!
 //!   attest:  sign ─▶ send ─┬─ granted, or an error that is final ─▶ outcome
 //!             ▲            ├─ proof refused, or its nonce: once, with a fresh one
+//!             ├────────────┼─ work required: once, with the solution of its challenge
 //!             └────────────┴─ retryable: twice, after a pause; with results once, if the network failed
 //! ```
 //!
@@ -27,19 +28,22 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 
+use crate::altcha::{Challenge, KEY_BYTES};
 use crate::batch::{BatchId, Tokens};
 use crate::config::{Config, KeyStorage, SessionArguments};
-use crate::dpop::{Claims, HtuCache, Method, ProofArguments, ProofHeader, TokenHashCache, token_hash};
+use crate::dpop::{
+    Claims, HtuCache, Method, ProofArguments, ProofHeader, TokenHashCache, decode_any_base64, token_hash,
+};
 use crate::error::{Code, Error};
 use crate::issued::IssuedTokens;
-use crate::json::{integer_literal, string_literal};
+use crate::json::{Json, integer_literal, string_literal};
 use crate::jws::{self, PublicKey};
 use crate::secret::Secret;
 use crate::session::{AttestBody, Pending, Session, Step};
 use crate::shared::{Shared, WeakShared};
 use crate::time::{ClockReading, RoundTrip, UnixMillis};
 use crate::token_request::{DEFAULT_TIMEOUT, TokenArguments, TokenRequest};
-use crate::wire::{Granted, Response};
+use crate::wire::{Granted, Response, challenge_request, with_parameter};
 
 /// A refresh is retried after this long, in milliseconds, then after twice as long.
 const BACKOFF: u32 = 250;
@@ -48,6 +52,9 @@ const MAX_REFRESH_RETRIES: u32 = 2;
 
 /// When a time-out comes late, the response gets as long again, up to this long, in milliseconds.
 const MAX_LATE_GRACE: i64 = 1_000;
+
+/// So many keys of a challenge are derived at once: enough for every processor, and soon done.
+const TRIES: u32 = 32;
 
 /// An older presigned proof, in milliseconds, is not used: its `iat` must be one that any service considers recent.
 const PRESIGNED_PROOF_MAX_AGE: i64 = 60_000;
@@ -70,6 +77,11 @@ pub trait Host: Clone + 'static {
     async fn generate_key(&self, storage: KeyStorage) -> Result<(Self::Key, PublicKey), Failure<Self::Cause>>;
     /// Signs with ES256: r and s, 32 bytes each.
     async fn sign(&self, key: &Self::Key, message: &[u8]) -> Result<Vec<u8>, Failure<Self::Cause>>;
+    /// The keys of so many counters of a challenge from `first` on, one after the other.
+    async fn derive_keys(&self, challenge: &Challenge, first: u32, count: u32)
+    -> Result<Vec<u8>, Failure<Self::Cause>>;
+    /// Parses JSON text; `None` if it is not that.
+    fn json(&self, text: &str) -> Option<Json>;
     /// Sends a request; a response of any status is a success.
     async fn send(&self, request: Request) -> Result<Response, Failure<Self::Cause>>;
     /// Waits this long.
@@ -164,6 +176,9 @@ pub struct ActiveSession<H: Host> {
     htu: RefCell<HtuCache>,
     session: RefCell<Session>,
     nonce_request: RefCell<Option<WeakShared<Outcome<H, ()>>>>,
+    /// The latest that a nonce came with, until it is solved.
+    challenge: RefCell<Option<Challenge>>,
+    solving: RefCell<Option<WeakShared<Outcome<H, Secret>>>>,
     presigned_proof: Cell<Option<PresignedProof>>,
     batches: RefCell<Vec<(BatchId, WeakTokens<H>)>>,
 }
@@ -228,7 +243,15 @@ impl<H: Host> Sdk<H> {
         cancelled: impl Future<Output = Failure<H::Cause>>,
     ) -> Outcome<H, String> {
         let active = self.active().await?;
-        let request = TokenRequest::parse(&arguments, &active.session.borrow().config().checks)?;
+        let mut request = TokenRequest::parse(&arguments, &active.session.borrow().config().checks)?;
+        let mut cancelled = Box::pin(cancelled);
+        if request.solves || request.results.is_empty() && active.must_solve() {
+            // However long it takes: the time-out is for what the service takes.
+            match select(active.solved(), &mut cancelled).await {
+                Either::Left((payload, _)) => request.results.set_built_in(payload?),
+                Either::Right((failure, _)) => return Err(failure),
+            }
+        }
         let step = active.session.borrow_mut().request(&request, self.host.now())?;
         let pending = match step {
             Step::Cached(token) => return Ok(token.expose().to_owned()),
@@ -244,7 +267,7 @@ impl<H: Host> Sdk<H> {
         let tokens = active.batch(pending)?;
         let timeout = request.timeout;
         let cancelled_or_timed_out = async {
-            match select(Box::pin(time_out(&self.host, timeout)), Box::pin(cancelled)).await {
+            match select(Box::pin(time_out(&self.host, timeout)), cancelled).await {
                 Either::Left(((), _)) => {
                     let timeout = integer_literal(timeout.into());
                     Error::new(Code::Timeout, &["no response from the Approov service within ", &timeout, " ms"]).into()
@@ -297,6 +320,8 @@ impl<H: Host> Sdk<H> {
             htu: RefCell::default(),
             session: RefCell::new(Session::new(config)),
             nonce_request: RefCell::new(None),
+            challenge: RefCell::new(None),
+            solving: RefCell::new(None),
             presigned_proof: Cell::new(None),
             batches: RefCell::new(Vec::new()),
         });
@@ -364,9 +389,15 @@ impl<H: Host> ActiveSession<H> {
         {
             return running;
         }
+        self.ask_nonce()
+    }
+
+    /// A new nonce request, whatever the one before came to.
+    fn ask_nonce(self: &Rc<Self>) -> Shared<Outcome<H, ()>> {
         let active = Rc::clone(self);
         let request = Shared::new(async move {
-            let (response, _) = active.exchange(Method::get(), None).await?;
+            let (mut response, _) = active.exchange(Method::get(), None).await?;
+            *active.challenge.borrow_mut() = response.take_challenge();
             if response.usable_nonce().is_none() {
                 return Err(response.into_nonce_error().into());
             }
@@ -389,11 +420,88 @@ impl<H: Host> ActiveSession<H> {
         self.nonce().await
     }
 
+    /// Whether a call that brings no result has the SDK pass its own check.
+    fn must_solve(&self) -> bool {
+        let mut session = self.session.borrow_mut();
+        session.config().checks.are_built_in() && session.needs_results(self.host.now())
+    }
+
+    /// A future of the payload of a solved challenge. All who wait for one at a time share it.
+    fn solved(self: &Rc<Self>) -> Shared<Outcome<H, Secret>> {
+        if let Some(running) = self.solving.borrow().as_ref().and_then(WeakShared::upgrade)
+            && running.peek().is_none()
+        {
+            return running;
+        }
+        let active = Rc::clone(self);
+        let solving = Shared::new(async move {
+            let challenge = active.fresh_challenge().await?;
+            active.solve(&challenge).await
+        });
+        *self.solving.borrow_mut() = Some(solving.downgrade());
+        solving
+    }
+
+    /// The challenge that the latest nonce came with, or that of another one.
+    async fn fresh_challenge(self: &Rc<Self>) -> Outcome<H, Challenge> {
+        let running = self.nonce_request.borrow().as_ref().and_then(WeakShared::upgrade);
+        if let Some(running) = running {
+            // What it comes to shows below.
+            let _ = running.await;
+        }
+        let mut has_asked = false;
+        loop {
+            let challenge = self.challenge.borrow_mut().take();
+            let has_time = |challenge: &Challenge| self.session.borrow().has_time_for(challenge, self.host.now());
+            if let Some(challenge) = challenge.filter(has_time) {
+                return Ok(challenge);
+            }
+            if has_asked {
+                let what = "the Approov service offers no ALTCHA challenge: does the account have this altchaSiteKey, and may this page use it?";
+                return Err(Error::new(Code::InvalidResponse, &[what]).into());
+            }
+            has_asked = true;
+            self.ask_nonce().await?;
+        }
+    }
+
+    /// Solves a challenge, in portions, so that it ends soon after nobody waits for it any more.
+    async fn solve(&self, challenge: &Challenge) -> Outcome<H, Secret> {
+        let mut first = 0_u32;
+        loop {
+            let keys = self.host.derive_keys(challenge, first, TRIES).await?;
+            for (counter, key) in (first..).zip(keys.chunks_exact(KEY_BYTES)) {
+                if challenge.is_solved_by(key) {
+                    return Ok(challenge.payload(counter, key));
+                }
+            }
+            let exhausted = || Error::new(Code::Internal, &["an ALTCHA challenge has no solution"]);
+            first = first.checked_add(TRIES).ok_or_else(exhausted)?;
+        }
+    }
+
+    /// The challenge that an error asks to be solved.
+    fn required_work(&self, error: &Error) -> Option<Challenge> {
+        let text = String::from_utf8(decode_any_base64(error.required_work()?.as_bytes())).ok()?;
+        Challenge::read(self.host.json(&text)?)
+    }
+
     /// The claims of the proof of the next request to the service.
     fn claims(&self, method: Method) -> Claims {
         let session = self.session.borrow();
-        let htu = session.config().attest_url.clone();
-        Claims { method, htu, nonce: session.nonce().map(string_literal), token: None, message_signature: None }
+        let config = session.config();
+        let request = match config.checks.altcha() {
+            Some(altcha) if method == Method::get() => Some(challenge_request(&config.site_key, altcha)),
+            _ => None,
+        };
+        Claims {
+            method,
+            htu: config.attest_url.clone(),
+            nonce: session.nonce().map(string_literal),
+            token: None,
+            message_signature: None,
+            request,
+        }
     }
 
     /// Sends one request with a proof of its own, and lets the session observe the response.
@@ -487,8 +595,9 @@ impl<H: Host> ActiveSession<H> {
     /// Sends one request body, as often as is needed and allowed.
     async fn attest(&self, body: &AttestBody) -> Outcome<H, (Outcome<H, Granted>, RoundTrip)> {
         let mut retries = Retries::new(body.carries_results);
+        let mut form = body.form.clone();
         loop {
-            let (outcome, trip, retry_after) = match self.exchange(Method::post(), Some(body.form.clone())).await {
+            let (outcome, trip, retry_after) = match self.exchange(Method::post(), Some(form.clone())).await {
                 Ok((response, trip)) => {
                     let retry_after = response.retry_after;
                     let has_nonce = response.usable_nonce().is_some();
@@ -497,6 +606,15 @@ impl<H: Host> ActiveSession<H> {
                         && (error.is_invalid_proof() || has_nonce && error.is_invalid_nonce())
                         && retries.take_proof_retry()
                     {
+                        continue;
+                    }
+                    // Nothing has been consumed: whatever else the request has is sent again.
+                    if let Err(error) = &outcome
+                        && let Some(challenge) = self.required_work(error)
+                        && retries.take_work_retry()
+                    {
+                        let solution = self.solve(&challenge).await?;
+                        form = with_parameter(&form, challenge.parameter(), solution.expose());
                         continue;
                     }
                     (outcome.map_err(Failure::from), trip, retry_after)
@@ -546,6 +664,7 @@ impl<H: Host> Drop for BatchGuard<H> {
 struct Retries {
     carries_results: bool,
     has_proof_retry: bool,
+    has_work_retry: bool,
     left: u32,
     pause: u32,
 }
@@ -556,11 +675,15 @@ impl Retries {
     /// request has not consumed them.
     fn new(carries_results: bool) -> Self {
         let left = if carries_results { 1 } else { MAX_REFRESH_RETRIES };
-        Retries { carries_results, has_proof_retry: true, left, pause: BACKOFF }
+        Retries { carries_results, has_proof_retry: true, has_work_retry: true, left, pause: BACKOFF }
     }
 
     fn take_proof_retry(&mut self) -> bool {
         std::mem::take(&mut self.has_proof_retry)
+    }
+
+    fn take_work_retry(&mut self) -> bool {
+        std::mem::take(&mut self.has_work_retry)
     }
 
     /// How long to wait before the next retry, in milliseconds: what the service requests, or a time that doubles and is spread by

@@ -21,8 +21,11 @@ pub mod session;
 pub mod wire;
 
 // What callers pass, parsed.
+pub mod altcha;
 pub mod argument;
+pub mod checks;
 pub mod config;
+pub mod near_miss;
 pub mod token_request;
 
 // Proofs and their keys.

@@ -17,21 +17,19 @@
 //! use approov_web_sdk::argument::Argument;
 //! use approov_web_sdk::session::{Pending, Session, Step};
 //! use approov_web_sdk::time::{ClockReading, RoundTrip};
-//! use approov_web_sdk::token_request::{Results, TokenRequest};
+//! use approov_web_sdk::token_request::{TokenArguments, TokenRequest};
 //! use approov_web_sdk::wire::Granted;
 //!
 //! let text = |value: &str| Argument::Text(value.to_owned());
-//! let arguments = SessionArguments {
-//!     approov_host: text("web-1.approovr.io"),
-//!     approov_site_key: text("site"),
-//!     recaptcha_site_key: text("key"),
-//!     ..SessionArguments::default()
-//! };
+//! let arguments = SessionArguments::default()
+//!     .with("approovHost", text("web-1.approovr.io"))
+//!     .with("approovSiteKey", text("site"))
+//!     .with("recaptchaSiteKey", text("key"));
 //! let mut session = Session::new(Config::parse(&arguments, None, |url| Some(format!("{url}/")))?);
 //! let now = ClockReading { wall: 1_700_000_000_000, monotonic: 0 };
 //!
-//! let results = Results { recaptcha: Some("result".into()), ..Results::default() };
-//! let request = TokenRequest { api: "api.example.com".to_owned(), binding: None, results, timeout: 10_000 };
+//! let arguments = TokenArguments { api: text("api.example.com"), ..TokenArguments::default() };
+//! let request = TokenRequest::parse(&arguments.with("recaptchaToken", text("result")), &session.config().checks)?;
 //! let Step::Wait(Pending::New { batch, .. }) = session.request(&request, now)? else { panic!("there is no token yet") };
 //! assert!(session.seal(batch)?.form.ends_with("recaptcha-token=result"));
 //!
@@ -46,14 +44,16 @@
 //! a response continues the session only if no newer results have been accepted meanwhile. For that, the results have a version,
 //! which every new result increments.
 
+use crate::altcha::Challenge;
 use crate::batch::{Batch, BatchId, Settlement, Tokens};
 use crate::cache::{Cache, Lookup};
+use crate::checks::{CheckKeys, Results};
 use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::secret::Secret;
 use crate::small_map::SmallMap;
 use crate::time::{ClockReading, RoundTrip, ServiceClock, UnixMillis};
-use crate::token_request::{Binding, Results, TokenRequest};
+use crate::token_request::{Binding, TokenRequest};
 use crate::wire::{Attest, Grant, Granted, Response, SESSION};
 
 /// After a refresh in the background has failed, the next one waits this long, in milliseconds.
@@ -186,6 +186,18 @@ impl Session {
         }
     }
 
+    /// Whether the next request needs a check result, and none is on its way.
+    pub fn needs_results(&mut self, local: ClockReading) -> bool {
+        self.end_if_expired(local);
+        matches!(self.phase, Phase::Fresh) && self.latest_with_results().is_none()
+    }
+
+    /// Whether an ALTCHA challenge can still be solved in time.
+    #[must_use]
+    pub fn has_time_for(&self, challenge: &Challenge, local: ClockReading) -> bool {
+        challenge.is_good_at(self.clock.at(local).latest)
+    }
+
     /// Decides what a call of `fetchToken` gets.
     ///
     /// # Errors
@@ -197,7 +209,7 @@ impl Session {
         match self.phase {
             Phase::Ended(_) => return Err(session_expired()),
             Phase::Fresh if fresh.is_empty() && self.latest_with_results().is_none() => {
-                return Err(results_required());
+                return Err(results_required(&self.config.checks, &request.hints));
             }
             Phase::Fresh | Phase::Established(_) => {}
         }
@@ -225,7 +237,7 @@ impl Session {
         };
         let batch = self.batches.iter_mut().find(|batch| batch.id == id).ok_or_else(no_such_batch)?;
         if refresh_token.is_none() && batch.fresh.is_empty() {
-            return Err(results_required());
+            return Err(results_required(&self.config.checks, ""));
         }
         batch.seal(refresh_token);
         let attest = Attest {
@@ -452,12 +464,12 @@ fn session_expired() -> Error {
     )
 }
 
-fn results_required() -> Error {
+fn results_required(checks: &CheckKeys, hints: &str) -> Error {
+    let separator = if hints.is_empty() { "" } else { "; " };
+    let options = checks.result_options();
     Error::new(
         Code::ResultsRequired,
-        &[
-            "the first token of a session needs the result of a check: \"fingerprintIDResult\", \"hcaptchaToken\" or \"recaptchaToken\"",
-        ],
+        &["the first token of a session needs the result of a check: ", &options, separator, hints],
     )
 }
 
@@ -468,9 +480,8 @@ fn no_such_batch() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{CheckKeys, KeyStorage};
+    use crate::config::KeyStorage;
     use crate::json::Json;
-    use crate::token_request::HcaptchaResult;
     use crate::wire::Body;
     use serde_json::json;
 
@@ -480,7 +491,7 @@ mod tests {
         Session::new(Config {
             attest_url: "https://example.com/attest".into(),
             site_key: "site".into(),
-            checks: CheckKeys { fingerprint: None, hcaptcha: Some("hc".into()), recaptcha: Some("re".into()) },
+            checks: CheckKeys::of(&[("hcaptchaSiteKey", "hc"), ("recaptchaSiteKey", "re")]),
             key_storage: KeyStorage::Auto,
         })
     }
@@ -490,16 +501,22 @@ mod tests {
     }
 
     fn call(api: &str) -> TokenRequest {
-        TokenRequest { api: api.into(), binding: None, results: Results::default(), timeout: 10_000 }
+        TokenRequest {
+            solves: false,
+            api: api.into(),
+            binding: None,
+            results: Results::default(),
+            timeout: 10_000,
+            hints: String::new(),
+        }
     }
 
     fn with_recaptcha(api: &str, token: &str) -> TokenRequest {
-        TokenRequest { results: Results { recaptcha: Some(token.into()), ..Results::default() }, ..call(api) }
+        TokenRequest { results: Results::of(&[("recaptchaToken", token)]), ..call(api) }
     }
 
     fn with_hcaptcha(api: &str, token: &str) -> TokenRequest {
-        let result = HcaptchaResult { token: token.into(), key: None, host: None };
-        TokenRequest { results: Results { hcaptcha: Some(result), ..Results::default() }, ..call(api) }
+        TokenRequest { results: Results::of(&[("hcaptchaToken", token)]), ..call(api) }
     }
 
     fn bound(api: &str, binding: u8) -> TokenRequest {

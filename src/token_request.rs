@@ -3,12 +3,16 @@
 use sha2::{Digest, Sha256};
 
 use crate::argument::{Argument, Problems};
-use crate::config::CheckKeys;
+use crate::checks::{CheckKeys, PROVIDERS, PerProvider, Provider, Results};
 use crate::error::Error;
-use crate::secret::Secret;
+use crate::near_miss::Options;
 
 /// How long a call waits unless it says otherwise, in milliseconds.
 pub const DEFAULT_TIMEOUT: u32 = 10_000;
+
+/// The options of `fetchToken` by name.
+pub const TOKEN_OPTIONS: Options =
+    Options { own: &["payload", "timeout", "signal"], of_check: |provider| provider.result_option };
 
 /// The arguments of `fetchToken` as given.
 #[derive(Clone, Debug, Default)]
@@ -17,23 +21,15 @@ pub struct TokenArguments {
     pub api: Argument,
     /// `payload`
     pub payload: Argument,
-    /// `fingerprintIDResult`, with the members of [`FINGERPRINT_MEMBERS`]
-    pub fingerprint_id_result: Argument,
-    /// `hcaptchaToken`, with the members of [`HCAPTCHA_MEMBERS`]
-    pub hcaptcha_token: Argument,
-    /// `recaptchaToken`
-    pub recaptcha_token: Argument,
+    /// The results of the check services, such as `recaptchaToken`; of objects, the members that their parts have.
+    pub results: PerProvider,
     /// `timeout`
     pub timeout: Argument,
     /// What came as `signal` and is none; a signal itself stays at the browser edge.
     pub unusable_signal: Argument,
+    /// The names of all options that were given, known or not; only used to suggest what a missing one may have been meant to be.
+    pub given_names: Vec<String>,
 }
-
-/// The documented names in a Fingerprint result, and those that the agent uses.
-pub const FINGERPRINT_MEMBERS: [&str; 4] = ["fingerprintVisitorId", "fingerprintRequestId", "visitorId", "requestId"];
-
-/// The members of the object form of an hCaptcha token.
-pub const HCAPTCHA_MEMBERS: [&str; 3] = ["response", "key", "host"];
 
 /// What one call of `fetchToken` requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,42 +40,41 @@ pub struct TokenRequest {
     pub binding: Option<Binding>,
     /// The check results that came with the call.
     pub results: Results,
+    /// Whether the SDK is to pass its own check for the call.
+    pub solves: bool,
     /// How long the caller waits, in milliseconds.
     pub timeout: u32,
+    /// Which options the call may have been meant to have: for the message where one is missing.
+    pub hints: String,
 }
 
 /// The SHA-256 of the data that a token is bound to.
 pub type Binding = [u8; 32];
 
-/// Results of checks that the page has passed, one per check service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Results {
-    /// Of a Fingerprint identification.
-    pub fingerprint: Option<FingerprintResult>,
-    /// Of an hCaptcha challenge.
-    pub hcaptcha: Option<HcaptchaResult>,
-    /// Of a reCAPTCHA challenge: its token.
-    pub recaptcha: Option<Secret>,
-}
+impl TokenArguments {
+    /// The place of an option's value, and the check service whose result it is.
+    pub fn slot(&mut self, name: &str) -> Option<(&mut Argument, Option<&'static Provider>)> {
+        Some(match name {
+            "payload" => (&mut self.payload, None),
+            "timeout" => (&mut self.timeout, None),
+            "signal" => (&mut self.unusable_signal, None),
+            _ => {
+                let mut places = PROVIDERS.iter().zip(&mut self.results);
+                let (provider, slot) = places.find(|(provider, _)| provider.result_option == name)?;
+                (slot, Some(provider))
+            }
+        })
+    }
 
-/// What a Fingerprint identification gave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FingerprintResult {
-    /// The visitor ID.
-    pub visitor_id: Secret,
-    /// The ID of the identification request.
-    pub request_id: Secret,
-}
-
-/// What an hCaptcha challenge gave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HcaptchaResult {
-    /// The response token.
-    pub token: Secret,
-    /// The challenge key.
-    pub key: Option<Secret>,
-    /// The root host domain that the response must be for.
-    pub host: Option<String>,
+    /// These options and one more.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Argument) -> Self {
+        if let Some((slot, _)) = self.slot(name) {
+            *slot = value;
+        }
+        self.given_names.push(name.to_owned());
+        self
+    }
 }
 
 impl TokenRequest {
@@ -91,58 +86,17 @@ impl TokenRequest {
         let mut problems = Problems::default();
         let api = api(&arguments.api, &mut problems);
         let binding = binding(&arguments.payload, &mut problems);
-        let results = Results {
-            fingerprint: fingerprint(&arguments.fingerprint_id_result, &mut problems),
-            hcaptcha: hcaptcha(&arguments.hcaptcha_token, &mut problems),
-            recaptcha: problems
-                .optional_text("recaptchaToken", &arguments.recaptcha_token, "the token of a reCAPTCHA challenge")
-                .map(Secret::from),
-        };
+        let results = Results::parse(&arguments.results, checks, &mut problems);
         let timeout = timeout(&arguments.timeout, &mut problems);
         if arguments.unusable_signal.is_given() {
             problems.add(&["\"signal\" must be an AbortSignal, got ", arguments.unusable_signal.kind()]);
         }
-        for (given, name, configured, option) in [
-            (
-                results.fingerprint.is_some(),
-                "fingerprintIDResult",
-                checks.fingerprint.is_some(),
-                "fingerprintPublicAPIKey",
-            ),
-            (results.hcaptcha.is_some(), "hcaptchaToken", checks.hcaptcha.is_some(), "hcaptchaSiteKey"),
-            (results.recaptcha.is_some(), "recaptchaToken", checks.recaptcha.is_some(), "recaptchaSiteKey"),
-        ] {
-            if given && !configured {
-                problems.add(&["\"", name, "\" needs the option \"", option, "\" of initializeSession"]);
-            }
-        }
+        let hints = TOKEN_OPTIONS.hints(&arguments.given_names);
+        problems.add_hint(&hints);
         problems.into_result()?;
-        Ok(TokenRequest { api: api.unwrap_or_default(), binding, results, timeout: timeout.unwrap_or(DEFAULT_TIMEOUT) })
-    }
-}
-
-impl Results {
-    /// Whether no check has a result.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Results::default()
-    }
-
-    /// These results without those that `known` holds with the same value.
-    #[must_use]
-    pub fn newer_than(&self, known: &Results) -> Results {
-        Results {
-            fingerprint: self.fingerprint.clone().filter(|result| known.fingerprint.as_ref() != Some(result)),
-            hcaptcha: self.hcaptcha.clone().filter(|result| known.hcaptcha.as_ref() != Some(result)),
-            recaptcha: self.recaptcha.clone().filter(|result| known.recaptcha.as_ref() != Some(result)),
-        }
-    }
-
-    /// Replaces the results for which `newer` has one.
-    pub fn update(&mut self, newer: &Results) {
-        self.fingerprint = newer.fingerprint.clone().or_else(|| self.fingerprint.take());
-        self.hcaptcha = newer.hcaptcha.clone().or_else(|| self.hcaptcha.take());
-        self.recaptcha = newer.recaptcha.clone().or_else(|| self.recaptcha.take());
+        let api = api.unwrap_or_default();
+        let solves = Results::are_wished(&arguments.results);
+        Ok(TokenRequest { api, binding, results, solves, timeout: timeout.unwrap_or(DEFAULT_TIMEOUT), hints })
     }
 }
 
@@ -166,51 +120,6 @@ fn binding(argument: &Argument, problems: &mut Problems) -> Option<Binding> {
             problems.add_wrong("payload", "a non-empty string or Uint8Array", other.kind());
             None
         }
-    }
-}
-
-fn fingerprint(argument: &Argument, problems: &mut Problems) -> Option<FingerprintResult> {
-    const EXPECTED: &str = "the result of a Fingerprint identification, with its visitor ID and request ID";
-    match argument {
-        Argument::Absent => None,
-        Argument::Object(_) => {
-            let mut member = |names: [&'static str; 2]| {
-                let name = if argument.member(names[0]).is_given() { names[0] } else { names[1] };
-                problems.required_text(
-                    &["fingerprintIDResult.", name].concat(),
-                    argument.member(name),
-                    "a non-empty string",
-                )
-            };
-            let visitor_id = member(["fingerprintVisitorId", "visitorId"]);
-            let request_id = member(["fingerprintRequestId", "requestId"]);
-            Some(FingerprintResult { visitor_id: visitor_id?.into(), request_id: request_id?.into() })
-        }
-        other => {
-            problems.add_wrong("fingerprintIDResult", EXPECTED, other.kind());
-            None
-        }
-    }
-}
-
-fn hcaptcha(argument: &Argument, problems: &mut Problems) -> Option<HcaptchaResult> {
-    const EXPECTED: &str = "the token of an hCaptcha challenge, or an object with it as \"response\"";
-    match argument {
-        Argument::Object(_) => {
-            let token = problems.required_text(
-                "hcaptchaToken.response",
-                argument.member("response"),
-                "the token of an hCaptcha challenge",
-            );
-            let key = problems.optional_text("hcaptchaToken.key", argument.member("key"), "a non-empty string");
-            let host = problems.optional_text("hcaptchaToken.host", argument.member("host"), "a host name");
-            Some(HcaptchaResult { token: token?.into(), key: key.map(Secret::from), host })
-        }
-        other => problems.optional_text("hcaptchaToken", other, EXPECTED).map(|token| HcaptchaResult {
-            token: token.into(),
-            key: None,
-            host: None,
-        }),
     }
 }
 
@@ -240,12 +149,9 @@ mod tests {
         Argument::Text(value.to_owned())
     }
 
-    fn object<const N: usize>(members: [(&'static str, Argument); N]) -> Argument {
-        Argument::Object(members.into_iter().collect())
-    }
-
     fn all_checks() -> CheckKeys {
-        CheckKeys { fingerprint: Some("f".into()), hcaptcha: Some("h".into()), recaptcha: Some("r".into()) }
+        let keys = ["fingerprintPublicAPIKey", "hcaptchaSiteKey", "recaptchaSiteKey"];
+        CheckKeys::of(&keys.map(|option| (option, "key")))
     }
 
     fn parse(arguments: &TokenArguments) -> Result<TokenRequest, Error> {
@@ -254,31 +160,6 @@ mod tests {
 
     fn for_api() -> TokenArguments {
         TokenArguments { api: text("api.example.com"), ..TokenArguments::default() }
-    }
-
-    #[test]
-    fn both_shapes_of_a_fingerprint_result_are_understood() {
-        let expected = Some(FingerprintResult { visitor_id: "v".into(), request_id: "q".into() });
-        for result in [
-            object([("fingerprintVisitorId", text("v")), ("fingerprintRequestId", text("q"))]),
-            object([("visitorId", text("v")), ("requestId", text("q"))]),
-            object([("fingerprintVisitorId", text("v")), ("visitorId", text("x")), ("requestId", text("q"))]),
-        ] {
-            let request = parse(&TokenArguments { fingerprint_id_result: result, ..for_api() }).expect("valid");
-            assert_eq!(request.results.fingerprint, expected);
-        }
-    }
-
-    #[test]
-    fn both_shapes_of_an_hcaptcha_token_are_understood() {
-        let request = parse(&TokenArguments { hcaptcha_token: text("t"), ..for_api() }).expect("valid");
-        assert_eq!(request.results.hcaptcha, Some(HcaptchaResult { token: "t".into(), key: None, host: None }));
-        let whole = object([("response", text("t")), ("key", text("k")), ("host", text("example.com"))]);
-        let request = parse(&TokenArguments { hcaptcha_token: whole, ..for_api() }).expect("valid");
-        assert_eq!(
-            request.results.hcaptcha,
-            Some(HcaptchaResult { token: "t".into(), key: Some("k".into()), host: Some("example.com".into()) })
-        );
     }
 
     #[test]
@@ -295,20 +176,26 @@ mod tests {
 
     #[test]
     fn every_unusable_argument_is_named_in_one_message() {
-        let error = parse(&TokenArguments {
-            api: text(""),
-            payload: Argument::Number(1.0),
-            fingerprint_id_result: object([("visitorId", text("v"))]),
-            hcaptcha_token: object([("response", text("")), ("key", Argument::Other("a boolean"))]),
-            recaptcha_token: text(""),
-            timeout: Argument::Number(f64::NAN),
-            unusable_signal: Argument::Other("a boolean"),
-        })
-        .expect_err("an error");
+        let wrong = TokenArguments { api: text(""), ..TokenArguments::default() }
+            .with("payload", Argument::Number(1.0))
+            .with("fingerprintIDResult", Argument::Object(vec![("visitorId", text("v"))]))
+            .with(
+                "hcaptchaToken",
+                Argument::Object(vec![("response", text("")), ("key", Argument::Other("a boolean"))]),
+            )
+            .with("recaptchaToken", text(""))
+            .with("turnstileToken", text("t"))
+            .with("timeout", Argument::Number(f64::NAN))
+            .with("signal", Argument::Other("a boolean"))
+            .with("cfTurnstileToken", text("t"))
+            .with("frcCaptchaResponse", text("t"));
+        let error = parse(&wrong).expect_err("an error");
         for part in [
             "\"api\"",
             "\"payload\"",
-            "\"fingerprintIDResult.requestId\" is missing",
+            "\"fingerprintIDResult\" must be",
+            "\"turnstileToken\" needs the option \"turnstileSiteKey\"",
+            "\"frcCaptchaResponse\" is not an option: did you mean \"friendlyCaptchaResponse\"?",
             "\"hcaptchaToken.response\"",
             "\"hcaptchaToken.key\"",
             "\"recaptchaToken\"",
@@ -336,11 +223,17 @@ mod tests {
     }
 
     #[test]
-    fn a_result_needs_its_site_key() {
-        let only_hcaptcha = CheckKeys { hcaptcha: Some("h".into()), ..CheckKeys::default() };
-        let arguments = TokenArguments { recaptcha_token: text("t"), ..for_api() };
-        let error = TokenRequest::parse(&arguments, &only_hcaptcha).expect_err("an error");
-        assert_eq!(error.message(), "\"recaptchaToken\" needs the option \"recaptchaSiteKey\" of initializeSession");
+    fn every_option_has_its_place() {
+        let mut arguments = TokenArguments::default();
+        assert_eq!(TOKEN_OPTIONS.find(&mut |name| arguments.slot(name).is_none()), None);
+        assert!(arguments.slot("recaptchaSiteKey").is_none());
+    }
+
+    #[test]
+    fn a_misspelt_result_is_noted_and_changes_nothing_else() {
+        let request = parse(&for_api().with("hCaptchaToken", text("t")).with("headers", text("x"))).expect("valid");
+        assert_eq!(request.hints, "\"hCaptchaToken\" is not an option: did you mean \"hcaptchaToken\"?");
+        assert!(request.results.is_empty());
     }
 
     #[test]
@@ -354,23 +247,7 @@ mod tests {
 
     #[test]
     fn secrets_of_a_request_are_not_printed() {
-        let request =
-            parse(&TokenArguments { recaptcha_token: text("private"), hcaptcha_token: text("private"), ..for_api() });
+        let request = parse(&for_api().with("recaptchaToken", text("private")).with("hcaptchaToken", text("private")));
         assert!(!format!("{request:?}").contains("private"));
-    }
-
-    #[test]
-    fn only_changed_results_are_newer() {
-        let known = Results { recaptcha: Some("r1".into()), ..Results::default() };
-        let given = Results {
-            recaptcha: Some("r1".into()),
-            hcaptcha: Some(HcaptchaResult { token: "h".into(), key: None, host: None }),
-            ..Results::default()
-        };
-        let newer = given.newer_than(&known);
-        assert!(newer.recaptcha.is_none() && newer.hcaptcha.is_some());
-        let mut updated = known.clone();
-        updated.update(&newer);
-        assert_eq!(updated, given);
     }
 }

@@ -1,16 +1,19 @@
-//! The wire protocol: every name that travels, the form of requests, and the reading of responses (docs/PROTOCOL.md).
+//! The wire protocol: every name that travels (those of the check services are in `checks.rs`), the form of requests, and the reading
+//! of responses (docs/PROTOCOL.md).
 //!
 //! The session protocol of the hosted service is not public. Another dialect with other names and forms is a change in this file;
 //! one with other steps than a nonce request, then attest requests, is a change in `driver.rs` as well.
 
+use crate::altcha::Challenge;
+use crate::checks::Results;
 use crate::config::Config;
 use crate::error::{Code, Error};
-use crate::json::{Json, integer_literal};
+use crate::json::{Json, integer_literal, string_literal};
 use crate::jws::base64url;
 use crate::secret::Secret;
 use crate::small_map::SmallMap;
 use crate::time::UnixMillis;
-use crate::token_request::{Binding, Results};
+use crate::token_request::Binding;
 
 /// The path of the service's one URL.
 pub const ATTEST_PATH: &str = "/attest";
@@ -29,6 +32,7 @@ pub const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 /// The longest body of a response, in bytes.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 
+const WORK_REQUIRED: &str = "aprv-work-required";
 const INVALID_NONCE: &str = "aprv-invalid-nonce";
 const INVALID_PROOF: &str = "aprv-invalid-dpop-token";
 const INVALID_REFRESH_TOKEN: &str = "aprv-invalid-refresh-token";
@@ -132,27 +136,30 @@ impl Attest<'_> {
         if let Some(token) = self.refresh_token {
             form.append("refresh-token", token.expose());
         }
-        if let (Some(key), Some(result)) = (&self.config.checks.fingerprint, &self.results.fingerprint) {
-            form.append("fingerprintjs-token", key);
-            form.append("fingerprintjs-visitor-id", result.visitor_id.expose());
-            form.append("fingerprintjs-request-id", result.request_id.expose());
-        }
-        if let (Some(key), Some(result)) = (&self.config.checks.hcaptcha, &self.results.hcaptcha) {
-            form.append("hcaptcha-site-key", key);
-            form.append("hcaptcha-token", result.token.expose());
-            if let Some(challenge) = &result.key {
-                form.append("hcaptcha-key", challenge.expose());
-            }
-            if let Some(host) = &result.host {
-                form.append("hcaptcha-host", host);
-            }
-        }
-        if let (Some(key), Some(token)) = (&self.config.checks.recaptcha, &self.results.recaptcha) {
-            form.append("recaptcha-site-key", key);
-            form.append("recaptcha-token", token.expose());
-        }
+        self.results.for_each_parameter(&self.config.checks, |name, value| form.append(name, value));
         form.0
     }
+}
+
+/// A form with this value of a parameter, in place of the one that it has.
+#[must_use]
+pub fn with_parameter(form: &str, name: &str, value: &str) -> String {
+    let mut changed = Form::default();
+    for pair in form.split('&').filter(|pair| pair.split('=').next() != Some(name)) {
+        if !changed.0.is_empty() {
+            changed.0.push('&');
+        }
+        changed.0.push_str(pair);
+    }
+    changed.append(name, value);
+    changed.0
+}
+
+/// What a nonce request asks for with an ALTCHA challenge: the claim `aprv`.
+#[must_use]
+pub fn challenge_request(site_key: &str, altcha_site_key: &str) -> String {
+    let (site_key, altcha_site_key) = (string_literal(site_key), string_literal(altcha_site_key));
+    [r#"{"site-key":"#, &site_key, r#","altcha-site-key":"#, &altcha_site_key, "}"].concat()
 }
 
 /// Text of [`FORM_TYPE`], as the WHATWG URL standard writes it.
@@ -260,6 +267,15 @@ impl Response {
         ])
     }
 
+    /// The challenge of the ALTCHA check, if the response to a nonce request has one.
+    #[must_use]
+    pub fn take_challenge(&mut self) -> Option<Challenge> {
+        match &mut self.body {
+            Body::Json(Json::Object(members)) => Challenge::read(members.take("altcha")?),
+            _ => None,
+        }
+    }
+
     fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -289,6 +305,12 @@ impl Error {
     pub fn is_about_apis(&self) -> bool {
         let errors = self.service_errors();
         !errors.is_empty() && errors.iter().all(|(code, _)| code.starts_with(API_ERROR_PREFIX))
+    }
+
+    /// The challenge that has to be solved before the request is served, as the service encoded it.
+    #[must_use]
+    pub fn required_work(&self) -> Option<&str> {
+        self.service_errors().get(WORK_REQUIRED).map(String::as_str)
     }
 
     fn has_service_code(&self, code: &str) -> bool {
@@ -467,19 +489,15 @@ fn reason_phrase(status: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{CheckKeys, KeyStorage};
-    use crate::token_request::{FingerprintResult, HcaptchaResult};
+    use crate::checks::CheckKeys;
+    use crate::config::KeyStorage;
     use serde_json::{Value, json};
 
     fn config() -> Config {
         Config {
             attest_url: "https://example.com/attest".into(),
             site_key: "site key".into(),
-            checks: CheckKeys {
-                fingerprint: Some("fp".into()),
-                hcaptcha: Some("hc".into()),
-                recaptcha: Some("re".into()),
-            },
+            checks: CheckKeys::of(&[("hcaptchaSiteKey", "hc"), ("recaptchaSiteKey", "re"), ("turnstileSiteKey", "tu")]),
             key_storage: KeyStorage::Auto,
         }
     }
@@ -519,15 +537,7 @@ mod tests {
             config: &config(),
             apis: &["a.example.com".into(), "b.example.com".into()],
             binding: Some(&[0xff; 32]),
-            results: &Results {
-                fingerprint: Some(FingerprintResult { visitor_id: "v".into(), request_id: "q".into() }),
-                hcaptcha: Some(HcaptchaResult {
-                    token: "t&".into(),
-                    key: Some("k".into()),
-                    host: Some("example.com".into()),
-                }),
-                recaptcha: Some("r".into()),
-            },
+            results: &Results::of(&[("hcaptchaToken", "t&"), ("turnstileToken", "t2")]),
             refresh_token: Some(&"fresh".into()),
         }
         .to_form();
@@ -535,9 +545,7 @@ mod tests {
             form,
             "api=a.example.com&api=b.example.com&approov-site-key=site+key\
              &payload=__________________________________________8&refresh-token=fresh\
-             &fingerprintjs-token=fp&fingerprintjs-visitor-id=v&fingerprintjs-request-id=q\
-             &hcaptcha-site-key=hc&hcaptcha-token=t%26&hcaptcha-key=k&hcaptcha-host=example.com\
-             &recaptcha-site-key=re&recaptcha-token=r"
+             &hcaptcha-site-key=hc&hcaptcha-token=t%26&turnstile-site-key=tu&turnstile-token=t2"
         );
     }
 

@@ -462,9 +462,9 @@ async fn the_options_of_the_last_session_are_noted_for_another_instance() {
     let memory = js("{ approovHost: 'old.example.com', approovSiteKey: 'old', hcaptchaSiteKey: 'old' }");
     let noted = |memory: &JsValue| String::from(JSON::stringify(memory).unwrap());
     let old = noted(&memory);
+    BUILT_INS.with(install);
     failure(initialize_session(&js("{ approovHost: 5 }"), &memory)).await;
     assert_eq!(noted(&memory), old, "a call that failed changes nothing");
-    BUILT_INS.with(install);
     ok(initialize_session(&options("wasm"), &memory)).await;
     let new =
         r#"{"approovHost":"service.example.com","approovSiteKey":"site","recaptchaSiteKey":"re","keyStorage":"wasm"}"#;
@@ -587,6 +587,25 @@ async fn properties_of_a_prototype_are_no_options() {
     Reflect::set(&options, &"hcaptchaToken".into(), &result).unwrap();
     let refused = failure(fetch_token(&"api".into(), &options)).await;
     assert!(!text(&refused, "message").contains("key\""), "{}", describe(&refused));
+}
+
+#[wasm_bindgen_test]
+async fn what_the_agent_of_fingerprint_resolves_to_travels_as_it_is() {
+    begin("auto").await;
+    let options = js("{ approovHost: 'service.example.com', approovSiteKey: 'site', fingerprintPublicAPIKey: 'fp' }");
+    ok(initialize_session(&options, &Object::new().into())).await;
+    // The text comes from a method of the prototype, as in the agent.
+    let event = "{ event_id: 'e.1', cache_hit: false, sealed_result: new (class { base64() { return 'noXc7Q==' } }) }";
+    ok(fetch_token(&"api".into(), &js(&format!("{{ fingerprintIDResult: {event} }}")))).await;
+    assert_eq!(
+        text(&received().pop(), "body"),
+        "api=api&approov-site-key=site&fingerprintjs-token=fp&fingerprintjs-request-id=e.1&fingerprintjs-sealed-result=noXc7Q%3D%3D"
+    );
+    let wrong = js("{ fingerprintIDResult: { event_id: 'e', sealed_result: { base64() { throw 'no bytes' } } } }");
+    let refused = failure(fetch_token(&"api".into(), &wrong)).await;
+    assert_eq!(text(&refused, "code"), "invalid-argument");
+    assert_eq!(text(&refused, "cause"), "no bytes");
+    assert!(text(&refused, "message").starts_with("\"fingerprintIDResult.sealed_result\""), "{}", describe(&refused));
 }
 
 #[wasm_bindgen_test]

@@ -140,6 +140,20 @@ codes! {
     FriendlySiteKeyNotFound = "friendly-site-key-not-found", 400;
     /// Extension: Friendly Captcha could not be asked, or responded with an error.
     FriendlyResponseCheck = "friendly-response-check", 502;
+    /// Extension: ALTCHA parameters, but the account has no ALTCHA site.
+    AltchaConfigNotFound = "altcha-config-not-found", 400;
+    /// Extension: the account requires ALTCHA and no result came.
+    AltchaMissingRequired = "altcha-missing-required-params", 400;
+    /// Extension: some of the ALTCHA parameters are missing.
+    AltchaParamMismatch = "altcha-param-mismatch", 400;
+    /// Extension: the ALTCHA site key is empty.
+    AltchaEmptySiteKey = "altcha-empty-site-key", 400;
+    /// Extension: the ALTCHA payload is empty.
+    AltchaEmptyPayload = "altcha-empty-payload", 400;
+    /// Extension: the account has no ALTCHA site with this key.
+    AltchaSiteKeyNotFound = "altcha-site-key-not-found", 400;
+    /// Extension: a challenge has to be solved first; the value is one, as JSON in unpadded base64url.
+    WorkRequired = "aprv-work-required", 429;
     /// Extension: the page's origin is not one the account allows.
     OriginNotAllowed = "aprv-origin-not-allowed", 403;
     /// Extension: the site's or subscription's requests per minute are used up, or the client has had its share.
@@ -150,7 +164,7 @@ codes! {
 
 impl Code {
     /// The codes that the specification does not have.
-    pub const EXTENSIONS: [Code; 17] = [
+    pub const EXTENSIONS: [Code; 24] = [
         Code::TurnstileConfigNotFound,
         Code::TurnstileMissingRequired,
         Code::TurnstileParamMismatch,
@@ -165,6 +179,13 @@ impl Code {
         Code::FriendlyEmptyResponse,
         Code::FriendlySiteKeyNotFound,
         Code::FriendlyResponseCheck,
+        Code::AltchaConfigNotFound,
+        Code::AltchaMissingRequired,
+        Code::AltchaParamMismatch,
+        Code::AltchaEmptySiteKey,
+        Code::AltchaEmptyPayload,
+        Code::AltchaSiteKeyNotFound,
+        Code::WorkRequired,
         Code::OriginNotAllowed,
         Code::RateLimit,
         Code::Unavailable,

@@ -57,6 +57,10 @@ required = {required}
 site_key = "{turnstile}"
 secret = "s"
 verify_url = "http://{sims}/nothing/is/here"
+[account.altcha]
+required = {required}
+[[account.altcha.site]]
+site_key = "{altcha}"
 [account.friendly]
 required = {required}
 [[account.friendly.site]]
@@ -64,6 +68,7 @@ site_key = "{friendly}"
 secret = "s"
 verify_url = "http://{sims}/nothing/is/here"
 "#,
+            altcha = "altcha-key",
             turnstile = "turnstile-key",
             friendly = "friendly-key",
             fp = sim::FINGERPRINT_PUBLIC_API_KEY,
@@ -125,6 +130,11 @@ async fn every_error_code_is_reached() {
     let recap = format!("recaptcha-site-key={}&recaptcha-token", sim::RECAPTCHA_SITE_KEY);
     let turnstile = "turnstile-site-key=turnstile-key&turnstile-token";
     let friendly = "friendly-site-key=friendly-key&friendly-response";
+    // A payload that is one, and not ours.
+    let payload = "eyJjaGFsbGVuZ2UiOnsicGFyYW1ldGVycyI6eyJhbGdvcml0aG0iOiJQQktERjIvU0hBLTI1NiIsImNvc3QiOjEwLCJleHBpcmVzQXQiOjQxMDI0\
+                   NDQ4MDAsImtleUxlbmd0aCI6MzIsImtleVByZWZpeCI6IjAwIiwibm9uY2UiOiIwMCIsInNhbHQiOiIwMCJ9LCJzaWduYXR1cmUiOiIwMCJ9LCJzb2x1\
+                   dGlvbiI6eyJjb3VudGVyIjoxLCJkZXJpdmVkS2V5IjoiMDAifX0%3D";
+    let altcha = format!("altcha-site-key=altcha-key&altcha-payload={payload}");
     let good = format!("{GOOD}&{hcap}=sim-pass-a");
     let short = "AAAA";
     let forms: Vec<(u16, String, &[Code])> = vec![
@@ -156,6 +166,7 @@ async fn every_error_code_is_reached() {
                 Code::RecapMissingRequired,
                 Code::TurnstileMissingRequired,
                 Code::FriendlyMissingRequired,
+                Code::AltchaMissingRequired,
             ],
         ),
         (
@@ -166,15 +177,24 @@ async fn every_error_code_is_reached() {
                 Code::RecapMissingRequired,
                 Code::TurnstileMissingRequired,
                 Code::FriendlyMissingRequired,
+                Code::AltchaMissingRequired,
             ],
         ),
         (
             400,
-            format!("approov-site-key=two&api=a.example&{turnstile}=sim-fail-x&{friendly}=sim-fail-x"),
-            &[Code::TurnstileConfigNotFound, Code::FriendlyConfigNotFound],
+            format!("approov-site-key=two&api=a.example&{turnstile}=sim-fail-x&{friendly}=sim-fail-x&{altcha}"),
+            &[Code::TurnstileConfigNotFound, Code::FriendlyConfigNotFound, Code::AltchaConfigNotFound],
         ),
         (400, format!("{GOOD}&turnstile-token=sim-fail-x"), &[Code::TurnstileParamMismatch]),
         (400, format!("{GOOD}&friendly-response=sim-fail-x"), &[Code::FriendlyParamMismatch]),
+        (400, format!("{GOOD}&altcha-payload={payload}"), &[Code::AltchaParamMismatch]),
+        (
+            400,
+            format!("{GOOD}&altcha-site-key=&altcha-payload="),
+            &[Code::AltchaEmptySiteKey, Code::AltchaEmptyPayload],
+        ),
+        (400, format!("{GOOD}&altcha-site-key=x&altcha-payload={payload}"), &[Code::AltchaSiteKeyNotFound]),
+        (429, format!("{GOOD}&{altcha}"), &[Code::WorkRequired]),
         (
             400,
             format!("{GOOD}&turnstile-site-key=&turnstile-token=&friendly-site-key=&friendly-response="),

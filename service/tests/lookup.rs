@@ -26,6 +26,7 @@ fn site(provider: Provider, url: &str, more: &str) -> Site {
         Provider::Recaptcha => ("recaptcha.site", "site_key"),
         Provider::Turnstile => ("turnstile.site", "site_key"),
         Provider::Friendly => ("friendly.site", "site_key"),
+        Provider::Altcha => ("altcha.site", "site_key"),
     };
     let text = format!(
         "[[account]]\nsite_key = \"a\"\nsecret = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\
@@ -36,7 +37,7 @@ fn site(provider: Provider, url: &str, more: &str) -> Site {
 
 /// The parameters of a result, of whichever check service.
 fn params(provider: Provider) -> ResultParams<'static> {
-    ResultParams::read(provider.definition().params, |name| match name {
+    ResultParams::read(provider.definition(), |name| match name {
         "fingerprintjs-visitor-id" => Some("v_1"),
         "fingerprintjs-request-id" => Some("r.1"),
         "hcaptcha-token" | "recaptcha-token" | "turnstile-token" | "friendly-response" => Some("tok&en"),
@@ -46,8 +47,12 @@ fn params(provider: Provider) -> ResultParams<'static> {
 
 async fn check(client: &CheckClient, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
     let result = FreshResult { provider, key: "key", site, params: params(provider) };
-    let context =
-        CheckContext { client_ip: "192.0.2.7", allowed_origins: &AllowedOrigins::default(), now: UnixTime::now() };
+    let context = CheckContext {
+        client_ip: "192.0.2.7",
+        allowed_origins: &AllowedOrigins::default(),
+        now: UnixTime::now(),
+        built_in: None,
+    };
     let secrets = SiteSecrets { secret: "sh&h", sealed_keys: Vec::new() };
     result.check(client, &secrets, context).await
 }

@@ -20,6 +20,16 @@ extern "C" {
     #[wasm_bindgen(catch, js_name = generateKey)]
     pub(super) fn generate_key() -> Result<JsValue, JsValue>;
 
+    /// The keys that PBKDF2 derives from a nonce and so many counters, as the promise of one array.
+    #[wasm_bindgen(catch, js_name = deriveKeys)]
+    pub(super) fn derive_keys(
+        nonce: &Uint8Array,
+        salt: &Uint8Array,
+        iterations: u32,
+        first: u32,
+        count: u32,
+    ) -> Result<JsValue, JsValue>;
+
     /// Whether the browser says that a key can be exported.
     #[wasm_bindgen(catch, js_name = isExtractable)]
     pub(super) fn is_extractable(key: &JsValue) -> Result<bool, JsValue>;

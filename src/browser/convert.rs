@@ -9,15 +9,16 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::DomException;
 
 use super::Failure;
-use super::built_ins::{record, set, to_vec};
+use super::built_ins::{call, record, set, to_vec};
 use super::signal::Abort;
 use crate::argument::{Argument, Text};
-use crate::config::{OPTIONS, SessionArguments};
+use crate::checks::{Provider, SEALED_RESULT};
+use crate::config::{SESSION_OPTIONS, SessionArguments};
 use crate::dpop::{ProofArguments, is_proof_header};
 use crate::error::{Class, Code, Error};
 use crate::json::{Json, Parsed, integer_literal};
 use crate::time::UnixMillis;
-use crate::token_request::{FINGERPRINT_MEMBERS, HCAPTCHA_MEMBERS, TokenArguments};
+use crate::token_request::TokenArguments;
 
 #[wasm_bindgen]
 extern "C" {
@@ -40,35 +41,39 @@ extern "C" {
     fn of_part(buffer: &JsValue, offset: &JsValue, length: &JsValue) -> Result<View, JsValue>;
 }
 
-/// The options of `initializeSession`, and the values of those in [`OPTIONS`] as they came.
-pub(super) fn session_arguments(value: &JsValue) -> Result<(SessionArguments, [JsValue; OPTIONS.len()]), Failure> {
+/// The values of options as they came.
+pub(super) type Values = Vec<(&'static str, JsValue)>;
+
+/// The options of `initializeSession`, and the values of the known ones as they came.
+pub(super) fn session_arguments(value: &JsValue) -> Result<(SessionArguments, Values), Failure> {
     let mut arguments = SessionArguments::default();
-    let mut values = [JsValue::UNDEFINED; OPTIONS.len()];
-    let mut given_names = Vec::new();
+    let mut values = Vec::new();
     if let Some(object) = optional_object("options", value)? {
         for (name, key) in own_names("options", object)? {
             let value = property(&name, object, &key)?;
             if value.is_undefined() {
                 continue;
             }
-            let places = OPTIONS.into_iter().zip(arguments.slots()).zip(&mut values);
-            if let Some(((_, slot), place)) = places.into_iter().find(|((known, _), _)| *known == name) {
-                *slot = argument(&name, &value, &[])?;
-                *place = value;
+            if let Some((known, slot)) = arguments.slot(&name) {
+                *slot = argument(&name, &value, None)?;
+                values.push((known, value));
             }
-            given_names.push(name);
+            arguments.given_names.push(name);
         }
     }
-    arguments.given_names = given_names;
     Ok((arguments, values))
 }
 
 /// Notes the options of a session in an object that outlives this instance: all of them, or those that were given.
-pub(super) fn remember(memory: &JsValue, values: &[JsValue], all: bool) {
-    for (name, value) in OPTIONS.into_iter().zip(values) {
-        if all || !value.is_undefined() {
-            set(memory, name, value);
-        }
+pub(super) fn remember(memory: &JsValue, values: &Values, all: bool) {
+    if all {
+        SESSION_OPTIONS.find(&mut |name| {
+            set(memory, name, &JsValue::UNDEFINED);
+            false
+        });
+    }
+    for (name, value) in values {
+        set(memory, name, value);
     }
 }
 
@@ -77,27 +82,20 @@ pub(super) fn remember(memory: &JsValue, values: &[JsValue], all: bool) {
 /// # Errors
 /// Those of [`Abort::listen`], too.
 pub(super) fn token_arguments(api: &JsValue, options: &JsValue) -> Result<(TokenArguments, Option<Abort>), Failure> {
-    let mut arguments = TokenArguments { api: argument("api", api, &[])?, ..TokenArguments::default() };
+    let mut arguments = TokenArguments { api: argument("api", api, None)?, ..TokenArguments::default() };
     let mut abort = None;
     let Some(object) = optional_object("options", options)? else { return Ok((arguments, abort)) };
     for (name, key) in own_names("options", object)? {
-        let (slot, members): (_, &[_]) = match name.as_str() {
-            "payload" => (&mut arguments.payload, &[]),
-            "fingerprintIDResult" => (&mut arguments.fingerprint_id_result, &FINGERPRINT_MEMBERS),
-            "hcaptchaToken" => (&mut arguments.hcaptcha_token, &HCAPTCHA_MEMBERS),
-            "recaptchaToken" => (&mut arguments.recaptcha_token, &[]),
-            "timeout" => (&mut arguments.timeout, &[]),
-            "signal" => (&mut arguments.unusable_signal, &[]),
-            _ => continue,
-        };
-        let value = property(&name, object, &key)?;
-        if name == "signal" {
-            abort = Abort::listen(&value)?;
-            if abort.is_some() {
-                continue;
+        if let Some((slot, provider)) = arguments.slot(&name) {
+            let value = property(&name, object, &key)?;
+            if name == "signal" {
+                abort = Abort::listen(&value)?;
+            }
+            if abort.is_none() || name != "signal" {
+                *slot = argument(&name, &value, provider)?;
             }
         }
-        *slot = argument(&name, &value, members)?;
+        arguments.given_names.push(name);
     }
     Ok((arguments, abort))
 }
@@ -111,8 +109,8 @@ pub(super) fn proof_arguments(
     message_signature: &JsValue,
 ) -> Result<ProofArguments, Failure> {
     Ok(ProofArguments {
-        method: argument("method", method, &[])?.into_text(),
-        uri: argument("uri", uri, &[])?.into_text(),
+        method: argument("method", method, None)?.into_text(),
+        uri: argument("uri", uri, None)?.into_text(),
         nonce: if nonce.is_truthy() { Some(json_text("nonce", nonce)?) } else { None },
         token: text_unless_falsy("token", token)?,
         message_signature: text_unless_falsy("messageSignature", message_signature)?,
@@ -129,7 +127,7 @@ pub(super) fn message(value: &JsValue) -> Result<Uint8Array, Failure> {
         Some(bytes) => bytes,
         None if is_array(value) => bytes_of_array(value.unchecked_ref())?,
         None => {
-            let got = argument("message", value, &[])?.kind();
+            let got = argument("message", value, None)?.kind();
             let expected = "an ArrayBuffer, a view such as Uint8Array, or an array of bytes";
             let hint = if value.is_string() { " (encode text with new TextEncoder().encode(text))" } else { "" };
             return Err(Error::invalid_argument(&["\"message\" must be ", expected, ", got ", got, hint]).into());
@@ -242,7 +240,7 @@ fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Obje
     if value.is_object() && !is_array(value) {
         return Ok(Some(value.unchecked_ref()));
     }
-    let got = argument(name, value, &[])?.kind();
+    let got = argument(name, value, None)?.kind();
     Err(Error::invalid_argument(&["\"", name, "\" must be an object, got ", got]).into())
 }
 
@@ -267,8 +265,8 @@ fn unreadable(name: &str, cause: JsValue) -> Failure {
     Failure::caused_by(Error::invalid_argument(&["\"", name, "\" could not be read"]), cause)
 }
 
-/// Decodes one argument; of an object, the requested members.
-fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Argument, Failure> {
+/// Decodes one argument; of an object that is a check's result, the members that it may have.
+fn argument(name: &str, value: &JsValue, provider: Option<&'static Provider>) -> Result<Argument, Failure> {
     if value.is_undefined() || value.is_null() {
         return Ok(Argument::Absent);
     }
@@ -281,19 +279,26 @@ fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Arg
     if let Some(bytes) = buffer_copy(name, value)? {
         return Ok(Argument::Bytes(to_vec(&bytes)));
     }
+    let of_object = provider.filter(|provider| provider.takes_objects());
     Ok(match value {
+        _ if value.is_truthy() && value.as_bool().is_some() => Argument::True,
         _ if value.as_bool().is_some() => Argument::Other("a boolean"),
         _ if value.is_bigint() => Argument::Other("a BigInt"),
         _ if value.is_symbol() => Argument::Other("a symbol"),
         _ if value.is_function() => Argument::Other("a function"),
         _ if is_array(value) => Argument::Other("an array"),
         _ if tag(value) == "[object Promise]" => Argument::Other("a promise (is an await missing?)"),
-        _ if members.is_empty() => Argument::Other("an object"),
         _ => {
+            let Some(provider) = of_object else { return Ok(Argument::Other("an object")) };
             let mut read = Vec::new();
             for (given, key) in own_names(name, value)? {
-                if let Some(&name) = members.iter().find(|name| **name == given) {
-                    read.push((name, argument(name, &property(name, value, &key)?, &[])?));
+                if let Some(member) = provider.member(&given) {
+                    let path = [name, ".", member].concat();
+                    let mut value = property(&path, value, &key)?;
+                    if member == SEALED_RESULT && value.is_object() {
+                        value = base64_of(&path, &value)?;
+                    }
+                    read.push((member, argument(&path, &value, None)?));
                 }
             }
             Argument::Object(read)
@@ -301,15 +306,23 @@ fn argument(name: &str, value: &JsValue, members: &[&'static str]) -> Result<Arg
     })
 }
 
+/// What a `BinaryOutput` of Fingerprint's agent gives as text.
+fn base64_of(name: &str, output: &JsValue) -> Result<JsValue, Failure> {
+    call(output, "base64").map_err(|cause| {
+        let expected = "\" must be text in base64, or an object whose method base64() gives it";
+        Failure::caused_by(Error::invalid_argument(&["\"", name, expected]), cause)
+    })
+}
+
 fn text_unless_falsy(name: &str, value: &JsValue) -> Result<Option<Text>, Failure> {
-    if value.is_truthy() { Ok(Some(argument(name, value, &[])?.into_text())) } else { Ok(None) }
+    if value.is_truthy() { Ok(Some(argument(name, value, None)?.into_text())) } else { Ok(None) }
 }
 
 /// A value as JSON text, if `JSON.stringify` makes text of it.
 fn json_text(name: &str, value: &JsValue) -> Result<Text, Failure> {
     let error = || Error::invalid_argument(&["\"", name, "\" must be a value that JSON can carry"]);
     let text = JSON::stringify(value).map_err(|cause| Failure::caused_by(error(), cause))?;
-    Ok(argument(name, &text, &[])?.into_text())
+    Ok(argument(name, &text, None)?.into_text())
 }
 
 /// A copy of a buffer, or of what a view shows of one; `None` for what is neither.

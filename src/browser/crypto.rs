@@ -5,6 +5,7 @@ use wasm_bindgen::JsValue;
 
 use super::Failure;
 use super::built_ins::{self, settled, to_vec};
+use crate::altcha::Challenge;
 use crate::config::KeyStorage;
 use crate::error::{Code, Error};
 use crate::jws::PublicKey;
@@ -44,6 +45,21 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], Failure> {
         Failure::caused_by(Error::new(Code::Unsupported, &["this browser has no crypto.getRandomValues"]), cause)
     })?;
     Ok(bytes)
+}
+
+/// Derives the keys of so many counters of a challenge, one after the other.
+///
+/// # Errors
+/// `unsupported` where there is no WebCrypto, with what it threw as the cause.
+pub(super) async fn derive_keys(challenge: &Challenge, first: u32, count: u32) -> Result<Vec<u8>, Failure> {
+    let unsupported = |cause| {
+        let what = "this page cannot solve an ALTCHA challenge: it has no WebCrypto (crypto.subtle), which needs https";
+        Failure::caused_by(Error::new(Code::Unsupported, &[what]), cause)
+    };
+    let (nonce, salt) = (Uint8Array::from(&*challenge.nonce), Uint8Array::from(&*challenge.salt));
+    let keys = built_ins::derive_keys(&nonce, &salt, challenge.cost, first, count).map_err(unsupported)?;
+    let keys = settled(&keys).await.map_err(unsupported)?;
+    Ok(to_vec(&Uint8Array::new(&keys)))
 }
 
 impl Key {

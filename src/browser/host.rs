@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::Future;
 
 use gloo_timers::future::TimeoutFuture;
-use js_sys::{Date, Promise, Uint8Array};
+use js_sys::{Date, JSON, Promise, Uint8Array};
 use wasm_bindgen::JsValue;
 use web_sys::{Performance, Url};
 
@@ -12,8 +12,10 @@ use super::built_ins::{settled, to_vec};
 use super::crypto::{self, Key};
 use super::global::global;
 use super::{Failure, fetch};
+use crate::altcha::Challenge;
 use crate::config::KeyStorage;
 use crate::driver::{Host, Request};
+use crate::json::Json;
 use crate::jws::PublicKey;
 use crate::shared::LocalBoxFuture;
 use crate::time::ClockReading;
@@ -76,6 +78,14 @@ impl Host for Browser {
         let signature = key.sign(&Uint8Array::from(message))?;
         let signature = settled(&signature).await.map_err(crypto::could_not_sign)?;
         Ok(to_vec(&Uint8Array::new(&signature)))
+    }
+
+    async fn derive_keys(&self, challenge: &Challenge, first: u32, count: u32) -> Result<Vec<u8>, Failure> {
+        crypto::derive_keys(challenge, first, count).await
+    }
+
+    fn json(&self, text: &str) -> Option<Json> {
+        Json::decode(&JSON::parse(text).ok()?)
     }
 
     async fn send(&self, request: Request) -> Result<Response, Failure> {

@@ -3,13 +3,15 @@
 use std::rc::Rc;
 
 use crate::simulated::{
-    Received, Reply, START, World, api, from_base64url, good, json_response, options, parameter, refusal, with_result,
+    Received, Reply, START, World, api, from_base64url, good, json_response, options, parameter, refusal, text,
+    with_result,
 };
 use approov_web_sdk::argument::Argument;
 use approov_web_sdk::config::SessionArguments;
 use approov_web_sdk::dpop::ProofArguments;
 use approov_web_sdk::driver::{Failure, Host as _};
 use approov_web_sdk::error::{Class, Code, Error};
+use approov_web_sdk::json::Json;
 use approov_web_sdk::token_request::TokenArguments;
 use approov_web_sdk::wire::{Body, Response};
 use serde_json::json;
@@ -696,4 +698,50 @@ fn a_refusal_for_other_reasons_too_fails_all_of_the_turn_at_once() {
         assert_eq!(code(call.try_recv().unwrap().unwrap()), Code::Service);
     }
     assert_eq!(world.host.posts().len(), 1);
+}
+
+#[test]
+fn a_session_of_any_check_gets_its_tokens_and_its_expiries() {
+    for (key, option, parameters, prefix) in [
+        ("turnstileSiteKey", "turnstileToken", ["turnstile-site-key", "turnstile-token"], "turnstile:"),
+        ("friendlyCaptchaSiteKey", "friendlyCaptchaResponse", ["friendly-site-key", "friendly-response"], "friendly:"),
+    ] {
+        let mut world = World::new(move |request| {
+            let mut response = good(request);
+            if let (Some(_), Body::Json(Json::Object(members))) = (&request.form, &mut response.body) {
+                let Some(Json::Object(mut expiries)) = members.take("expiries") else { panic!("expiries") };
+                expiries.insert(format!("{prefix}key"), Json::Number(1.7e12 + 3_600_000.0));
+                members.insert("expiries".into(), Json::Object(expiries));
+            }
+            (10, Ok(response))
+        });
+        let sdk = Rc::clone(&world.sdk);
+        let arguments = SessionArguments::default()
+            .with("approovHost", text("service.example.com"))
+            .with("approovSiteKey", text("site"))
+            .with(key, text("key"));
+        world.run(async move { sdk.initialize_session(arguments, SessionArguments::default()).await }).unwrap();
+        assert_eq!(code(world.fetch(with_result("a", "r1"))), Code::InvalidArgument, "of a check that it has not");
+        assert!(world.fetch(api("a").with(option, text("result"))).is_ok());
+        let form = world.host.posts().pop().unwrap();
+        assert_eq!(parameters.map(|name| parameter(&form, name).concat()), ["key", "result"]);
+        let sdk = Rc::clone(&world.sdk);
+        let expiries = world.run(async move { sdk.active().await.map(|session| session.expiries()) }).unwrap();
+        assert!(expiries.iter().any(|(name, _)| *name == format!("{prefix}key")), "{expiries:?}");
+    }
+}
+
+#[test]
+fn a_missing_result_is_called_by_the_options_of_the_session() {
+    let mut world = World::started();
+    let message = |failure: Failure<&'static str>| failure.error.message().to_owned();
+    let missing = message(world.fetch(api("a")).expect_err("no result"));
+    assert!(missing.ends_with("needs the result of a check: \"recaptchaToken\""), "{missing}");
+    let misspelt = world.fetch(api("a").with("g-recaptcha-response", text("r"))).expect_err("no result");
+    assert_eq!(misspelt.error.code(), Code::ResultsRequired);
+    let misspelt = message(misspelt);
+    let hint = "\"g-recaptcha-response\" is not an option: did you mean \"recaptchaToken\"?";
+    assert!(misspelt.ends_with(hint), "{misspelt}");
+    assert!(world.fetch(with_result("a", "r1").with("recaptchatoken", text("r"))).is_ok());
+    assert!(world.fetch(api("a").with("recaptchatoken", text("r"))).is_ok(), "unknown options are ignored");
 }

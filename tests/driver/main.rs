@@ -3,6 +3,7 @@
 
 //! The driver in virtual time, against a scripted service.
 
+mod altcha;
 mod behaviour;
 #[path = "../support/parsed_json.rs"]
 mod parsed_json;

@@ -122,11 +122,11 @@ type Settled = (i64, Result<String, Failure<&'static str>>);
 
 fn arguments(event: &Event) -> TokenArguments {
     let Event::Fetch { api: index, result, binding, timeout } = event else { panic!("a call") };
+    let result = result.map_or(Argument::Absent, |result| text(&format!("result-{result}")));
     TokenArguments {
-        recaptcha_token: result.map_or(Argument::Absent, |result| text(&format!("result-{result}"))),
         payload: binding.map_or(Argument::Absent, |binding| Argument::Bytes(vec![binding])),
         timeout: Argument::Number(f64::from(*timeout)),
-        ..api(&format!("api-{index}"))
+        ..api(&format!("api-{index}")).with("recaptchaToken", result)
     }
 }
 
@@ -232,7 +232,7 @@ proptest! {
         }
         *behaviour.borrow_mut() = ServiceBehaviour::Good(10);
         // The lazy pattern of the specification: a session error, a new session, a fresh result.
-        let fresh = TokenArguments { recaptcha_token: text("fresh"), ..api("api-0") };
+        let fresh = api("api-0").with("recaptchaToken", text("fresh"));
         let token = match world.fetch(api("api-0")) {
             Err(failure) if failure.error.code().class() == approov_web_sdk::error::Class::Session => {
                 world.initialize().expect("a session");

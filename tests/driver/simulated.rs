@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 
+use approov_web_sdk::altcha::Challenge;
 use approov_web_sdk::argument::Argument;
 use approov_web_sdk::config::{KeyStorage, SessionArguments};
 use approov_web_sdk::driver::{Failure, Host, Request, Sdk};
 use approov_web_sdk::error::{Code, Error};
+use approov_web_sdk::json::Json;
 use approov_web_sdk::jws::PublicKey;
 use approov_web_sdk::time::ClockReading;
 use approov_web_sdk::token_request::TokenArguments;
@@ -161,6 +163,11 @@ impl Simulation {
         self.received().into_iter().filter_map(|request| request.form).collect()
     }
 
+    /// Whether anything waits for time to pass.
+    pub fn has_timers(&self) -> bool {
+        self.0.timers.borrow().iter().any(|(_, timer)| !timer.is_canceled())
+    }
+
     pub fn now_since_start(&self) -> i64 {
         self.0.now.get()
     }
@@ -255,6 +262,27 @@ impl Host for Simulation {
         Ok(vec![0; 64])
     }
 
+    async fn derive_keys(
+        &self,
+        challenge: &Challenge,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<u8>, Failure<&'static str>> {
+        self.sleep(1).await;
+        let mut keys = Vec::new();
+        for counter in first..first + count {
+            let password = [&challenge.nonce[..], &counter.to_be_bytes()].concat();
+            let mut key = [0; 32];
+            pbkdf2::pbkdf2_hmac::<sha2::Sha256>(&password, &challenge.salt, challenge.cost, &mut key);
+            keys.extend(key);
+        }
+        Ok(keys)
+    }
+
+    fn json(&self, text: &str) -> Option<Json> {
+        Some(decode_value(&serde_json::from_str(text).ok()?))
+    }
+
     async fn send(&self, request: Request) -> Result<Response, Failure<&'static str>> {
         let part = |index| -> Value {
             let part = request.proof.split('.').nth(index).and_then(from_base64url).expect("base64url");
@@ -325,12 +353,10 @@ pub fn text(value: &str) -> Argument {
 }
 
 pub fn options() -> SessionArguments {
-    SessionArguments {
-        approov_host: text("service.example.com"),
-        approov_site_key: text("site"),
-        recaptcha_site_key: text("re"),
-        ..SessionArguments::default()
-    }
+    SessionArguments::default()
+        .with("approovHost", text("service.example.com"))
+        .with("approovSiteKey", text("site"))
+        .with("recaptchaSiteKey", text("re"))
 }
 
 pub fn api(name: &str) -> TokenArguments {
@@ -338,7 +364,7 @@ pub fn api(name: &str) -> TokenArguments {
 }
 
 pub fn with_result(name: &str, token: &str) -> TokenArguments {
-    TokenArguments { recaptcha_token: text(token), ..api(name) }
+    api(name).with("recaptchaToken", text(token))
 }
 
 /// The bytes of unpadded base64url.

@@ -212,6 +212,7 @@ impl From<JsonError> for DpopError {
 pub struct UnverifiedProof<'a> {
     jws: Jws<'a>,
     proof: Proof,
+    claims: Map<String, Value>,
 }
 
 impl<'a> UnverifiedProof<'a> {
@@ -234,7 +235,7 @@ impl<'a> UnverifiedProof<'a> {
         let key = P256PublicKey::from_jwk(jwk).map_err(DpopError::Key)?;
         let claims = json::parse_object(jws.payload())?;
         let proof = Proof::with_claims(key, &claims)?;
-        Ok(Self { jws, proof })
+        Ok(Self { jws, proof, claims })
     }
 
     /// [`Proof::check`], on the word of whoever sent it.
@@ -249,6 +250,12 @@ impl<'a> UnverifiedProof<'a> {
     #[must_use]
     pub const fn url(&self) -> &HttpUri {
         self.proof.url()
+    }
+
+    /// Any claim, also one that no document names: what a client and a server have agreed on.
+    #[must_use]
+    pub fn claim(&self, name: &str) -> Option<&Value> {
+        self.claims.get(name)
     }
 
     /// The thumbprint of the key that the proof names.

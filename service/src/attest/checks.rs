@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 
-use crate::check::FreshResult;
+use crate::check::{CheckError, FreshResult, Provider};
 use crate::config::Account;
 use crate::error::{Code, Problems, Refusal};
 use crate::limits::{Payer, Permit};
@@ -108,6 +110,10 @@ impl Attest<'_> {
             self.notes.checks.push(format!("{}: {note}", provider.name()));
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),
+                Err(Unused::Check(CheckError::Unsolved(_))) => {
+                    let again = plan.to_check.iter().find(|fresh| fresh.provider == provider);
+                    refusal = refusal.or(again.map(|fresh| self.work_required(account, fresh, sender.holder)));
+                }
                 Err(Unused::Check(error)) => {
                     problems.add(provider.definition().codes.check, error.kind());
                     reasons.push(error.reason().to_owned());
@@ -131,6 +137,18 @@ impl Attest<'_> {
         }
         problems.into_result()?;
         Ok(outcomes)
+    }
+
+    /// Another challenge, which is the one thing that a client learns of a solution that does not count.
+    fn work_required(&self, account: &Account, fresh: &FreshResult<'_>, holder: Thumbprint) -> Refusal {
+        match self.challenge(account, fresh.key, Some(&holder)) {
+            Ok(challenge) => {
+                let mut refusal = Refusal::new(Code::WorkRequired, URL_SAFE_NO_PAD.encode(challenge));
+                refusal.retry_after = Some(1);
+                refusal
+            }
+            Err(_) => unavailable("there is no challenge", None),
+        }
     }
 
     fn once(
@@ -178,7 +196,12 @@ impl Attest<'_> {
 
 /// The name of a site among those of all accounts.
 pub(super) fn site_name(account: &Account, fresh: &FreshResult<'_>) -> String {
-    format!("{}:{}:{}", account.site_key, fresh.provider.prefix(), fresh.key)
+    name_of_site(account, fresh.provider, fresh.key)
+}
+
+/// The same of a site of which there is no result.
+pub(super) fn name_of_site(account: &Account, provider: Provider, key: &str) -> String {
+    format!("{}:{}:{key}", account.site_key, provider.prefix())
 }
 
 /// Who sends results.

@@ -10,6 +10,7 @@ use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use serde_json::json;
 
+use crate::check::altcha::challenge::ChallengeKeys;
 use crate::check::{Provider, SiteSecrets};
 use crate::config::{Account, Api, Config};
 use crate::crypto::{CryptoError, random};
@@ -25,6 +26,7 @@ pub(super) struct Keys {
     pub(super) nonce: NonceKeys,
     pub(super) decoy: DecoyKeys,
     pub(super) outcome: OutcomeKeys,
+    pub(super) challenge: Arc<ChallengeKeys>,
     accounts: BTreeMap<String, AccountKeys>,
 }
 
@@ -62,6 +64,7 @@ impl Keys {
             nonce: NonceKeys::derive(&session_secret)?,
             decoy: DecoyKeys::derive(&session_secret)?,
             outcome: OutcomeKeys::derive(&session_secret)?,
+            challenge: Arc::new(ChallengeKeys::derive(&session_secret)?),
             accounts: accounts.collect::<Read<_>>()?,
         })
     }

@@ -1,5 +1,6 @@
 //! The flow of an attest request: parameters and proof, session, checks, tokens.
 
+mod challenge;
 mod checks;
 mod decoys;
 mod form;

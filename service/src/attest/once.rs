@@ -18,8 +18,7 @@ use std::time::Instant;
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 
-use crate::allowed_origins::AllowedOrigins;
-use crate::check::{CheckContext, CheckError, Checked, FreshResult, OwnedParams, Provider};
+use crate::check::{BuiltInContext, CheckContext, CheckError, Checked, FreshResult, OwnedParams, Provider};
 use crate::config::Account;
 use crate::crypto::{CryptoError, random};
 use crate::limits::{Payer, Permit};
@@ -99,7 +98,7 @@ impl Once {
             return Ok((note, Outcome { generation: self.generation, result }));
         }
         let used = ResultUse {
-            key: ResultKey::new(&site_name(account, &fresh), fresh.result()),
+            key: ResultKey::new(&site_name(account, &fresh), &fresh.single_use()),
             holder: self.holder,
             lifetime: fresh.used_for(),
         };
@@ -115,12 +114,12 @@ impl Once {
                 match known {
                     Some(known) => Ok(self.again(known, &fresh)),
                     // Nobody can read any more what came of it: its session cannot be read either.
-                    None => Ok(self.refuse(account, &fresh)),
+                    None => self.refuse(account, &fresh),
                 }
             }
             Claim::Others => {
                 self.service.metrics.used_again(self.provider.name(), "another-key");
-                Ok(self.refuse(account, &fresh))
+                self.refuse(account, &fresh)
             }
         }
     }
@@ -154,13 +153,32 @@ impl Once {
         keys: &AccountKeys,
         fresh: &FreshResult<'_>,
     ) -> Result<(&'static str, CheckResult), CheckError> {
-        let client_ip = self.client_ip.to_string();
-        let context = self.context(&client_ip, &account.allowed_origins);
+        let (client_ip, site) = (self.client_ip.to_string(), site_name(account, fresh));
+        let context = CheckContext {
+            client_ip: &client_ip,
+            allowed_origins: &account.allowed_origins,
+            // The true time, also when tests of clients set the service's clock wrong: it is compared with that of the
+            // check services.
+            now: UnixTime::now(),
+            built_in: Some(BuiltInContext {
+                site: &site,
+                holder: &self.holder,
+                epoch: self.service.store.epoch(),
+                page_host: &self.page_host,
+                keys: self.active.challenge_keys(),
+                pool: &self.service.work,
+            }),
+        };
         let begun = Instant::now();
         let secrets = keys.site_secrets(fresh.provider, fresh.key, self.now);
         let outcome = fresh.check(&self.service.checks, &secrets, context).await;
         let note = result_name(&outcome);
         self.service.metrics.check(fresh.provider.name(), note, begun.elapsed());
+        if let Err(CheckError::Unsolved(why)) = &outcome
+            && why.is_made_up()
+        {
+            self.charge();
+        }
         Ok((note, self.judged(account, fresh, outcome?)))
     }
 
@@ -177,17 +195,22 @@ impl Once {
     }
 
     /// What another key's result gives: the same as one that failed.
-    fn refuse(&self, account: &Account, fresh: &FreshResult<'_>) -> (&'static str, Outcome) {
-        let checked = fresh.used_before();
+    fn refuse(&self, account: &Account, fresh: &FreshResult<'_>) -> Result<(&'static str, Outcome), Unused> {
+        let checked = fresh.used_before().map_err(Unused::Check)?;
         let note = verdict_name(&checked);
-        (note, Outcome { generation: self.generation, result: self.judged(account, fresh, checked) })
+        Ok((note, Outcome { generation: self.generation, result: self.judged(account, fresh, checked) }))
     }
 
-    /// A result as the session remembers it. Whoever sent one that was not accepted pays for it.
+    /// Whoever sent a result that was not accepted pays for it.
+    fn charge(&self) {
+        let counters = &self.service.limits;
+        counters.charge_failure(self.payer, &self.active.config.limits, counters.now());
+    }
+
+    /// A result as the session remembers it.
     fn judged(&self, account: &Account, fresh: &FreshResult<'_>, checked: Checked) -> CheckResult {
         if checked.verdict.is_err() {
-            let counters = &self.service.limits;
-            counters.charge_failure(self.payer, &self.active.config.limits, counters.now());
+            self.charge();
         }
         let appearance = Appearance {
             account,
@@ -198,12 +221,6 @@ impl Once {
         };
         let lifetime = fresh.site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime);
         appearance.result(fresh, checked, self.now.plus(lifetime))
-    }
-
-    fn context<'a>(&self, client_ip: &'a str, allowed_origins: &'a AllowedOrigins) -> CheckContext<'a> {
-        // The true time, also when tests of clients set the service's clock wrong: it is compared with that of the check
-        // services.
-        CheckContext { client_ip, allowed_origins, now: UnixTime::now() }
     }
 }
 

@@ -19,21 +19,22 @@ const UNBOUNDED_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);
 const MAX_NOTED_CHARS: usize = 256;
 
 impl<'a> Attest<'a> {
-    /// Checks a nonce request: the proof must be sound, but needs no nonce yet.
+    /// Checks a nonce request: the proof must be sound, but needs no nonce yet. Gives the challenge that it asks for.
     ///
     /// # Errors
     /// `aprv-invalid-dpop-token`.
-    pub fn check_nonce_request(&mut self) -> Result<(), Refusal> {
+    pub fn check_nonce_request(&mut self) -> Result<Option<String>, Refusal> {
         let proof = self.single_proof()?;
         self.check_proof(&proof, Nonce::Ignored)?;
         let counters = &self.service.limits;
         let client = counters.client(self.incoming.client_ip);
+        let challenge = self.requested_challenge(&proof);
         let (limits, pressure) = (&self.active.config.limits, self.service.pressure.value());
         // A nonce is worth nothing without a key, so nothing depends on this signature but how early an error shows.
         if counters.verifies_nonce_request(client, pressure, limits, counters.now()) {
             self.verified(proof)?;
         }
-        Ok(())
+        Ok(challenge)
     }
 
     /// The proof of an attest request, its signature unverified, with when and where its nonce was issued.

@@ -194,7 +194,7 @@ fn read_result<'a>(
     account: Option<&'a Account>,
     problems: &mut Problems,
 ) -> (bool, Option<FreshResult<'a>>) {
-    let params = ResultParams::read(provider.definition().params, |name| form.get(name));
+    let params = ResultParams::read(provider.definition(), |name| form.get(name));
     if params.is_empty() {
         return (false, None);
     }

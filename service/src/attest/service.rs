@@ -10,6 +10,8 @@ use approov_verify::time::UnixTime;
 use approov_verify::uri::HttpUri;
 
 use crate::check::CheckClient;
+use crate::check::altcha::WorkPool;
+use crate::check::altcha::challenge::ChallengeKeys;
 use crate::config::{Account, Config, ConfigError};
 use crate::crypto::CryptoError;
 use crate::limits::ClientLimits;
@@ -33,6 +35,7 @@ pub struct Service {
     /// Counters.
     pub metrics: Metrics,
     pub(super) last_passed: LastPassed,
+    pub(super) work: WorkPool,
     /// Log lines.
     pub log: Log,
     /// How close the process is to its bounds.
@@ -71,6 +74,7 @@ impl Service {
             checks,
             metrics: Metrics::default(),
             last_passed: LastPassed::default(),
+            work: WorkPool::default(),
             clock_offset: Arc::default(),
             request_ids: RequestIds::default(),
             log,
@@ -119,6 +123,10 @@ impl ActiveConfig {
 
     pub(super) fn decoy_keys(&self) -> &DecoyKeys {
         &self.keys.decoy
+    }
+
+    pub(super) fn challenge_keys(&self) -> &Arc<ChallengeKeys> {
+        &self.keys.challenge
     }
 
     pub(super) fn outcome_keys(&self) -> &OutcomeKeys {

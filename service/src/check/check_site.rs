@@ -1,5 +1,6 @@
 //! What a check service's file does: reads its sites, and has results checked.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -41,8 +42,16 @@ pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
     /// everybody may use.
     fn is_test_result(&self, key: &str, result: &str) -> bool;
 
+    /// What names a result of which each is used once.
+    fn single_use<'a>(&self, params: &ResultParams<'a>) -> Cow<'a, str> {
+        Cow::Borrowed(params.result())
+    }
+
     /// What comes of a result that another key has used: the same as of one that the check service says was used.
-    fn used_before(&self, params: &ResultParams<'_>) -> Checked;
+    ///
+    /// # Errors
+    /// When that is nothing that a check service is asked for.
+    fn used_before(&self, params: &ResultParams<'_>) -> Result<Checked, CheckError>;
 
     /// Has a result checked.
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError>;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use approov_verify::jwk::Thumbprint;
 use approov_verify::secret::Secret;
 use approov_verify::time::UnixTime;
 use reqwest::header::{CONTENT_TYPE, DATE};
@@ -12,8 +13,11 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use crate::allowed_origins::AllowedOrigins;
+use crate::session::Epoch;
 use crate::time::parse_http_date;
 
+use super::altcha::WorkPool;
+use super::altcha::challenge::ChallengeKeys;
 use super::clock;
 use super::definition::is_id;
 use super::outcome::CheckError;
@@ -41,6 +45,25 @@ pub struct CheckContext<'a> {
     pub allowed_origins: &'a AllowedOrigins,
     /// When the check is made, by a clock that is right.
     pub now: UnixTime,
+    /// For the check that is built in.
+    pub built_in: Option<BuiltInContext<'a>>,
+}
+
+/// What a check that is built in knows besides.
+#[derive(Clone, Copy)]
+pub struct BuiltInContext<'a> {
+    /// The site, among those of all accounts.
+    pub site: &'a str,
+    /// Who sent the result.
+    pub holder: &'a Thumbprint,
+    /// The store's.
+    pub epoch: Epoch,
+    /// Of the page; empty when it is not known.
+    pub page_host: &'a str,
+    /// Sign challenges.
+    pub keys: &'a Arc<ChallengeKeys>,
+    /// Where solutions are verified.
+    pub pool: &'a WorkPool,
 }
 
 /// What only the service and a check service know of a site.

@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 
 use crate::error::Code;
 
+use super::altcha::challenge::read_payload;
+
 /// The names that belong to a check service.
 pub struct Definition {
     /// See [`super::Provider::name`].
@@ -56,6 +58,8 @@ pub enum ParamText {
     Result,
     /// The same, and no longer than this, bytes.
     ResultOf(usize),
+    /// A solution of one of our own challenges.
+    AltchaPayload,
     /// An ID that becomes part of a URL: letters, digits, `_`, `.` and `-`.
     Id,
 }
@@ -72,6 +76,7 @@ impl ParamText {
             Self::Any => true,
             Self::Result => RESULT_BYTES.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()),
             Self::ResultOf(longest) => text.len() <= longest && Self::Result.fits(text),
+            Self::AltchaPayload => Self::Result.fits(text) && read_payload(text).is_some(),
             Self::Id => is_id(text),
         }
     }
@@ -155,6 +160,8 @@ pub enum OptionKind {
     Probability,
     /// A whole number per minute.
     PerMinute,
+    /// A whole number.
+    Number,
 }
 
 #[cfg(test)]

@@ -108,9 +108,9 @@ impl CheckSite for Site {
         false
     }
 
-    fn used_before(&self, _: &ResultParams<'_>) -> Checked {
+    fn used_before(&self, _: &ResultParams<'_>) -> Result<Checked, CheckError> {
         let error = json!({"error_code": "response_duplicate", "detail": ""});
-        siteverify::used_before_with([("success".to_owned(), false.into()), ("error".to_owned(), error)])
+        Ok(siteverify::used_before_with([("success".to_owned(), false.into()), ("error".to_owned(), error)]))
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

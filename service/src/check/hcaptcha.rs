@@ -98,8 +98,8 @@ impl CheckSite for Site {
         TEST_TOKENS.contains(&(key, result))
     }
 
-    fn used_before(&self, _: &ResultParams<'_>) -> Checked {
-        siteverify::used_before("already-seen-response")
+    fn used_before(&self, _: &ResultParams<'_>) -> Result<Checked, CheckError> {
+        Ok(siteverify::used_before("already-seen-response"))
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

@@ -7,6 +7,7 @@
 //! client gets tokens that no backend accepts. A check that did not run (wrong secret, outage, a response that is not
 //! understood) is an error that the client learns of.
 
+pub mod altcha;
 mod brief;
 mod check_site;
 mod client;
@@ -26,7 +27,7 @@ mod siteverify;
 pub mod turnstile;
 
 pub use brief::{Brief, Fallback};
-pub use client::{CheckClient, CheckContext, SiteSecrets};
+pub use client::{BuiltInContext, CheckClient, CheckContext, SiteSecrets};
 pub use definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, SiteOption};
 pub use outcome::{CheckError, Checked, FailedRule};
 pub use params::{OwnedParams, ResultParams};

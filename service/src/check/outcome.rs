@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::altcha::challenge::Unsolved;
 use super::brief::Brief;
 
 /// What came of a check that ran.
@@ -66,6 +67,8 @@ pub enum CheckError {
     Unavailable(String),
     /// It does not accept what is configured: a secret, a region, a quota.
     Misconfigured(String),
+    /// No check service was asked: the browser has to solve another challenge of ours.
+    Unsolved(Unsolved),
 }
 
 impl CheckError {
@@ -74,6 +77,7 @@ impl CheckError {
         match self {
             Self::Unavailable(_) => "unavailable",
             Self::Misconfigured(_) => "misconfigured",
+            Self::Unsolved(why) => why.name(),
         }
     }
 
@@ -81,6 +85,7 @@ impl CheckError {
     pub fn reason(&self) -> &str {
         match self {
             Self::Unavailable(reason) | Self::Misconfigured(reason) => reason,
+            Self::Unsolved(why) => why.name(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The check services as a table.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::allowed_origins::AllowedOrigins;
@@ -12,7 +13,7 @@ use super::definition::Definition;
 use super::outcome::{CheckError, Checked};
 use super::params::ResultParams;
 use super::site_table::SiteTable;
-use super::{fingerprint, friendly, hcaptcha, recaptcha, turnstile};
+use super::{altcha, fingerprint, friendly, hcaptcha, recaptcha, turnstile};
 
 macro_rules! providers {
     ($($(#[doc = $doc:literal])+ $provider:ident = $module:ident;)+) => {
@@ -72,7 +73,11 @@ macro_rules! providers {
                 match self { $(SiteKind::$provider(site) => site.is_test_result(key, result),)+ }
             }
 
-            pub(super) fn used_before(&self, params: &ResultParams<'_>) -> Checked {
+            pub(super) fn single_use<'a>(&self, params: &ResultParams<'a>) -> Cow<'a, str> {
+                match self { $(SiteKind::$provider(site) => site.single_use(params),)+ }
+            }
+
+            pub(super) fn used_before(&self, params: &ResultParams<'_>) -> Result<Checked, CheckError> {
                 match self { $(SiteKind::$provider(site) => site.used_before(params),)+ }
             }
 
@@ -95,6 +100,8 @@ providers! {
     Turnstile = turnstile;
     /// Friendly Captcha, v2.
     Friendly = friendly;
+    /// ALTCHA, which is built in.
+    Altcha = altcha;
 }
 
 impl Provider {

@@ -153,11 +153,11 @@ impl CheckSite for Site {
         key == TEST_KEY && HOSTS.iter().any(|(_, server)| *server == self.vendor.url.as_str())
     }
 
-    fn used_before(&self, _: &ResultParams<'_>) -> Checked {
-        match self.kind {
+    fn used_before(&self, _: &ResultParams<'_>) -> Result<Checked, CheckError> {
+        Ok(match self.kind {
             Kind::Classic => siteverify::used_before("timeout-or-duplicate"),
             Kind::Enterprise { .. } => enterprise::used_before(),
-        }
+        })
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

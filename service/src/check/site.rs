@@ -1,5 +1,6 @@
 //! The sites of an account at a check service, and the results that browsers bring of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -63,14 +64,14 @@ impl fmt::Debug for FreshResult<'_> {
 }
 
 impl FreshResult<'_> {
-    /// The text that names the result, which may be used once.
-    pub fn result(&self) -> &str {
-        self.params.get(self.provider.definition().result)
+    /// What names the result, which may be used once.
+    pub fn single_use(&self) -> Cow<'_, str> {
+        self.site.kind.single_use(&self.params)
     }
 
     /// Whether the check service publishes it for tests: everybody may use it, as often as they like.
     pub fn is_for_tests(&self) -> bool {
-        self.site.kind.is_test_result(self.key, self.result())
+        self.site.kind.is_test_result(self.key, self.params.result())
     }
 
     /// How long it has to be remembered that the result was used.
@@ -79,7 +80,10 @@ impl FreshResult<'_> {
     }
 
     /// What comes of it when another key has used it.
-    pub fn used_before(&self) -> Checked {
+    ///
+    /// # Errors
+    /// When that is nothing that a check service is asked for.
+    pub fn used_before(&self) -> Result<Checked, CheckError> {
         self.site.kind.used_before(&self.params)
     }
 
@@ -178,9 +182,9 @@ mod tests {
         let config = crate::config::Config::parse(&text).unwrap();
         let site = config.accounts["k"].site(provider, key).unwrap();
         let name = provider.definition().result;
-        let params = ResultParams::read(provider.definition().params, |param| (param == name).then_some(result));
+        let params = ResultParams::read(provider.definition(), |param| (param == name).then_some(result));
         let fresh = FreshResult { provider, key, site, params };
-        assert_eq!(fresh.result(), result);
+        assert_eq!(fresh.single_use(), result);
         (fresh.is_for_tests(), fresh.used_for())
     }
 

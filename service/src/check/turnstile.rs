@@ -93,8 +93,8 @@ impl CheckSite for Site {
         result == TEST_TOKEN
     }
 
-    fn used_before(&self, _: &ResultParams<'_>) -> Checked {
-        siteverify::used_before("timeout-or-duplicate")
+    fn used_before(&self, _: &ResultParams<'_>) -> Result<Checked, CheckError> {
+        Ok(siteverify::used_before("timeout-or-duplicate"))
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {

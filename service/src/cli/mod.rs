@@ -38,10 +38,10 @@ approov-web-service account -add [SITE_KEY] | -list
 approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -list | -remove DOMAIN
 approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS
                             -allowOrigin ORIGIN | -disallowOrigin ORIGIN
-approov-web-service web     -fingerprint|-hcaptcha|-recaptcha|-turnstile|-friendly
+approov-web-service web     -fingerprint|-hcaptcha|-recaptcha|-turnstile|-friendly|-altcha
                             -list | -setRequired | -setOptional | -remove KEY
-    -add KEY -secretFile FILE|-secretEnv VARIABLE|-secret SECRET|- [-embedResult]
-        [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE] [-verifyURL URL]
+    -add KEY [-embedResult] [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE] [-verifyURL URL]
+        all but -altcha: -secretFile FILE|-secretEnv VARIABLE|-secret SECRET|- [-verifyURL URL]
         -fingerprint:   [-region RoW|EU|AP] [-maxElapsedTime SECONDS] [-maxBotProbability 0..1] [-api v4|v3]
                         [-sealedKeyFile FILE|-sealedKeyEnv VARIABLE|-sealedKey KEY|-]
         -hcaptcha:      [-domain DOMAIN]... [-minScore 0..1] [-includeIP]
@@ -49,6 +49,7 @@ approov-web-service web     -fingerprint|-hcaptcha|-recaptcha|-turnstile|-friend
                         [-host google.com|recaptcha.net | -kind enterprise -project PROJECT]
         -turnstile:     [-domain DOMAIN]... [-action ACTION]... [-includeIP]
         -friendly:      [-domain DOMAIN]... [-region global|EU]
+        -altcha:        [-cost ITERATIONS] [-zeros DIGITS] [-widget]
 approov-web-service token   -check TOKEN | -genExample DOMAIN [-type valid|invalid] [-setDataHashInToken DATA]
 approov-web-service secret  -get base64|base64url [-jwe] [-staged]
                             -rotate [-jwe|-session] [-secretFile FILE|-secretEnv VARIABLE]

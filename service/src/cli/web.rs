@@ -176,6 +176,7 @@ impl NewSite {
             OptionKind::Seconds => value(args.parsed::<Seconds>(flag, SECONDS)?.0),
             OptionKind::WholeSeconds => value(args.parsed::<Seconds>(flag, SECONDS)?.whole()),
             OptionKind::Probability => value(args.parsed::<f64>(flag, SCORE)?),
+            OptionKind::Number => value(i64::from(args.parsed::<u32>(flag, "a whole number")?)),
             OptionKind::PerMinute => value(i64::from(args.parsed::<u32>(flag, "a number per minute")?)),
             OptionKind::List => {
                 self.lists.entry(option.key).or_default().push(args.value(flag)?);

@@ -15,13 +15,16 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use url::Url;
 
-use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, fingerprint, hcaptcha, recaptcha};
+use crate::check::altcha::challenge::Difficulty;
+use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, altcha, fingerprint, hcaptcha, recaptcha};
 use crate::config::{
     Account, AllowedOrigins, Api, Config, Limits, PublicUrl, Revocations, StoreAddress, TrustedProxies,
 };
 use crate::host::lookup_name;
 use crate::secrets::{KeptSecret, SecretKind};
 
+/// The ALTCHA site, which has no simulator: the check is built in.
+pub const ALTCHA_SITE_KEY: &str = "dev-altcha-site-key";
 /// The site key of the development account.
 pub const SITE_KEY: &str = "dev-approov-site-key";
 /// APIs that it always has.
@@ -119,6 +122,8 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
         max_elapsed_time: MAX_ELAPSED_TIME,
         max_bot_probability: THRESHOLD,
     };
+    // Next to nothing, so that tests do not wait; and for the official widget, too.
+    let altcha = altcha::Site { difficulty: Difficulty { cost: 600, zeros: 2 }, widget: true };
     let check = |key: &str, kind: SiteKind| {
         let site = Site { embed_result: false, max_result_lifetime: None, rate_limit: None, kind };
         Check { required: false, sites: BTreeMap::from([(key.to_owned(), site)]) }
@@ -126,6 +131,7 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
     Ok(BTreeMap::from([
         (Provider::Hcaptcha, check(sim::HCAPTCHA_SITE_KEY, SiteKind::Hcaptcha(hcaptcha))),
         (Provider::Recaptcha, check(sim::RECAPTCHA_SITE_KEY, SiteKind::Recaptcha(recaptcha))),
+        (Provider::Altcha, check(ALTCHA_SITE_KEY, SiteKind::Altcha(altcha))),
         (Provider::Fingerprint, check(sim::FINGERPRINT_PUBLIC_API_KEY, SiteKind::Fingerprint(fingerprint))),
     ]))
 }
@@ -141,6 +147,7 @@ pub fn json_line(url: &str, operations: Option<&str>, config: &Config, secret: &
         "apis": account.map(|account| account.apis.keys().collect::<Vec<_>>()),
         "hcaptcha_site_key": sim::HCAPTCHA_SITE_KEY,
         "recaptcha_site_key": sim::RECAPTCHA_SITE_KEY,
+        "altcha_site_key": ALTCHA_SITE_KEY,
         "fingerprint_public_api_key": sim::FINGERPRINT_PUBLIC_API_KEY,
     })
     .to_string()
@@ -159,6 +166,7 @@ pub fn text(url: &str, operations: Option<&str>, config: &Config, secret: &Secre
   approovSiteKey             {SITE_KEY}
   hcaptchaSiteKey            {hcaptcha}
   recaptchaSiteKey           {recaptcha}
+  altchaSiteKey              {altcha}   (no script needed)
   fingerprintPublicAPIKey    {fingerprint}
   APIs                       {apis}
   account secret (base64)    {secret}
@@ -177,6 +185,7 @@ pub fn text(url: &str, operations: Option<&str>, config: &Config, secret: &Secre
         host = url.strip_prefix("https://").unwrap_or(url),
         hcaptcha = sim::HCAPTCHA_SITE_KEY,
         recaptcha = sim::RECAPTCHA_SITE_KEY,
+        altcha = ALTCHA_SITE_KEY,
         fingerprint = sim::FINGERPRINT_PUBLIC_API_KEY,
         apis = apis.join(", "),
         secret = STANDARD.encode(secret.as_bytes()),

@@ -62,9 +62,13 @@ fn nonce_request(context: &RequestContext<'_>, request: &Request, entropy: Reque
     let proofs = proofs(request.headers());
     let mut attest = context.attest("GET", &proofs, entropy);
     match attest.check_nonce_request() {
-        Ok(()) => {
+        Ok(None) => {
             let notes = RequestNotes { outcome: "nonce", ..attest.notes };
             annotate(StatusCode::NO_CONTENT.into_response(), notes)
+        }
+        Ok(Some(challenge)) => {
+            let notes = RequestNotes { outcome: "challenge", ..attest.notes };
+            annotate(json(StatusCode::OK, challenge), notes)
         }
         Err(refusal) => refused(&refusal, attest.notes),
     }
@@ -92,7 +96,7 @@ async fn attest_request(context: &RequestContext<'_>, request: Request, entropy:
 }
 
 impl<'a> RequestContext<'a> {
-    fn attest(&self, method: &'a str, proofs: &'a [&'a str], entropy: RequestEntropy) -> Attest<'a> {
+    pub(super) fn attest(&self, method: &'a str, proofs: &'a [&'a str], entropy: RequestEntropy) -> Attest<'a> {
         let incoming = Incoming { method, proofs, origin: self.origin, client_ip: self.ip, now: self.now, entropy };
         Attest::new(self.service, self.active, incoming)
     }

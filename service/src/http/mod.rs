@@ -1,5 +1,6 @@
 //! The HTTP face: routes, limits, request ids, and one log line per request.
 
+mod altcha;
 mod attest;
 mod client_ip;
 mod cors;
@@ -103,6 +104,7 @@ async fn respond(app: &App, request: Request) -> Response {
         match uri.path() {
             _ if !has_one_host(&request) => respond::one_host_needed(),
             "/attest" => attest::attest(&context, request).await,
+            "/altcha" => altcha::challenge(&context, &request),
             // Boxed: these are rare, and would make every request's future as large as theirs.
             _ => Box::pin(app.others.clone().oneshot(request)).await.into_response(),
         }

@@ -125,6 +125,7 @@ const PAGES = {
   'recaptcha.html': TOKEN,
   'hcaptcha.html': TOKEN,
   'fingerprint.html': TOKEN,
+  'altcha.html': TOKEN,
   'integrity.html': /^initializeSession fetchToken getDPoPToken messageSignature getExpiries$/,
 }
 
@@ -198,6 +199,9 @@ for (const engine of chosenEngines()) {
           ['your-reCAPTCHA-site-key', keys.recaptcha.recaptchaSiteKey],
           ['your-hCaptcha-site-key', keys.hcaptcha.hcaptchaSiteKey],
           ['your-Fingerprint-public-API-key', keys.fingerprint.fingerprintPublicAPIKey],
+          ['APPROOV_HOST', approovHost],
+          ["'SITE_KEY'", `'${approovSiteKey}'`],
+          ['ALTCHA_KEY', world.service.account.altcha_site_key],
           ['sha384-as-in-integrity.json', hashes['approov.js']],
         ].reduce((text, [placeholder, value]) => text.replaceAll(placeholder, value), text)
       const page = put(`<!doctype html>

@@ -186,8 +186,8 @@ impl CheckSite for Site {
         false
     }
 
-    fn used_before(&self, params: &ResultParams<'_>) -> Checked {
-        Checked { verdict: Err(FailedRule::Used), brief: brief(params, None), full: Map::new() }
+    fn used_before(&self, params: &ResultParams<'_>) -> Result<Checked, CheckError> {
+        Ok(Checked { verdict: Err(FailedRule::Used), brief: brief(params, None), full: Map::new() })
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
