@@ -37,6 +37,15 @@ pub const FINGERPRINT_SECRET: &str = "dev-fingerprint-secret-api-key";
 /// What opens its sealed results (base64 of 32 bytes).
 pub const FINGERPRINT_SEALED_KEY: &str = "YXBwcm9vdi1zaW11bGF0b3Itc2VhbGVkLXJlc3VsdHM=";
 
+/// The outcomes that a site key can choose: see the outcomes of [the simulators](super).
+pub const OUTCOMES: [&str; 11] =
+    ["pass", "fail", "low-score", "bot", "expired", "error", "slow", "timeout", "never", "reject", "script-blocked"];
+
+/// The site key that chooses this outcome.
+pub fn with_outcome(key: &str, outcome: &str) -> String {
+    format!("{key}-sim-{outcome}")
+}
+
 /// A site key that chooses an outcome, `KEY-sim-OUTCOME`, without the outcome; others as they are.
 pub(super) fn without_outcome(key: &str) -> &str {
     key.rsplit_once("-sim-").map_or(key, |(key, _)| key)
