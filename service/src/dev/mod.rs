@@ -16,7 +16,10 @@ use serde_json::json;
 use url::Url;
 
 use crate::check::altcha::challenge::Difficulty;
-use crate::check::{CaptchaRules, Check, Provider, Site, SiteKind, Vendor, altcha, fingerprint, hcaptcha, recaptcha};
+use crate::check::{
+    CaptchaRules, Check, Provider, Site, SiteKind, Vendor, altcha, fingerprint, friendly, hcaptcha, recaptcha,
+    turnstile,
+};
 use crate::config::{
     Account, AllowedOrigins, Api, Config, Limits, PublicUrl, Revocations, StoreAddress, TrustedProxies,
 };
@@ -115,24 +118,46 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
         vendor: vendor(sim::RECAPTCHA_SECRET, "/sim/recaptcha/siteverify")?,
         rules: rules(),
     };
+    let enterprise = recaptcha::Site {
+        kind: recaptcha::Kind::Enterprise { project: sim::RECAPTCHA_ENTERPRISE_PROJECT.to_owned() },
+        vendor: vendor(sim::RECAPTCHA_ENTERPRISE_API_KEY, "/sim/recaptcha-enterprise/")?,
+        rules: rules(),
+    };
+    let turnstile = turnstile::Site {
+        vendor: vendor(sim::TURNSTILE_SECRET, "/sim/turnstile/v0/siteverify")?,
+        rules: CaptchaRules::default(),
+    };
+    let friendly = friendly::Site {
+        vendor: vendor(sim::FRIENDLY_API_KEY, "/sim/friendly/api/v2/captcha/siteverify")?,
+        rules: CaptchaRules::default(),
+    };
+    let sealed_key = STANDARD.decode(sim::FINGERPRINT_SEALED_KEY).unwrap_or_default();
     let fingerprint = fingerprint::Site {
         vendor: vendor(sim::FINGERPRINT_SECRET, "/sim/fingerprint")?,
         api: fingerprint::Api::V3,
-        sealed_key: None,
+        sealed_key: Some(KeptSecret::here(SecretKind::Key32, Secret::from_bytes(sealed_key)).into()),
         max_elapsed_time: MAX_ELAPSED_TIME,
         max_bot_probability: THRESHOLD,
     };
     // Next to nothing, so that tests do not wait; and for the official widget, too.
     let altcha = altcha::Site { difficulty: Difficulty { cost: 600, zeros: 2 }, widget: true };
-    let check = |key: &str, kind: SiteKind| {
-        let site = Site { embed_result: false, max_result_lifetime: None, rate_limit: None, kind };
-        Check { required: false, sites: BTreeMap::from([(key.to_owned(), site)]) }
+    let site = |kind| Site { embed_result: false, max_result_lifetime: None, rate_limit: None, kind };
+    let check = |sites| Check { required: false, sites };
+    let simulated = |key: &str, kind: SiteKind| {
+        let keys = sim::OUTCOMES.into_iter().map(|outcome| sim::with_outcome(key, outcome));
+        let site = site(kind);
+        keys.chain([key.to_owned()]).map(|key| (key, site.clone())).collect::<BTreeMap<_, _>>()
     };
+    let mut recaptchas = simulated(sim::RECAPTCHA_SITE_KEY, SiteKind::Recaptcha(recaptcha));
+    recaptchas.append(&mut simulated(sim::RECAPTCHA_ENTERPRISE_SITE_KEY, SiteKind::Recaptcha(enterprise)));
+    let fingerprints = simulated(sim::FINGERPRINT_PUBLIC_API_KEY, SiteKind::Fingerprint(fingerprint));
     Ok(BTreeMap::from([
-        (Provider::Hcaptcha, check(sim::HCAPTCHA_SITE_KEY, SiteKind::Hcaptcha(hcaptcha))),
-        (Provider::Recaptcha, check(sim::RECAPTCHA_SITE_KEY, SiteKind::Recaptcha(recaptcha))),
-        (Provider::Altcha, check(ALTCHA_SITE_KEY, SiteKind::Altcha(altcha))),
-        (Provider::Fingerprint, check(sim::FINGERPRINT_PUBLIC_API_KEY, SiteKind::Fingerprint(fingerprint))),
+        (Provider::Hcaptcha, check(simulated(sim::HCAPTCHA_SITE_KEY, SiteKind::Hcaptcha(hcaptcha)))),
+        (Provider::Recaptcha, check(recaptchas)),
+        (Provider::Turnstile, check(simulated(sim::TURNSTILE_SITE_KEY, SiteKind::Turnstile(turnstile)))),
+        (Provider::Friendly, check(simulated(sim::FRIENDLY_SITE_KEY, SiteKind::Friendly(friendly)))),
+        (Provider::Altcha, check(BTreeMap::from([(ALTCHA_SITE_KEY.to_owned(), site(SiteKind::Altcha(altcha)))]))),
+        (Provider::Fingerprint, check(fingerprints)),
     ]))
 }
 
@@ -147,6 +172,9 @@ pub fn json_line(url: &str, operations: Option<&str>, config: &Config, secret: &
         "apis": account.map(|account| account.apis.keys().collect::<Vec<_>>()),
         "hcaptcha_site_key": sim::HCAPTCHA_SITE_KEY,
         "recaptcha_site_key": sim::RECAPTCHA_SITE_KEY,
+        "recaptcha_enterprise_site_key": sim::RECAPTCHA_ENTERPRISE_SITE_KEY,
+        "turnstile_site_key": sim::TURNSTILE_SITE_KEY,
+        "friendly_site_key": sim::FRIENDLY_SITE_KEY,
         "altcha_site_key": ALTCHA_SITE_KEY,
         "fingerprint_public_api_key": sim::FINGERPRINT_PUBLIC_API_KEY,
     })
@@ -166,6 +194,9 @@ pub fn text(url: &str, operations: Option<&str>, config: &Config, secret: &Secre
   approovSiteKey             {SITE_KEY}
   hcaptchaSiteKey            {hcaptcha}
   recaptchaSiteKey           {recaptcha}
+                             {enterprise}   (Enterprise)
+  turnstileSiteKey           {turnstile}
+  friendlySiteKey            {friendly}
   altchaSiteKey              {altcha}   (no script needed)
   fingerprintPublicAPIKey    {fingerprint}
   APIs                       {apis}
@@ -174,8 +205,13 @@ pub fn text(url: &str, operations: Option<&str>, config: &Config, secret: &Secre
   Simulated check services, for <script src> and import():
     {url}/sim/hcaptcha/1/api.js
     {url}/sim/recaptcha/api.js?render={recaptcha}
+    {url}/sim/recaptcha/enterprise.js?render={enterprise}
+    {url}/sim/turnstile/v0/api.js
+    {url}/sim/friendly/site.js
     {url}/sim/fingerprint/v3/{fingerprint}
-  Add ?outcome=fail (or low, expired, error, slow) to see another outcome.
+    {url}/sim/fingerprint/v4/{fingerprint}
+  Another outcome: ?approov-sim=fail in the URL of the page or of the script, window.approovSim = {{ outcome: 'fail' }},
+  or -sim-fail at the end of a site key. There are {outcomes}.
 
   Counters, and a description of the interface:
     {operations}/metrics
@@ -185,7 +221,11 @@ pub fn text(url: &str, operations: Option<&str>, config: &Config, secret: &Secre
         host = url.strip_prefix("https://").unwrap_or(url),
         hcaptcha = sim::HCAPTCHA_SITE_KEY,
         recaptcha = sim::RECAPTCHA_SITE_KEY,
+        enterprise = sim::RECAPTCHA_ENTERPRISE_SITE_KEY,
+        turnstile = sim::TURNSTILE_SITE_KEY,
+        friendly = sim::FRIENDLY_SITE_KEY,
         altcha = ALTCHA_SITE_KEY,
+        outcomes = sim::OUTCOMES.join(", "),
         fingerprint = sim::FINGERPRINT_PUBLIC_API_KEY,
         apis = apis.join(", "),
         secret = STANDARD.encode(secret.as_bytes()),

@@ -1,129 +1,99 @@
-//! Stand-ins for the three check services, for development and tests: the scripts that pages load and
-//! the endpoints that the service calls, over HTTP like the real ones. The token a script makes names
-//! the outcome that the endpoint responds with:
+//! Stand-ins for the check services, for development and tests: the scripts that pages load and the endpoints that the
+//! service calls, over HTTP like the real ones.
 //!
-//! `sim-<outcome>-<unique>[.base64url(host name)[.base64url(action)]]`, outcome one of `pass`, `fail`,
-//! `low`, `expired`, `error`, `slow`, `slow<ms>`.
+//! | room | concept |
+//! |---|---|
+//! | `keys` | site keys and secrets |
+//! | `token` | simulated results |
+//! | `scripts` | what pages load |
+//! | `captcha` | `siteverify` of hCaptcha and reCAPTCHA |
+//! | `enterprise` | assessments of reCAPTCHA Enterprise |
+//! | `turnstile` | `siteverify` of Turnstile |
+//! | `friendly` | `siteverify` of Friendly Captcha |
+//! | `fingerprint` | agents and Server API of Fingerprint |
+//!
+//! # Outcomes
+//!
+//! All services know the same. A page chooses one with `window.approovSim = { outcome: 'fail' }`, with `?approov-sim=fail` in its
+//! own URL or in that of the script, or with a site key that ends with `-sim-fail`; the first of them that there is holds.
+//!
+//! | outcome | what happens |
+//! |---|---|
+//! | `pass` | the result is accepted |
+//! | `fail` | the server refuses the result |
+//! | `low-score` | accepted with a bad score; Turnstile and Friendly Captcha have no score for the service |
+//! | `bot` | certainly a bot: the worst score; Turnstile gives the page no result, Friendly Captcha refuses it |
+//! | `expired` | the server says that the result is too old |
+//! | `error` | the server is down |
+//! | `slow`, `slow500` | the server takes 3 seconds, or 500 milliseconds |
+//! | `timeout` | no result: the script says that it took too long |
+//! | `never` | no result: the script says nothing at all, and promises never settle |
+//! | `reject`, `reject:CODE` | no result: the script fails, with a code that the real one has |
+//! | `script-blocked` | the script does not load (in `window.approovSim`: loads, and does nothing) |
+//!
+//! The result names the outcome that the server then gives (`low` for `low-score`), so that a test can write one:
+//!
+//! `sim-<outcome>-<unique>[.base64url(host name)[.base64url(action)[.base64url(more)]]]`
 
 mod captcha;
+mod enterprise;
 mod fingerprint;
+mod friendly;
+mod keys;
+mod scripts;
+mod token;
+mod turnstile;
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::extract::RawQuery;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
-/// The simulated hCaptcha site and its secret: hCaptcha's public test pair.
-pub const HCAPTCHA_SITE_KEY: &str = "10000000-ffff-ffff-ffff-000000000001";
-/// See [`HCAPTCHA_SITE_KEY`].
-pub const HCAPTCHA_SECRET: &str = "0x0000000000000000000000000000000000000000";
-/// The response that hCaptcha's test pair always accepts.
-const HCAPTCHA_TEST_RESPONSE: &str = "10000000-aaaa-bbbb-cccc-000000000001";
-/// The simulated reCAPTCHA site and its secret: Google's public test pair.
-pub const RECAPTCHA_SITE_KEY: &str = "6LeIxAcTAAAAAJcZVRqyHh71UMIEGNQ_MXjiZKhI";
-/// See [`RECAPTCHA_SITE_KEY`].
-pub const RECAPTCHA_SECRET: &str = "6LeIxAcTAAAAAGG-vFI1TnRWxMZNFuojJ4WifJWe";
-/// The simulated Fingerprint subscription.
-pub const FINGERPRINT_PUBLIC_API_KEY: &str = "dev-fingerprint-public-api-key";
-/// Its secret.
-pub const FINGERPRINT_SECRET: &str = "dev-fingerprint-secret-api-key";
+pub use keys::{
+    FINGERPRINT_PUBLIC_API_KEY, FINGERPRINT_SEALED_KEY, FINGERPRINT_SECRET, FRIENDLY_API_KEY, FRIENDLY_SITE_KEY,
+    HCAPTCHA_SECRET, HCAPTCHA_SITE_KEY, OUTCOMES, RECAPTCHA_ENTERPRISE_API_KEY, RECAPTCHA_ENTERPRISE_PROJECT,
+    RECAPTCHA_ENTERPRISE_SITE_KEY, RECAPTCHA_SECRET, RECAPTCHA_SITE_KEY, TURNSTILE_SECRET, TURNSTILE_SITE_KEY,
+    TURNSTILE_TEST_SECRETS, TURNSTILE_TEST_TOKEN, with_outcome,
+};
 
-/// How long `slow` takes.
-const SLOW: Duration = Duration::from_secs(3);
-/// The longest `slow<ms>`.
-const MAX_SLOW: Duration = Duration::from_secs(60);
-/// Used tokens are forgotten all at once when there are this many: this is a simulator.
-const MAX_USED_TOKENS: usize = 100_000;
-
-#[derive(Default)]
-struct Used(Mutex<HashSet<String>>);
-
-impl Used {
-    /// Whether this is the token's first use at this service.
-    fn first(&self, service: &str, token: &str) -> bool {
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.len() >= MAX_USED_TOKENS {
-            used.clear();
-        }
-        used.insert(format!("{service}:{token}"))
-    }
-}
+use scripts::Script;
+use token::Used;
 
 /// The routes below `/sim/`.
 pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let fingerprint = Router::new()
-        .route("/sim/fingerprint/v3/{key}", get(fingerprint::agent))
+        .route("/sim/fingerprint/v3/{key}", get(fingerprint::agent_v3))
         .route("/sim/fingerprint/visitors/{visitor}", get(fingerprint::visitors))
-        .route("/sim/fingerprint/events/{request}", get(fingerprint::events))
+        .route("/sim/fingerprint/events/{request}", get(fingerprint::events_v3))
+        .route("/sim/fingerprint/v4/{key}", get(fingerprint::agent_v4).post(fingerprint::identify))
+        .route("/sim/fingerprint/v4/events/{event}", get(fingerprint::events_v4))
         .with_state(Arc::default());
     Router::new()
-        .route("/sim/hcaptcha/1/api.js", get(|| async { script(include_str!("hcaptcha.js").to_owned()) }))
-        .route("/sim/recaptcha/api.js", get(|| async { script(include_str!("recaptcha.js").to_owned()) }))
+        .route("/sim/hcaptcha/1/api.js", script(scripts::HCAPTCHA))
+        .route("/sim/recaptcha/api.js", script(scripts::RECAPTCHA))
+        .route("/sim/recaptcha/enterprise.js", script(scripts::RECAPTCHA))
+        .route("/sim/turnstile/v0/api.js", script(scripts::TURNSTILE))
+        .route("/sim/friendly/site.js", script(scripts::FRIENDLY))
         .route("/sim/hcaptcha/siteverify", post(captcha::hcaptcha))
         .route("/sim/recaptcha/siteverify", post(captcha::recaptcha))
+        .route("/sim/recaptcha-enterprise/v1/projects/{project}/assessments", post(enterprise::assess))
+        .route("/sim/turnstile/v0/siteverify", post(turnstile::siteverify))
+        .route("/sim/friendly/api/v2/captcha/siteverify", post(friendly::siteverify))
         .with_state(Arc::new(Used::default()))
         .merge(fingerprint)
 }
 
-fn script(text: String) -> Response {
-    (
-        [
-            (header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
-            (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-            (header::CACHE_CONTROL, "no-store"),
-        ],
-        text,
-    )
-        .into_response()
+fn script<S: Clone + Send + Sync + 'static>(script: Script) -> MethodRouter<S> {
+    get(move |RawQuery(query): RawQuery| async move { script.serve(query.as_deref()) })
 }
 
-/// What a simulated token says about itself.
-#[derive(Debug, PartialEq, Eq)]
-struct Token {
-    outcome: Outcome,
-    unique: String,
-    host: String,
-    action: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Pass,
-    Fail,
-    Low,
-    Expired,
-    Error,
-    Slow(Duration),
-}
-
-impl Token {
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('.');
-        let (outcome, unique) = parts.next()?.strip_prefix("sim-")?.split_once('-')?;
-        let outcome = match outcome {
-            "pass" => Outcome::Pass,
-            "fail" => Outcome::Fail,
-            "low" => Outcome::Low,
-            "expired" => Outcome::Expired,
-            "error" => Outcome::Error,
-            "slow" => Outcome::Slow(SLOW),
-            other => Outcome::Slow(Duration::from_millis(other.strip_prefix("slow")?.parse().ok()?).min(MAX_SLOW)),
-        };
-        let mut text = || String::from_utf8(URL_SAFE_NO_PAD.decode(parts.next()?).ok()?).ok();
-        Some(Self {
-            outcome,
-            unique: unique.to_owned(),
-            host: text().unwrap_or_else(|| "localhost".to_owned()),
-            action: text(),
-        })
-    }
+/// A header as text, if there is one.
+fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// A response with a JSON body.
@@ -137,18 +107,4 @@ fn outage() -> Response {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_says_how_it_ends() {
-        let token = Token::parse("sim-pass-abc.bG9jYWxob3N0.bG9naW4").unwrap();
-        assert_eq!((token.host.as_str(), token.action.as_deref()), ("localhost", Some("login")));
-        assert_eq!(Token::parse("sim-slow-a").unwrap().outcome, Outcome::Slow(SLOW));
-        assert_eq!(Token::parse("sim-slow250-a").unwrap().outcome, Outcome::Slow(Duration::from_millis(250)));
-        assert_eq!(Token::parse("sim-slow999999999-a").unwrap().outcome, Outcome::Slow(MAX_SLOW));
-        for bad in ["", "pass", "sim-pass", "sim-never-a", "sim-slowly-a"] {
-            assert_eq!(Token::parse(bad), None, "{bad}");
-        }
-    }
-}
+mod tests;
