@@ -133,8 +133,8 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
     };
     let sealed_key = STANDARD.decode(sim::FINGERPRINT_SEALED_KEY).unwrap_or_default();
     let fingerprint = fingerprint::Site {
-        vendor: vendor(sim::FINGERPRINT_SECRET, "/sim/fingerprint")?,
-        api: fingerprint::Api::V3,
+        vendor: vendor(sim::FINGERPRINT_SECRET, "/sim/fingerprint/v4/")?,
+        api: fingerprint::Api::V4,
         sealed_key: Some(KeptSecret::here(SecretKind::Key32, Secret::from_bytes(sealed_key)).into()),
         max_elapsed_time: MAX_ELAPSED_TIME,
         max_bot_probability: THRESHOLD,
