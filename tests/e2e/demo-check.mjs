@@ -6,7 +6,7 @@ import { startDemo } from '../../www-demo/demo.mjs'
 import { openBrowser } from './harness/browser.mjs'
 import { HANG } from './harness/wait.mjs'
 
-const CHECKS = ['hcaptcha', 'recaptcha', 'fingerprint']
+const CHECKS = ['hcaptcha', 'recaptcha', 'fingerprint', 'turnstile', 'friendly']
 
 const demo = await startDemo()
 const browser = await openBrowser('chromium')

@@ -19,6 +19,9 @@ const OWN = [
   'hcaptchaSiteKey',
   'recaptchaSiteKey',
   'fingerprintPublicAPIKey',
+  'turnstileSiteKey',
+  'friendlyCaptchaSiteKey',
+  'altchaSiteKey',
   'api',
   'apiUrl',
 ]

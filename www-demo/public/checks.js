@@ -1,4 +1,4 @@
-// The three check services: how a page gets a result from each, and which option of the SDK takes it.
+// The checks: how a page gets a result from each, and which option of the SDK takes it.
 
 /**
  * Each check: the setting with its key, the option of `fetchToken` that takes its result, the script of the real
@@ -32,13 +32,57 @@ export const CHECKS = {
   fingerprint: {
     key: 'fingerprintPublicAPIKey',
     option: 'fingerprintIDResult',
-    script: (key) => `https://fpjscdn.net/v3/${encodeURIComponent(key)}`,
-    simulated: (simulators, key) => `${simulators}/fingerprint/v3/${encodeURIComponent(key)}`,
+    script: (key) => `https://fpjscdn.net/v4/${encodeURIComponent(key)}`,
+    simulated: (simulators, key) => `${simulators}/fingerprint/v4/${encodeURIComponent(key)}`,
     async run({ script }) {
-      const agent = await import(script).then((Fingerprint) => Fingerprint.load())
-      const { visitorId, requestId } = await agent.get()
-      return { visitorId, requestId }
+      const Fingerprint = await import(script)
+      return Fingerprint.start().get()
     },
+  },
+  turnstile: {
+    key: 'turnstileSiteKey',
+    option: 'turnstileToken',
+    script: () => 'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
+    simulated: (simulators) => `${simulators}/turnstile/v0/api.js?render=explicit`,
+    async run({ key, script, widget }) {
+      await loadScript(script)
+      const { turnstile } = globalThis
+      if (widget.id !== undefined) turnstile.remove(widget.id)
+      return new Promise((resolve, reject) => {
+        const failed = (code) => reject(new Error(`Turnstile ended with ${code}`))
+        widget.id = turnstile.render(widget.place(), {
+          sitekey: key,
+          action: 'demo',
+          callback: resolve,
+          'error-callback': failed,
+          'timeout-callback': () => failed('a time-out'),
+        })
+      })
+    },
+  },
+  friendly: {
+    key: 'friendlyCaptchaSiteKey',
+    option: 'friendlyCaptchaResponse',
+    script: () => 'https://cdn.jsdelivr.net/npm/@friendlycaptcha/sdk@1.0.2/site.min.js',
+    simulated: (simulators) => `${simulators}/friendly/site.js`,
+    async run({ key, script, widget }) {
+      await loadScript(script)
+      widget.id?.destroy()
+      const element = widget.place()
+      return new Promise((resolve, reject) => {
+        element.addEventListener('frc:widget.complete', (event) => resolve(event.detail.response))
+        element.addEventListener('frc:widget.error', (event) => reject(new Error(event.detail.error.code)))
+        widget.id = globalThis.frcaptcha.createWidget({ element, sitekey: key, startMode: 'auto' })
+      })
+    },
+  },
+  altcha: {
+    key: 'altchaSiteKey',
+    option: 'altchaPayload',
+    // Nothing is loaded: the SDK solves a challenge of the service.
+    script: () => '',
+    simulated: () => '',
+    run: async () => true,
   },
 }
 

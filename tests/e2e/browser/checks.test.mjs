@@ -5,6 +5,9 @@ import { after, before, describe, test } from 'node:test'
 import { chosenEngines, ENGINES } from '../harness/engines.mjs'
 import { startWorld } from '../harness/world.mjs'
 
+/** How the entries of each check begin, in tokens and among the expiries. */
+const PREFIXES = { hcaptcha: 'hcap:', recaptcha: 'recap:', fingerprint: 'fp:', turnstile: 'turnstile:', friendly: 'friendly:' }
+
 for (const engine of chosenEngines()) {
   describe(`checks in ${ENGINES[engine].title}`, () => {
     let world
@@ -13,7 +16,7 @@ for (const engine of chosenEngines()) {
     })
     after(() => world?.stop())
 
-    for (const check of ['hcaptcha', 'recaptcha', 'fingerprint']) {
+    for (const check of Object.keys(PREFIXES)) {
       /** One visit: token for a check with this outcome, and the API's verdict on it. */
       const visit = async (outcome) => {
         await world.freshPage()
@@ -40,9 +43,8 @@ for (const engine of chosenEngines()) {
         assert.ok(claims.iat >= begin && claims.iat <= Date.now() / 1000, `iat ${claims.iat}`)
         assert.equal(claims.exp - claims.iat, 120)
         assert.match(claims.cnf.jkt, /^[\w-]{43}$/)
-        const [prefix] = { hcaptcha: ['hcap:'], recaptcha: ['recap:'], fingerprint: ['fp:'] }[check]
         assert.deepEqual(
-          Object.keys(claims.embed).map((key) => key.startsWith(prefix)),
+          Object.keys(claims.embed).map((key) => key.startsWith(PREFIXES[check])),
           [true],
         )
       })
@@ -56,7 +58,7 @@ for (const engine of chosenEngines()) {
       test(`the expiries after a ${check} check name the session and the check`, async () => {
         const { expiries } = await visit('pass')
         const now = Date.now()
-        const prefix = { hcaptcha: 'hcap:', recaptcha: 'recap:', fingerprint: 'fp:' }[check]
+        const prefix = PREFIXES[check]
         assert.ok(
           Object.keys(expiries).some((key) => key.startsWith(prefix)),
           JSON.stringify(expiries),
@@ -66,18 +68,82 @@ for (const engine of chosenEngines()) {
       })
     }
 
+    test('a token of reCAPTCHA Enterprise opens the protected API, and a failed one does not', async () => {
+      for (const [outcome, expected] of [
+        ['pass', 200],
+        ['fail', 401],
+        ['low-score', 401],
+      ]) {
+        await world.freshPage()
+        const { status } = await world.run(
+          async (settings, outcome) => {
+            const { Approov } = await import('/approov.js')
+            const { callApi, PATIENCE, sessionOptions } = await import('/flow.js')
+            globalThis.approovSim = { outcome }
+            const options = sessionOptions(settings, 'recaptchaEnterprise')
+            const key = options.recaptchaSiteKey
+            await new Promise((resolve, reject) => {
+              const src = `${settings.simulators}/recaptcha/enterprise.js?render=${key}`
+              const element = Object.assign(document.createElement('script'), { src, onload: resolve })
+              element.onerror = reject
+              document.head.append(element)
+            })
+            const { enterprise } = globalThis.grecaptcha
+            await new Promise((resolve) => enterprise.ready(resolve))
+            await Approov.initializeSession(options)
+            const recaptchaToken = await enterprise.execute(key, { action: 'login' })
+            const token = await Approov.fetchToken(settings.api, { recaptchaToken, timeout: PATIENCE })
+            const proof = await Approov.getDPoPToken('GET', settings.apiUrl, crypto.randomUUID(), token)
+            return callApi(settings, { token, proof })
+          },
+          world.settings,
+          outcome,
+        )
+        assert.equal(status, expected, outcome)
+      }
+    })
+
+    test('results of the agent v3 are looked up, too, and sealed results of v4 are opened', async () => {
+      const statuses = await (async () => {
+        await world.freshPage()
+        return world.run(async (settings) => {
+          const { Approov } = await import('/approov.js')
+          const { callApi, PATIENCE, sessionOptions } = await import('/flow.js')
+          const key = settings.keys.fingerprint.fingerprintPublicAPIKey
+          const v3 = await import(/** @type {any} */ (`${settings.simulators}/fingerprint/v3/${key}`))
+          const v4 = await import(/** @type {any} */ (`${settings.simulators}/fingerprint/v4/${key}`))
+          const statuses = []
+          for (const get of [
+            async () => (await v3.load()).get(),
+            async () => v4.start().get(),
+            // Nobody names the visitor in zero-trust mode.
+            async () => ({ ...(await v4.start().get()), visitor_id: undefined }),
+            async () => ({ ...(await v4.start().get()), sealed_result: null }),
+          ]) {
+            await Approov.initializeSession(sessionOptions(settings, 'fingerprint'))
+            const fingerprintIDResult = await get()
+            const token = await Approov.fetchToken(settings.api, { fingerprintIDResult, timeout: PATIENCE })
+            const proof = await Approov.getDPoPToken('GET', settings.apiUrl, crypto.randomUUID(), token)
+            statuses.push((await callApi(settings, { token, proof })).status)
+          }
+          return statuses
+        }, world.settings)
+      })()
+      assert.deepEqual(statuses, [200, 200, 200, 200])
+    })
+
     test('several checks travel in one request', async () => {
       await world.freshPage()
       const token = await world.run(async (settings) => {
         const { Approov } = await import('/approov.js')
         const { passCheck, sessionOptions } = await import('/flow.js')
-        const checks = ['hcaptcha', 'recaptcha', 'fingerprint']
+        const checks = ['hcaptcha', 'recaptcha', 'fingerprint', 'turnstile', 'friendly', 'altcha']
         await Approov.initializeSession(Object.assign({}, ...checks.map((check) => sessionOptions(settings, check))))
         const results = await Promise.all(checks.map((check) => passCheck(settings, check)))
         return Approov.fetchToken(settings.api, Object.assign({}, ...results))
       }, world.settings)
       const claims = JSON.parse(Buffer.from(token.split('.')[1], 'base64url'))
-      assert.equal(Object.keys(claims.embed).length, 3)
+      assert.equal(Object.keys(claims.embed).length, 6)
     })
 
     test('a payload is bound into the token', async () => {

@@ -47,7 +47,7 @@ for (const engine of chosenEngines()) {
 
     const allDone = { session: 'done', check: 'done', token: 'done', proof: 'done', api: 'done', expiries: 'done' }
 
-    for (const check of ['hcaptcha', 'recaptcha', 'fingerprint']) {
+    for (const check of ['hcaptcha', 'recaptcha', 'fingerprint', 'turnstile', 'friendly']) {
       test(`shows every step of a passed ${check} check`, async () => {
         await runWith(check, 'pass')
         assert.deepEqual(await states(), allDone)
@@ -71,6 +71,11 @@ for (const engine of chosenEngines()) {
         assert.equal(JSON.parse(await shown('token')).error, 'ApproovServiceError')
       })
     }
+
+    test('shows every step of the check that is built in', async () => {
+      await runWith('altcha', 'pass')
+      assert.deepEqual(await states(), allDone)
+    })
 
     test('calls again with the same session and without another request to the service', async () => {
       await runWith('recaptcha', 'pass')

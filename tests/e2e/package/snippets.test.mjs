@@ -51,7 +51,7 @@ const MODULES = {
   'fingerprint.js': {
     use: async ({ module }) => {
       const first = await module.identify().catch((error) => error.name)
-      return [first, (await module.identify()).visitorId.length > 0, (await module.identify()).requestId.length > 0]
+      return [first, (await module.identify()).visitor_id.length > 0, (await module.identify()).event_id.length > 0]
     },
     // Its server fails once.
     check: (outcome) => assert.deepEqual(outcome, ['TypeError', true, true]),
@@ -185,13 +185,13 @@ for (const engine of chosenEngines()) {
         },
         routes: { '/page': () => page },
       })
-      agent = await startAgent(`${simulators}/fingerprint/v3/${keys.fingerprint.fingerprintPublicAPIKey}`)
+      agent = await startAgent(`${simulators}/fingerprint/v4/${keys.fingerprint.fingerprintPublicAPIKey}`)
       api = await startProtectedApi({ secret: world.service.account.secret, allowOrigin: site.url })
       put = (text, name) =>
         [
           ['https://www.google.com/recaptcha/', `${simulators}/recaptcha/`],
           ['https://js.hcaptcha.com/', `${simulators}/hcaptcha/`],
-          ...(name === 'fingerprint.js' ? [['https://fpjscdn.net/v3/your-Fingerprint-public-API-key', agent.url]] : []),
+          ...(name === 'fingerprint.js' ? [['https://fpjscdn.net/v4/your-Fingerprint-public-API-key', agent.url]] : []),
           ['https://fpjscdn.net/', `${simulators}/fingerprint/`],
           ['https://api.example.com', api.url],
           ['web-1.approovr.io', approovHost],
