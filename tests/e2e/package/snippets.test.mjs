@@ -12,11 +12,15 @@ import { chosenEngines, ENGINES } from '../harness/engines.mjs'
 import { HANG } from '../harness/wait.mjs'
 import { startWorld } from '../harness/world.mjs'
 
+/** The pages of docs/CHECKS.md, each with its content security policy. */
+const CHECK_PAGES = ['altcha', 'hcaptcha', 'recaptcha', 'recaptcha-enterprise', 'turnstile', 'friendly', 'fingerprint']
+
 const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/
 
 const READMES = {
   package: new URL('../../../pkg-template/README.md', import.meta.url),
   project: new URL('../../../README.md', import.meta.url),
+  checks: new URL('../../../docs/CHECKS.md', import.meta.url),
 }
 
 /** The snippets of a README: language, text, and the file name in the first line's comment. */
@@ -161,6 +165,11 @@ test('every snippet of the READMEs is run here', async () => {
   const names = (await snippets(READMES.package)).map(({ name }) => name)
   assert.deepEqual(names.sort(), [...Object.keys(MODULES), ...Object.keys(PAGES)].sort())
   assert.equal((await snippets(READMES.project)).length, 1)
+  const pages = (await snippets(READMES.checks)).map(({ name }) => name)
+  assert.deepEqual(
+    pages,
+    CHECK_PAGES.map((check) => `${check}.html`),
+  )
 })
 
 for (const engine of chosenEngines()) {
@@ -189,8 +198,21 @@ for (const engine of chosenEngines()) {
       api = await startProtectedApi({ secret: world.service.account.secret, allowOrigin: site.url })
       put = (text, name) =>
         [
+          // Sources of a policy: the simulators' origin, for what the vendors' scripts load and call.
+          ['https://hcaptcha.com https://*.hcaptcha.com', approovHost],
+          ['https://www.google.com/recaptcha/ https://www.gstatic.com/recaptcha/', approovHost],
+          ['https://www.google.com/recaptcha/ https://recaptcha.google.com/recaptcha/', approovHost],
+          ['https://web-1.approovr.io https://www.google.com/recaptcha/', approovHost],
+          ['https://challenges.cloudflare.com;', `${approovHost};`],
+          ['https://cdn.jsdelivr.net;', `${approovHost};`],
+          ['https://fpjscdn.net;', `${approovHost};`],
+          ['https://global.frcapi.com', approovHost],
+          ['https://*.fpjs.io', approovHost],
+          ['https://web-1.approovr.io', approovHost],
           ['https://www.google.com/recaptcha/', `${simulators}/recaptcha/`],
           ['https://js.hcaptcha.com/', `${simulators}/hcaptcha/`],
+          ['https://challenges.cloudflare.com/', `${simulators}/`],
+          ['https://cdn.jsdelivr.net/npm/@friendlycaptcha/sdk@1.0.2/site.min.js', `${simulators}/friendly/site.js`],
           ...(name === 'fingerprint.js' ? [['https://fpjscdn.net/v4/your-Fingerprint-public-API-key', agent.url]] : []),
           ['https://fpjscdn.net/', `${simulators}/fingerprint/`],
           ['https://api.example.com', api.url],
@@ -198,10 +220,11 @@ for (const engine of chosenEngines()) {
           ['your-Approov-site-key', approovSiteKey],
           ['your-reCAPTCHA-site-key', keys.recaptcha.recaptchaSiteKey],
           ['your-hCaptcha-site-key', keys.hcaptcha.hcaptchaSiteKey],
+          ['your-Enterprise-key', keys.recaptchaEnterprise.recaptchaSiteKey],
+          ['your-Turnstile-site-key', keys.turnstile.turnstileSiteKey],
+          ['your-Friendly-Captcha-site-key', keys.friendly.friendlyCaptchaSiteKey],
+          ['your-ALTCHA-site-key', keys.altcha.altchaSiteKey],
           ['your-Fingerprint-public-API-key', keys.fingerprint.fingerprintPublicAPIKey],
-          ['APPROOV_HOST', approovHost],
-          ["'SITE_KEY'", `'${approovSiteKey}'`],
-          ['ALTCHA_KEY', world.service.account.altcha_site_key],
           ['sha384-as-in-integrity.json', hashes['approov.js']],
         ].reduce((text, [placeholder, value]) => text.replaceAll(placeholder, value), text)
       const page = put(`<!doctype html>
@@ -212,6 +235,9 @@ for (const engine of chosenEngines()) {
         <script src="https://www.google.com/recaptcha/api.js?render=your-reCAPTCHA-site-key"></script>`)
       for (const { name, code } of await snippets(READMES.package)) {
         if (name) await writeFile(join(directory, name), put(code, name))
+      }
+      for (const { name, code } of await snippets(READMES.checks)) {
+        await writeFile(join(directory, `check-${name}`), put(code, name))
       }
     })
     after(async () => {
@@ -279,6 +305,15 @@ for (const engine of chosenEngines()) {
         const value = () => world.webdriver.executeScript('return document.querySelector("output").value')
         await world.webdriver.wait(async () => Boolean(await value()), HANG)
         assert.match(await value(), shown)
+      })
+    }
+
+    for (const check of CHECK_PAGES) {
+      test(`the page for ${check} gets a token under its own policy`, async () => {
+        await world.webdriver.get(`${site.url}/check-${check}.html`)
+        const value = () => world.webdriver.executeScript('return document.querySelector("output").value')
+        await world.webdriver.wait(async () => Boolean(await value()), HANG)
+        assert.match(await value(), TOKEN)
       })
     }
 
