@@ -73,13 +73,13 @@ export const builtIns = freeze({
       const password = new OwnBytes(nonce.length + 4)
       copyBytes(password, nonce)
       const counter = first + index
-      for (const place of [0, 1, 2, 3]) password[nonce.length + place] = counter >>> (24 - 8 * place)
+      for (let place = 0; place < 4; place++) password[nonce.length + place] = counter >>> (24 - 8 * place)
       const key = await importKey('raw', password, 'PBKDF2', false, ['deriveBits'])
       copyBytes(keys, new OwnBytes(await deriveBits(derivation, key, 256)), 32 * index)
     }
     const all = []
     for (let index = 0; index < count; index++) all[index] = derive(index)
-    for (const one of all) await one
+    for (let index = 0; index < count; index++) await all[index]
     return keys
   },
   getRandomValues: bound(crypto, 'getRandomValues'),
@@ -124,6 +124,7 @@ function copyOf(builtIn) {
 }
 
 // What the glue sees in place of the globals.
+/** @type {any} */
 const OwnBytes = ownClass(Uint8Array)
 const OwnView = ownClass(DataView)
 const OwnDecoder = ownClass(globalThis.TextDecoder)

@@ -78,6 +78,7 @@ fn an_account_is_made_from_nothing_and_listed_as_documented() {
 Token Lifetime: 120 seconds
 Refresh Token Lifetime: 7200 seconds
 Allowed Origins: any
+Suffices: any one of fingerprint, hcaptcha, recaptcha
 Fingerprint:
   Optional: true
   Subscription Key: your-public-key
@@ -106,6 +107,7 @@ reCAPTCHA:
     Max Result Lifetime: 0s
     Rate Limit: 60 per minute
 WARNING: pages of any origin may use it (web -allowOrigin)
+WARNING: for a token suffices any one of fingerprint, hcaptcha, recaptcha (-setRequired, -anyOf)
 WARNING: Fingerprint subscription your-public-key accepts any bot probability (max_bot_probability is 1)
 WARNING: hCaptcha site h accepts any score (min_score is 0)
 WARNING: reCAPTCHA site r accepts results of any domain (domains is empty)
@@ -116,6 +118,38 @@ WARNING: reCAPTCHA site r accepts any score (min_score is 0)
         fs::metadata(place.file()).map(|m| std::os::unix::fs::PermissionsExt::mode(&m.permissions()) & 0o777).unwrap(),
         0o600
     );
+}
+
+#[test]
+fn groups_and_modes_are_set_and_listed() {
+    let place = Place::new("groups");
+    place.ok("account -add k");
+    place.ok("web -hcaptcha -add h -secret s");
+    place.ok("web -altcha -add a -cost 900 -widget");
+    assert_eq!(place.ok("web -anyOf hcaptcha,altcha"), "one of hcaptcha, altcha has to come\n");
+    let listed = place.ok("web -list");
+    assert!(listed.contains("Any Of: hcaptcha, altcha\nSuffices: any one of hcaptcha, altcha\n"), "{listed}");
+    assert!(
+        listed.contains("ALTCHA:\n  Optional: true\n  Site Key: a\n    Cost: 900\n    Zeros: 3\n    Widget: true\n"),
+        "{listed}"
+    );
+    assert_eq!(place.ok("web -anyOf none"), "no check of a group has to come\n");
+    assert_eq!(place.ok("web -hcaptcha -setMode monitor"), "hcaptcha is now in mode monitor\n");
+    let listed = place.ok("web -list");
+    assert!(listed.contains("hCaptcha:\n  Optional: true\n  Mode: monitor\n"), "{listed}");
+    assert!(listed.contains("WARNING: hCaptcha is only watched"), "{listed}");
+    place.ok("web -altcha -setMode monitor");
+    assert!(place.ok("web -list").contains("Suffices: nothing, since every check is only watched"));
+    let before = place.text();
+    for (line, complaint) in [
+        ("web -hcaptcha -setMode loud -y", "enforce or monitor"),
+        ("web -anyOf friendly,turnstile -y", "friendly"),
+        ("web -anyOf altcha -y", "monitored"),
+    ] {
+        let failure = place.run(line, "").unwrap_err();
+        assert!(format!("{failure:?}").contains(complaint), "{line}: {failure:?}");
+    }
+    assert_eq!(place.text(), before, "nothing has changed");
 }
 
 #[test]

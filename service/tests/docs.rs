@@ -64,7 +64,7 @@ fn the_documented_configuration_is_accepted_and_shows_the_defaults() {
     let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.limits, approov_web_service::config::Limits::default());
     let account = &config.accounts["your-Approov-site-key"];
-    assert_eq!(account.checks.len(), 3);
+    assert_eq!(account.checks.len(), 4);
     // What is shown as the default is the default.
     let shown = format!("{:?}", account.checks);
     let bare: String = text
@@ -72,6 +72,7 @@ fn the_documented_configuration_is_accepted_and_shows_the_defaults() {
         .filter(|line| {
             ![
                 "required",
+                "mode",
                 "min_score",
                 "include_ip",
                 "embed_result",

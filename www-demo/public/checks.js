@@ -46,7 +46,7 @@ export const CHECKS = {
     simulated: (simulators) => `${simulators}/turnstile/v0/api.js?render=explicit`,
     async run({ key, script, widget }) {
       await loadScript(script)
-      const { turnstile } = globalThis
+      const { turnstile } = /** @type {any} */ (globalThis)
       if (widget.id !== undefined) turnstile.remove(widget.id)
       return new Promise((resolve, reject) => {
         const failed = (code) => reject(new Error(`Turnstile ended with ${code}`))

@@ -106,9 +106,15 @@ impl Attest<'_> {
             let Ok(Used { provider, note, outcome }) = task else {
                 return Err(unavailable("a check ended early", Some(IN_FLIGHT_RETRY)));
             };
-            self.notes.checks.push(format!("{}: {note}", provider.name()));
+            let is_watched = !account.enforces(provider) && !note.starts_with("passed");
+            let watched = if is_watched { " (monitored)" } else { "" };
+            self.notes.checks.push(format!("{}: {note}{watched}", provider.name()));
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),
+                Err(Unused::Check(error)) if is_watched => {
+                    self.service.metrics.monitored(provider.name(), error.kind());
+                    self.not_made.push(provider);
+                }
                 Err(Unused::Check(CheckError::Unsolved(_))) => {
                     let again = plan.to_check.iter().find(|fresh| fresh.provider == provider);
                     refusal = refusal.or(again.map(|fresh| self.work_required(account, fresh, sender.holder)));

@@ -95,6 +95,7 @@ impl Appearance<'_> {
             digest,
             expires: expires.as_millis(),
             passed: u8::from(passed),
+            would_fail: 0,
             brief,
             full,
             padding,

@@ -1,9 +1,11 @@
 //! The body of a success, and the tokens in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use approov_verify::secret::Secret;
 
+use crate::check::Provider;
+use crate::config::Account;
 use crate::crypto::{CryptoError, JweEntropy};
 use crate::session::{CheckResult, Session};
 use crate::token::{self, Claims, Confirmation, Embed, Signer, arc_text};
@@ -79,6 +81,15 @@ fn quoted(body: &mut Vec<u8>, token: &str) {
 }
 
 impl Attest<'_> {
+    /// The watched checks that would have failed, by their key in `embed`; those without a result by their prefix.
+    fn watched(&self, account: &Account, session: &Session) -> Vec<String> {
+        let has = |provider: Provider| session.results.iter().any(|result| result.provider == provider);
+        let would_fail = session.results.iter().filter(|result| result.would_fail == 1).map(CheckResult::embed_key);
+        let without = account.watched_missing(has).into_iter().chain(self.not_made.iter().copied());
+        let without: BTreeSet<&str> = without.map(Provider::prefix).collect();
+        would_fail.chain(without.into_iter().map(str::to_owned)).collect()
+    }
+
     /// Makes what a session is granted.
     pub(super) fn grant(
         &mut self,
@@ -89,7 +100,8 @@ impl Attest<'_> {
     ) -> Result<Granted, CryptoError> {
         let (account, incoming) = (request.account, self.incoming);
         let keys = self.active.keys(account)?;
-        let passed = session.passed();
+        let passed = session.passed(account.has_enforced());
+        let monitor = self.watched(account, session);
         let arc = arc_text(incoming.entropy.arc);
         let mut tokens = BTreeMap::new();
         for (name, api) in &request.targets {
@@ -101,6 +113,7 @@ impl Attest<'_> {
                 embed: Embed { results: &session.results, full: &[] },
                 pay: request.pay.as_deref(),
                 cnf: Confirmation { jkt: thumbprint },
+                monitor: &monitor,
             };
             let signer = keys.signer(api, passed, incoming.now)?;
             let token =

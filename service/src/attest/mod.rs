@@ -21,6 +21,7 @@ use std::time::Duration;
 use approov_verify::jwk::Thumbprint;
 use approov_verify::time::UnixTime;
 
+use crate::check::Provider;
 use crate::crypto::RequestEntropy;
 use crate::error::{Code, Problems, Refusal};
 use crate::limits::{Limit, Limited, Payer};
@@ -68,6 +69,8 @@ pub struct Attest<'a> {
     service: &'a Arc<Service>,
     active: &'a Arc<ActiveConfig>,
     incoming: Incoming<'a>,
+    /// Watched checks that could not be made.
+    not_made: Vec<Provider>,
     /// What the log says about it, beyond what the client learns.
     pub notes: RequestNotes,
 }
@@ -75,7 +78,7 @@ pub struct Attest<'a> {
 impl<'a> Attest<'a> {
     /// A request that came while `active` was in force.
     pub fn new(service: &'a Arc<Service>, active: &'a Arc<ActiveConfig>, incoming: Incoming<'a>) -> Self {
-        Self { service, active, incoming, notes: RequestNotes::default() }
+        Self { service, active, incoming, not_made: Vec::new(), notes: RequestNotes::default() }
     }
 
     /// Serves an attest request. `problems` are those of reading its form, which is `None` when there are any.
@@ -111,6 +114,10 @@ impl<'a> Attest<'a> {
         let used = ProofUse { proof: proof.replay_key(), holder: *proof.thumbprint(), nonce, quota };
         plan.after_failed_check(self.use_proof(used).await?);
         let checked = !plan.to_check.is_empty();
+        for provider in request.account.watched_missing(|provider| plan.has_result_of(provider)) {
+            self.notes.checks.push(format!("{}: missing (monitored)", provider.name()));
+            self.service.metrics.monitored(provider.name(), "missing");
+        }
         let session = if checked {
             // Boxed: checks are rare next to refreshes, and would make every request's future as large as theirs.
             let sender = Sender { holder: *proof.thumbprint(), payer };

@@ -24,6 +24,7 @@ use crate::crypto::{CryptoError, random};
 use crate::limits::{Payer, Permit};
 use crate::session::{CheckResult, Generation, Outcome};
 use crate::store::{Claim, ResultKey, ResultUse, Store as _, StoreError};
+use crate::telemetry::ALARM_AFTER;
 
 use super::checks::site_name;
 use super::decoys::Appearance;
@@ -174,12 +175,34 @@ impl Once {
         let outcome = fresh.check(&self.service.checks, &secrets, context).await;
         let note = result_name(&outcome);
         self.service.metrics.check(fresh.provider.name(), note, begun.elapsed());
+        self.watch_configuration(&site, &outcome);
+        if let Ok(Checked { score: Some(score), .. }) = &outcome {
+            self.service.metrics.score(fresh.provider.name(), *score);
+        }
         if let Err(CheckError::Unsolved(why)) = &outcome
             && why.is_made_up()
+            && account.enforces(fresh.provider)
         {
             self.charge();
         }
         Ok((note, self.judged(account, fresh, outcome?)))
+    }
+
+    /// Says so when what is configured for a site is refused again and again, and when it is accepted once more.
+    fn watch_configuration(&self, site: &str, outcome: &Result<Checked, CheckError>) {
+        let (metrics, log) = (&self.service.metrics, &self.service.log);
+        match outcome {
+            Err(CheckError::Misconfigured(reason)) if metrics.misconfigured(site, self.provider.name()) => {
+                let message = format!(
+                    "{site}: {ALARM_AFTER} checks in a row were refused for what is configured here, and none passed: {reason}"
+                );
+                log.event("alarm", &message);
+            }
+            Ok(Checked { verdict: Ok(()), .. }) if metrics.configured(site) => {
+                log.event("alarm", &format!("{site}: checks pass again"));
+            }
+            _ => {}
+        }
     }
 
     /// A result that its holder sends again: nothing is checked, and nothing becomes newer or lasts longer by it.
@@ -209,8 +232,11 @@ impl Once {
 
     /// A result as the session remembers it.
     fn judged(&self, account: &Account, fresh: &FreshResult<'_>, checked: Checked) -> CheckResult {
-        if checked.verdict.is_err() {
-            self.charge();
+        let is_watched = !account.enforces(fresh.provider);
+        match checked.verdict {
+            Err(rule) if is_watched => self.service.metrics.monitored(fresh.provider.name(), rule.name()),
+            Err(_) => self.charge(),
+            Ok(()) => {}
         }
         let appearance = Appearance {
             account,
@@ -220,7 +246,11 @@ impl Once {
             last_passed: &self.service.last_passed,
         };
         let lifetime = fresh.site.max_result_lifetime.unwrap_or(account.refresh_token_lifetime);
-        appearance.result(fresh, checked, self.now.plus(lifetime))
+        let mut result = appearance.result(fresh, checked, self.now.plus(lifetime));
+        if is_watched && result.passed == 0 {
+            (result.passed, result.would_fail) = (1, 1);
+        }
+        result
     }
 }
 

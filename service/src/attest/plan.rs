@@ -5,10 +5,10 @@ use approov_verify::time::UnixTime;
 
 use crate::check::{FreshResult, Provider};
 use crate::config::Account;
-use crate::error::{Code, Problems, Refusal};
+use crate::error::{Code, Refusal};
 use crate::session::{CheckResult, Generation, Outcome, Session, SessionId};
 
-use super::request::{self, AttestRequest};
+use super::request::AttestRequest;
 use super::{ActiveConfig, Incoming};
 
 /// Why a session that an operator has ended is refused.
@@ -85,15 +85,12 @@ impl<'a> Plan<'a> {
 
     /// Refuses sessions that lack a result which the account requires.
     fn check_required(&self, account: &Account) -> Result<(), Refusal> {
-        let mut problems = Problems::default();
-        for provider in Provider::ALL {
-            let has_result = self.session.results.iter().any(|known| known.provider == provider)
-                || self.to_check.iter().any(|fresh| fresh.provider == provider);
-            if !has_result {
-                request::require(provider, Some(account), &mut problems);
-            }
-        }
-        problems.into_result()
+        account.missing(|provider| self.has_result_of(provider)).into_result()
+    }
+
+    pub(super) fn has_result_of(&self, provider: Provider) -> bool {
+        self.session.results.iter().any(|known| known.provider == provider)
+            || self.to_check.iter().any(|fresh| fresh.provider == provider)
     }
 
     /// Takes into account that a check of the session's key failed in this generation; 0: none did.

@@ -68,31 +68,26 @@ impl<'a> AttestRequest<'a> {
         let targets = read_targets(form, account, &mut problems);
         let pay = form.get(PAYLOAD).and_then(|payload| read_payload(payload, &mut problems));
         let refresh_token = form.get(REFRESH_TOKEN);
-        let mut results = Vec::new();
-        let mut mentioned = false;
+        let (mut results, mut mentioned) = (Vec::new(), Vec::new());
         for provider in Provider::ALL {
             let (present, result) = read_result(provider, form, account, &mut problems);
-            mentioned |= present;
+            mentioned.extend(present.then_some(provider));
             results.extend(result);
-            if !present && refresh_token.is_none() {
-                require(provider, account, &mut problems);
-            }
         }
-        if !mentioned && refresh_token.is_none() {
-            problems.add(Code::NoWebProtectParams, "");
+        if refresh_token.is_none() {
+            match account.filter(|account| account.checks.values().any(|check| !check.sites.is_empty())) {
+                Some(account) => {
+                    problems.take(account.missing(|provider| mentioned.contains(&provider)).into_result());
+                }
+                None if mentioned.is_empty() => problems.add(Code::NoWebProtectParams, ""),
+                None => {}
+            }
         }
         problems.into_result()?;
         // Without an account there was a problem.
         let account = account.ok_or_else(|| Refusal::new(Code::NoMatchingAccount, ""))?;
         let work = form.get(WORK).and_then(challenge::read_payload);
         Ok(Self { account, targets, pay, refresh_token, work, results })
-    }
-}
-
-/// Notes that the account requires a result of this service.
-pub(super) fn require(provider: Provider, account: Option<&Account>, problems: &mut Problems) {
-    if account.and_then(|account| account.checks.get(&provider)).is_some_and(|check| check.required) {
-        problems.add(provider.definition().codes.missing_required, "");
     }
 }
 

@@ -153,7 +153,7 @@ impl Site {
         let solved = Solved { hostname: hostname.as_deref(), named_host: None, action: Action::Unknown, score: None };
         let verdict = self.rules.apply(&solved);
         let brief = Brief::Captcha { solved: challenge.timestamp.as_deref().and_then(parse_rfc3339), hostname };
-        Ok(Checked { verdict, brief, full })
+        Ok(Checked { score: None, verdict, brief, full })
     }
 }
 
@@ -162,6 +162,7 @@ fn refused(response: &ServerResponse, full: Map<String, Value>) -> Result<Checke
     let code = full.get("error").and_then(|error| error.get("error_code")).and_then(Value::as_str).unwrap_or_default();
     match (response.status, code) {
         (200, "response_invalid" | "response_timeout" | "response_duplicate") => Ok(Checked {
+            score: None,
             verdict: Err(FailedRule::NotAccepted),
             brief: Brief::Captcha { solved: None, hostname: None },
             full,

@@ -32,6 +32,6 @@ pub use definition::{Definition, OptionKind, Param, ParamText, ProviderCodes, Si
 pub use outcome::{CheckError, Checked, FailedRule};
 pub use params::{OwnedParams, ResultParams};
 pub use provider::{Provider, SiteKind};
-pub use site::{COMMON_OPTIONS, Check, FreshResult, Site, site_option};
+pub use site::{COMMON_OPTIONS, Check, FreshResult, Mode, Site, site_option};
 pub use site_table::{VENDOR_OPTIONS, Vendor};
 pub use siteverify::CaptchaRules;

@@ -10,6 +10,8 @@ use super::brief::Brief;
 pub struct Checked {
     /// `Err` says which rule was not met.
     pub verdict: Result<(), FailedRule>,
+    /// From 0.0, certainly a bot, to 1.0, certainly a person, where the check service gives one.
+    pub score: Option<f64>,
     /// What tokens embed by default.
     pub brief: Brief,
     /// The whole response, for encrypted tokens.

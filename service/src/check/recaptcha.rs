@@ -1,5 +1,5 @@
 //! Google reCAPTCHA, v2 and v3 (developers.google.com/recaptcha/docs/verify): `siteverify`. A site of the kind `enterprise`
-//! is a key of Google Cloud, whose tokens [`super::recaptcha_enterprise`] has assessed.
+//! is a key of Google Cloud, whose tokens Google assesses.
 
 use std::time::Duration;
 

@@ -76,7 +76,7 @@ fn judge(rules: &CaptchaRules, response: &ServerResponse) -> Result<Checked, Che
     let hostname = text(&properties.hostname);
     if !properties.valid {
         let brief = Brief::Captcha { solved: None, hostname };
-        return Ok(Checked { verdict: Err(FailedRule::NotAccepted), brief, full });
+        return Ok(Checked { score: None, verdict: Err(FailedRule::NotAccepted), brief, full });
     }
     let score = assessment.risk_analysis.and_then(|analysis| analysis.score);
     if score.is_none() && rules.min_score.is_some_and(|least| least > 0.0) {
@@ -90,7 +90,7 @@ fn judge(rules: &CaptchaRules, response: &ServerResponse) -> Result<Checked, Che
     };
     let verdict = rules.apply(&solved);
     let brief = Brief::Captcha { solved: parse_rfc3339(&properties.create_time), hostname };
-    Ok(Checked { verdict, brief, full })
+    Ok(Checked { score, verdict, brief, full })
 }
 
 /// An error of the project, its key or its quota is ours; another one is Google's.

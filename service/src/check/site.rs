@@ -23,8 +23,30 @@ use super::site_table::SiteTable;
 pub struct Check {
     /// Whether every session needs a result of it.
     pub required: bool,
+    /// What comes of results that do not meet its rules.
+    pub mode: Mode,
     /// Its sites or subscriptions, by public key.
     pub sites: BTreeMap<String, Site>,
+}
+
+/// What comes of results that do not meet the rules of a check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Tokens that no backend accepts.
+    #[default]
+    Enforce,
+    /// It is recorded, and they pass. What is missing or could not be checked passes, too.
+    Monitor,
+}
+
+/// The names of the modes.
+const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
+
+impl Mode {
+    /// The name in the configuration file and on the command line.
+    pub fn name(self) -> &'static str {
+        MODES.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| *name)
+    }
 }
 
 /// A site (hCaptcha, reCAPTCHA) or subscription (Fingerprint).
@@ -120,6 +142,7 @@ pub fn site_option(flag: &str) -> Option<&'static SiteOption> {
 struct RawCheck {
     #[serde(default)]
     required: bool,
+    mode: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -142,7 +165,8 @@ impl Check {
         let definition = provider.definition();
         let mut table = source.as_table(definition.name, value)?;
         let entries = source.take_tables(&mut table, definition.site_noun)?;
-        let RawCheck { required } = source.deserialize(table)?;
+        let RawCheck { required, mode } = source.deserialize(table)?;
+        let mode = source.one_of("mode", mode.as_ref(), &MODES)?;
         let mut sites = BTreeMap::new();
         for entry in entries {
             let table = SiteTable::new(source, definition.key_name, entry)?;
@@ -151,7 +175,7 @@ impl Check {
                 return source.error(&at, format!("the account has this {} twice", definition.key_name));
             }
         }
-        Ok(Self { required, sites })
+        Ok(Self { required, mode, sites })
     }
 }
 

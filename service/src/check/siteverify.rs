@@ -217,6 +217,7 @@ pub(super) fn used_before(code: &str) -> Checked {
 /// The same, where a response looks otherwise.
 pub(super) fn used_before_with<const N: usize>(full: [(String, Value); N]) -> Checked {
     Checked {
+        score: None,
         verdict: Err(FailedRule::Used),
         brief: Brief::Captcha { solved: None, hostname: None },
         full: Map::from_iter(full),
@@ -278,7 +279,7 @@ pub(super) fn judge(
         solved: full.get("challenge_ts").and_then(Value::as_str).and_then(parse_rfc3339),
         hostname: hostname.map(str::to_owned),
     };
-    Ok(Checked { verdict, brief, full })
+    Ok(Checked { score: solved.score.map(Score::human), verdict, brief, full })
 }
 
 /// Whether a status says that there is no verdict, whatever the body says: a gateway, or a service in trouble.

@@ -37,9 +37,9 @@ approov-web-service config  -check | -migrate
 approov-web-service account -add [SITE_KEY] | -list
 approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -list | -remove DOMAIN
 approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS
-                            -allowOrigin ORIGIN | -disallowOrigin ORIGIN
+                            -allowOrigin ORIGIN | -disallowOrigin ORIGIN | -anyOf CHECK,CHECK…|none
 approov-web-service web     -fingerprint|-hcaptcha|-recaptcha|-turnstile|-friendly|-altcha
-                            -list | -setRequired | -setOptional | -remove KEY
+                            -list | -setRequired | -setOptional | -setMode enforce|monitor | -remove KEY
     -add KEY [-embedResult] [-maxResultLifetime SECONDS] [-rateLimit PER_MINUTE] [-verifyURL URL]
         all but -altcha: -secretFile FILE|-secretEnv VARIABLE|-secret SECRET|- [-verifyURL URL]
         -fingerprint:   [-region RoW|EU|AP] [-maxElapsedTime SECONDS] [-maxBotProbability 0..1] [-api v4|v3]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml_edit::{Array, Item, Table, value};
 
-use crate::check::{Check, OptionKind, Provider, site_option};
+use crate::check::{Check, Mode, OptionKind, Provider, site_option};
 use crate::config::Account;
 
 use super::{
@@ -23,7 +23,14 @@ pub(super) fn web(mut args: Args, console: &mut Console<'_>) -> CliResult {
             }
             _ if named.is_some() => provider = named,
             "list" | "setRequired" | "setOptional" => action.set(flag, None)?,
-            "add" | "remove" | "setTokenLifetime" | "setRefreshTokenLifetime" | "allowOrigin" | "disallowOrigin" => {
+            "add"
+            | "remove"
+            | "setMode"
+            | "anyOf"
+            | "setTokenLifetime"
+            | "setRefreshTokenLifetime"
+            | "allowOrigin"
+            | "disallowOrigin" => {
                 let operand = args.value(flag)?;
                 action.set(flag, Some(operand))?;
             }
@@ -56,6 +63,7 @@ fn edit_account(account: &mut Table, flag: &str, operand: &str) -> Result<String
         "setTokenLifetime" => ("token_lifetime", "token lifetime"),
         "setRefreshTokenLifetime" => ("refresh_token_lifetime", "refresh token lifetime"),
         "allowOrigin" | "disallowOrigin" => return edit_origins(account, flag, operand),
+        "anyOf" => return Ok(edit_any_of(account, operand)),
         _ => {
             let names: Vec<String> = Provider::ALL.iter().map(|provider| format!("-{}", provider.name())).collect();
             let (last, others) = names.split_last().map(|(last, others)| (last.as_str(), others)).unwrap_or_default();
@@ -87,6 +95,12 @@ fn edit_check(
             document::set(check, "required", value(required));
             Ok(format!("{name} is now {}", if required { "required" } else { "optional" }))
         }
+        "setMode" => {
+            let check = document::table(account, name)?;
+            check.set_implicit(false);
+            document::set(check, "mode", value(operand));
+            Ok(format!("{name} is now in mode {operand}"))
+        }
         "add" => {
             let entry = site.table(provider, operand)?;
             let check = document::table(account, name)?;
@@ -102,6 +116,17 @@ fn edit_check(
         }
         _ => Err(Failure::Usage(format!("-{flag} is not about one check service"))),
     }
+}
+
+/// The group of checks of which one must come: names with commas between them, or `none`.
+fn edit_any_of(account: &mut Table, operand: &str) -> String {
+    if operand == "none" {
+        account.remove("any_of");
+        return "no check of a group has to come".to_owned();
+    }
+    let names: Vec<&str> = operand.split(',').map(str::trim).collect();
+    document::set(account, "any_of", value(names.iter().copied().collect::<Array>()));
+    format!("one of {} has to come", names.join(", "))
 }
 
 fn edit_origins(account: &mut Table, flag: &str, origin: &str) -> Result<String, Failure> {
@@ -219,6 +244,13 @@ fn list(account: &Account, only: Option<Provider>) -> String {
             account.refresh_token_lifetime.as_secs()
         ));
         out.push_str(&list_origins(account));
+        if !account.any_of.is_empty() {
+            let names: Vec<&str> = account.any_of.iter().map(|provider| provider.name()).collect();
+            out.push_str(&format!("Any Of: {}\n", names.join(", ")));
+        }
+        if let Some(weakest) = account.weakest() {
+            out.push_str(&format!("Suffices: {weakest}\n"));
+        }
     }
     for (provider, check) in &account.checks {
         if only.is_none_or(|only| only == *provider) && !check.sites.is_empty() {
@@ -251,6 +283,9 @@ fn list_check(out: &mut String, provider: Provider, check: &Check) {
     };
     line(format!("{}:", definition.display_name));
     line(format!("  Optional: {}", !check.required));
+    if check.mode == Mode::Monitor {
+        line("  Mode: monitor".to_owned());
+    }
     for (key, site) in &check.sites {
         line(format!("  {}: {key}", definition.key_label));
         for text in site.kind.describe() {

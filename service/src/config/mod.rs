@@ -16,7 +16,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::check::{Check, Provider, Site};
+use crate::check::{Check, Mode, Provider, Site};
+use crate::error::{Code, Problems};
 use crate::secrets::{KeptSecret, Place, SecretList};
 use crate::settings::Source;
 
@@ -105,6 +106,8 @@ pub struct Account {
     pub keys: BTreeMap<String, KeptKey>,
     /// Protected APIs, by lower-case domain.
     pub apis: BTreeMap<String, Api>,
+    /// Check services of which one result must come, whichever; empty: that is not asked for.
+    pub any_of: Vec<Provider>,
     /// Check services.
     pub checks: BTreeMap<Provider, Check>,
 }
@@ -175,6 +178,50 @@ impl Account {
         let of_sites = sites.flat_map(|site| site.kind.secret().into_iter().chain(site.kind.sealed_key()));
         let lists = std::iter::once(&self.secret).chain(&self.jwe_secret).chain(of_sites);
         lists.flat_map(kept).chain(self.keys.values().map(KeptKey::private_key))
+    }
+
+    /// Whether results of a check service have to meet its rules.
+    pub fn enforces(&self, provider: Provider) -> bool {
+        self.checks.get(&provider).is_some_and(|check| check.mode == Mode::Enforce)
+    }
+
+    fn watches(&self, provider: Provider) -> bool {
+        self.checks.get(&provider).is_some_and(|check| check.mode == Mode::Monitor)
+    }
+
+    /// Whether any check has rules that have to be met. Without one, all checks are watched, and nothing needs to come.
+    pub fn has_enforced(&self) -> bool {
+        self.checks.values().any(|check| check.mode == Mode::Enforce && !check.sites.is_empty())
+    }
+
+    /// What a request lacks that has, or whose session has, results of these check services.
+    pub fn missing(&self, has: impl Fn(Provider) -> bool) -> Problems {
+        let mut problems = Problems::default();
+        for (provider, check) in &self.checks {
+            if check.required && check.mode == Mode::Enforce && !has(*provider) {
+                problems.add(provider.definition().codes.missing_required, "");
+            }
+        }
+        if !self.any_of.is_empty() && !self.any_of.iter().any(|provider| has(*provider)) {
+            let names: Vec<&str> = self.any_of.iter().map(|provider| provider.name()).collect();
+            for provider in &self.any_of {
+                let detail = format!("one of: {}", names.join(", "));
+                problems.add(provider.definition().codes.missing_required, detail);
+            }
+        }
+        // What is only watched is no check that somebody has passed.
+        let counts = |provider: Provider| has(provider) && !self.watches(provider);
+        if self.has_enforced() && !Provider::ALL.into_iter().any(counts) {
+            problems.add(Code::NoWebProtectParams, "");
+        }
+        problems
+    }
+
+    /// Watched check services that every session should have a result of, and this one has not.
+    pub fn watched_missing(&self, has: impl Fn(Provider) -> bool) -> Vec<Provider> {
+        let is_missing =
+            |(provider, check): &(&Provider, &Check)| check.required && check.mode == Mode::Monitor && !has(**provider);
+        self.checks.iter().filter(is_missing).map(|(provider, _)| *provider).collect()
     }
 
     /// One site of a check service.
@@ -290,6 +337,15 @@ max_elapsed_time = 2.5
             (site("recaptcha.site", "site_key", "project = \"p\"\n"), (7, 11), "enterprise"),
             (site("recaptcha.site", "site_key", "kind = \"enterprise\"\nproject = \"a/b\"\n"), (8, 11), "ID"),
             (site("recaptcha.site", "site_key", "host = \"google.example\"\n"), (7, 8), "recaptcha.net"),
+            (
+                account("any_of = [\"hcaptcha\", \"altcha\"]\n[[account.altcha.site]]\nsite_key = \"a\"\n"),
+                (4, 11),
+                "hcaptcha",
+            ),
+            (account("any_of = [\"altcha\"]\n[[account.altcha.site]]\nsite_key = \"a\"\n"), (4, 10), "two"),
+            (account("any_of = [\"altcha\"]\n[account.altcha]\nrequired = true\n"), (4, 11), "anyway"),
+            (account("any_of = [\"altcha\"]\n[account.altcha]\nmode = \"monitor\"\n"), (4, 11), "monitored"),
+            (account("[account.altcha]\nmode = \"watch\"\n"), (5, 8), "enforce or monitor"),
             (site("recaptcha.site", "site_key", "min_score = \"high\"\n"), (7, 13), "expected f64"),
             (site("recaptcha.site", "site_key", "rate_limit = -1\n"), (7, 14), "-1"),
             (site("recaptcha.site", "site_key", "verify_url = \"ftp://x\"\n"), (7, 14), "URL"),

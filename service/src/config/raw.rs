@@ -45,6 +45,7 @@ pub(super) struct Account {
     pub(super) allowed_origins: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) publish_jwks: bool,
+    pub(super) any_of: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) not_before: Option<Spanned<Datetime>>,
     #[serde(default)]
     pub(super) revoked: Vec<Spanned<RawRevoked>>,

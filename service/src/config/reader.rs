@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use crate::check::{Check, Provider};
+use crate::check::{Check, Mode, Provider};
 use crate::crypto::KeyAlg;
 use crate::host::ascii_name;
 use crate::secrets::SecretKind;
@@ -107,8 +107,13 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
     let Some(secret) = secret else {
         return source.error(&raw.site_key, "the account needs secret, secret_file or secret_env");
     };
+    let checks: BTreeMap<Provider, Check> = check_tables
+        .into_iter()
+        .map(|(provider, value)| Ok((provider, Check::read(provider, source, value)?)))
+        .collect::<Read<_>>()?;
     let account = Account {
         site_key,
+        any_of: any_of(source, raw.any_of.as_ref(), &checks)?,
         secret,
         token_lifetime: lifetime(source, raw.token_lifetime.as_ref(), 120)?,
         refresh_token_lifetime: lifetime(source, raw.refresh_token_lifetime.as_ref(), 7200)?,
@@ -118,12 +123,39 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
         apis: apis(source, &raw.api, &keys, jwe_secret.is_some())?,
         keys,
         jwe_secret,
-        checks: check_tables
-            .into_iter()
-            .map(|(provider, value)| Ok((provider, Check::read(provider, source, value)?)))
-            .collect::<Read<_>>()?,
+        checks,
     };
     Ok((raw.site_key, account))
+}
+
+/// The check services of which one result must come.
+fn any_of(
+    source: &Source<'_>,
+    raw: Option<&Spanned<Vec<Spanned<String>>>>,
+    checks: &BTreeMap<Provider, Check>,
+) -> Read<Vec<Provider>> {
+    let Some(list) = raw else { return Ok(Vec::new()) };
+    let mut any_of = Vec::new();
+    for name in list.get_ref() {
+        let provider = Provider::ALL.into_iter().find(|provider| provider.name() == name.get_ref());
+        let Some((provider, check)) = provider.and_then(|provider| Some((provider, checks.get(&provider)?))) else {
+            return source.error(name, format!("the account has no check service \"{}\"", name.get_ref()));
+        };
+        if check.required {
+            return source.error(name, format!("{} is required: it must come anyway", name.get_ref()));
+        }
+        if check.mode == Mode::Monitor {
+            return source.error(name, format!("{} is only monitored: nobody needs it", name.get_ref()));
+        }
+        if any_of.contains(&provider) {
+            return source.error(name, format!("{} is named twice", name.get_ref()));
+        }
+        any_of.push(provider);
+    }
+    if any_of.len() == 1 {
+        return source.error(list, "any_of needs two check services; one alone is required = true in its own table");
+    }
+    Ok(any_of)
 }
 
 fn allowed_origins(source: &Source<'_>, raw: &[Spanned<String>]) -> Read<AllowedOrigins> {

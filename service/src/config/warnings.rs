@@ -2,7 +2,7 @@
 
 use approov_verify::time::UnixTime;
 
-use crate::check::Provider;
+use crate::check::{Check, Mode, Provider};
 use crate::host::is_loopback;
 use crate::time::rfc3339;
 
@@ -117,10 +117,39 @@ impl Account {
             warnings
                 .push("token_lifetime is more than refresh_token_lifetime: tokens outlive their session".to_owned());
         }
+        let has_required = self.checks.values().any(|check| check.required && check.mode == Mode::Enforce);
+        let weakest = self.weakest().filter(|_| !has_required);
+        warnings.extend(weakest.map(|set| format!("for a token suffices {set} (-setRequired, -anyOf)")));
         for provider in Provider::ALL {
             warnings.extend(self.warnings_about(provider));
         }
         warnings
+    }
+
+    /// The weakest set of checks that suffices for a token; `None` where there is but one check.
+    pub fn weakest(&self) -> Option<String> {
+        let names = |wanted: &dyn Fn(Provider, &Check) -> bool| -> Vec<&str> {
+            let with_sites = self.checks.iter().filter(|(_, check)| !check.sites.is_empty());
+            with_sites
+                .filter(|(provider, check)| wanted(**provider, check))
+                .map(|(provider, _)| provider.name())
+                .collect()
+        };
+        let all = names(&|_, _| true);
+        let enforced = names(&|provider, _| self.enforces(provider));
+        let required = names(&|provider, check| check.required && self.enforces(provider)).join(" and ");
+        let any_of: Vec<&str> = self.any_of.iter().map(|provider| provider.name()).collect();
+        let any_of = any_of.join(", ");
+        match (required.is_empty(), any_of.is_empty()) {
+            _ if enforced.is_empty() && !all.is_empty() => {
+                Some("nothing, since every check is only watched".to_owned())
+            }
+            _ if all.len() < 2 => None,
+            (true, true) => Some(format!("any one of {}", enforced.join(", "))),
+            (true, false) => Some(format!("any one of {any_of}")),
+            (false, true) => Some(required),
+            (false, false) => Some(format!("{required} and any one of {any_of}")),
+        }
     }
 
     /// What is worth a word about a check service.
@@ -129,7 +158,10 @@ impl Account {
         let definition = provider.definition();
         let (name, noun) = (definition.display_name, definition.site_noun);
         let mut warnings = Vec::new();
-        if check.required && check.sites.is_empty() {
+        if check.mode == Mode::Monitor {
+            warnings.push(format!("{name} is only watched: results that do not meet its rules pass (mode is monitor)"));
+        }
+        if check.required && check.mode == Mode::Enforce && check.sites.is_empty() {
             warnings.push(format!("{name} is required and has no {noun}: every request is refused"));
         }
         for (key, site) in &check.sites {
@@ -161,6 +193,8 @@ allowed_origins = ["https://app.example.com"]
 [[account.api]]
 domain = "a.example"
 allow_web = true
+[account.hcaptcha]
+required = true
 [[account.hcaptcha.site]]
 site_key = "h"
 secret = "s"
@@ -190,6 +224,7 @@ max_bot_probability = 0.5
             warnings(&bare),
             [
                 "account k: pages of any origin may use it (web -allowOrigin)",
+                "account k: for a token suffices any one of fingerprint, hcaptcha, recaptcha (-setRequired, -anyOf)",
                 "account k: Fingerprint subscription f accepts any bot probability (max_bot_probability is 1)",
                 "account k: hCaptcha site h accepts results of any domain (domains is empty)",
                 "account k: hCaptcha site h accepts any score (min_score is 0)",

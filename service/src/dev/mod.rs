@@ -66,6 +66,7 @@ pub fn config(
         refresh_token_lifetime: Duration::from_secs(7200),
         allowed_origins: AllowedOrigins::default(),
         publish_jwks: false,
+        any_of: Vec::new(),
         revocations: Revocations::default(),
         keys: BTreeMap::new(),
         apis: APIS
@@ -142,7 +143,7 @@ fn checks(simulators: SocketAddr) -> Result<BTreeMap<Provider, Check>, url::Pars
     // Next to nothing, so that tests do not wait; and for the official widget, too.
     let altcha = altcha::Site { difficulty: Difficulty { cost: 600, zeros: 2 }, widget: true };
     let site = |kind| Site { embed_result: false, max_result_lifetime: None, rate_limit: None, kind };
-    let check = |sites| Check { required: false, sites };
+    let check = |sites| Check { sites, ..Check::default() };
     let simulated = |key: &str, kind: SiteKind| {
         let keys = sim::OUTCOMES.into_iter().map(|outcome| sim::with_outcome(key, outcome));
         let site = site(kind);

@@ -60,6 +60,9 @@ pub struct CheckResult {
     /// Whether it met the account's rules. A number, so that its length says nothing.
     #[serde(rename = "o")]
     pub passed: u8,
+    /// Whether it did not, and passed since its check is only watched.
+    #[serde(rename = "m", default, skip_serializing_if = "is_zero")]
+    pub would_fail: u8,
     /// What every token embeds.
     #[serde(rename = "b")]
     pub brief: Map<String, Value>,
@@ -69,6 +72,12 @@ pub struct CheckResult {
     /// White space that makes the full result as long as others, bytes.
     #[serde(rename = "w", with = "fixed_width")]
     pub padding: u16,
+}
+
+// The form that serde wants.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 impl CheckResult {
@@ -108,9 +117,9 @@ impl Session {
         self.results.iter().map(|result| usize::from(result.padding)).sum()
     }
 
-    /// Whether every result passed.
-    pub fn passed(&self) -> bool {
-        !self.results.is_empty() && self.results.iter().all(|result| result.passed == 1)
+    /// Whether every result passed. `needs_one`: whether there must be one.
+    pub fn passed(&self, needs_one: bool) -> bool {
+        (!needs_one || !self.results.is_empty()) && self.results.iter().all(|result| result.passed == 1)
     }
 
     /// When the session ends: the earliest of the refresh token's and the results' ends.
@@ -166,6 +175,7 @@ mod tests {
             thumbprint: "jkt".into(),
             expires: now + 1000,
             results: vec![CheckResult {
+                would_fail: 0,
                 provider: Provider::Hcaptcha,
                 site: "h".into(),
                 digest: "d".into(),
@@ -182,16 +192,16 @@ mod tests {
     fn a_failed_check_spoils_what_is_not_newer_until_fresh_results_come() {
         let mut session = session(0);
         session.after_failed_check(0);
-        assert!(session.passed());
+        assert!(session.passed(true));
         session.after_failed_check(3);
-        assert!(!session.passed());
+        assert!(!session.passed(true));
         let fresh = session.results.first().cloned().map(|result| CheckResult { passed: 1, ..result });
         let mut renewed = Session { results: Vec::new(), ..session };
         let generation = renewed.next_generation();
         renewed.add(fresh.clone().into_iter().map(|result| Outcome { generation, result }).collect());
-        assert_eq!((renewed.generation, renewed.passed()), (4, true));
+        assert_eq!((renewed.generation, renewed.passed(true)), (4, true));
         renewed.after_failed_check(3);
-        assert!(renewed.passed(), "newer than the failed check");
+        assert!(renewed.passed(true), "newer than the failed check");
         renewed.results.clear();
         renewed.add(fresh.into_iter().map(|result| Outcome { generation: 2, result }).collect());
         assert_eq!(renewed.generation, 4, "a result that is sent again makes nothing newer");

@@ -10,6 +10,11 @@ use approov_verify::time::UnixTime;
 
 use crate::limits::Limit;
 
+/// So many checks of a site in a row that are refused for what is configured here are an alarm.
+pub const ALARM_AFTER: u32 = 5;
+
+/// Upper bounds of the buckets of scores.
+const SCORES: [f64; 10] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 /// Upper bounds of the latency buckets, seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 /// A session is active when it got a token in this time.
@@ -33,6 +38,10 @@ struct Counts {
     checks: BTreeMap<(&'static str, &'static str), u64>,
     check_time: BTreeMap<&'static str, Histogram>,
     used_again: BTreeMap<(&'static str, &'static str), u64>,
+    monitored: BTreeMap<(&'static str, &'static str), u64>,
+    scores: BTreeMap<&'static str, Histogram>,
+    /// Sites whose latest checks were refused for what is configured here: their check service, and how many.
+    misconfigured: BTreeMap<String, (&'static str, u32)>,
     reloads: BTreeMap<&'static str, u64>,
     limited: BTreeMap<Limit, u64>,
     store_errors: u64,
@@ -41,21 +50,31 @@ struct Counts {
     sessions: Sessions,
 }
 
-#[derive(Default)]
 struct Histogram {
-    buckets: [u64; BUCKETS.len()],
+    bounds: &'static [f64],
+    buckets: Vec<u64>,
     count: u64,
     sum: f64,
 }
 
 impl Histogram {
-    fn observe(&mut self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        for (bucket, bound) in self.buckets.iter_mut().zip(BUCKETS) {
-            *bucket += u64::from(seconds <= bound);
+    fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, buckets: vec![0; bounds.len()], count: 0, sum: 0.0 }
+    }
+
+    fn observe(&mut self, value: f64) {
+        for (bucket, bound) in self.buckets.iter_mut().zip(self.bounds) {
+            *bucket += u64::from(value <= *bound);
         }
         self.count += 1;
-        self.sum += seconds;
+        self.sum += value;
+    }
+}
+
+/// Of times.
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new(&BUCKETS)
     }
 }
 
@@ -91,7 +110,7 @@ impl Metrics {
     pub fn request(&self, outcome: &'static str, status: u16, codes: &[&'static str], time: Duration) {
         self.with(|counts| {
             *counts.requests.entry((outcome, status)).or_default() += 1;
-            counts.request_time.entry(outcome).or_default().observe(time);
+            counts.request_time.entry(outcome).or_default().observe(time.as_secs_f64());
             for code in codes {
                 *counts.refusals.entry(code).or_default() += 1;
             }
@@ -102,13 +121,43 @@ impl Metrics {
     pub fn check(&self, service: &'static str, result: &'static str, time: Duration) {
         self.with(|counts| {
             *counts.checks.entry((service, result)).or_default() += 1;
-            counts.check_time.entry(service).or_default().observe(time);
+            counts.check_time.entry(service).or_default().observe(time.as_secs_f64());
         });
     }
 
     /// A result came that was used before, or is being checked. `by` says who sent it.
     pub fn used_again(&self, service: &'static str, by: &'static str) {
         self.with(|counts| *counts.used_again.entry((service, by)).or_default() += 1);
+    }
+
+    /// A check that is only watched would have failed.
+    pub fn monitored(&self, service: &'static str, result: &'static str) {
+        self.with(|counts| *counts.monitored.entry((service, result)).or_default() += 1);
+    }
+
+    /// A check service gave a score, of a person.
+    pub fn score(&self, service: &'static str, score: f64) {
+        self.with(|counts| counts.scores.entry(service).or_insert_with(|| Histogram::new(&SCORES)).observe(score));
+    }
+
+    /// A check of a site was refused for what is configured here. Whether this is the one that makes an alarm.
+    pub fn misconfigured(&self, site: &str, service: &'static str) -> bool {
+        self.with(|counts| {
+            let (_, in_a_row) = counts.misconfigured.entry(site.to_owned()).or_insert((service, 0));
+            *in_a_row = in_a_row.saturating_add(1);
+            *in_a_row == ALARM_AFTER
+        })
+    }
+
+    /// A check of a site passed. Whether that ends an alarm.
+    pub fn configured(&self, site: &str) -> bool {
+        self.with(|counts| {
+            // Most sites have nothing to end.
+            if counts.misconfigured.is_empty() {
+                return false;
+            }
+            counts.misconfigured.remove(site).is_some_and(|(_, in_a_row)| in_a_row >= ALARM_AFTER)
+        })
     }
 
     /// A client was over a limit.
@@ -177,6 +226,22 @@ impl Counts {
         for ((service, by), count) in &self.used_again {
             sample(&mut out, name, &format!("service=\"{service}\",by=\"{by}\""), count);
         }
+        let name = "approov_monitored_total";
+        family(&mut out, name, "counter", "Checks that are only watched and would have failed, by service and result.");
+        for ((service, result), count) in &self.monitored {
+            sample(&mut out, name, &format!("service=\"{service}\",result=\"{result}\""), count);
+        }
+        let name = "approov_check_score";
+        histograms(&mut out, name, "Scores of check services, 1 for a person.", "service", &self.scores);
+        let name = "approov_check_misconfigured";
+        family(&mut out, name, "gauge", "Sites whose checks are refused for what is configured here, by service.");
+        let mut alarms: BTreeMap<&str, u64> = BTreeMap::new();
+        for (service, in_a_row) in self.misconfigured.values() {
+            *alarms.entry(service).or_default() += u64::from(*in_a_row >= ALARM_AFTER);
+        }
+        for (service, sites) in alarms {
+            sample(&mut out, name, &format!("service=\"{service}\""), sites);
+        }
         histograms(
             &mut out,
             "approov_request_seconds",
@@ -227,7 +292,7 @@ impl Counts {
 fn histograms(out: &mut String, name: &str, help: &str, label: &str, all: &BTreeMap<&'static str, Histogram>) {
     family(out, name, "histogram", help);
     for (value, histogram) in all {
-        for (bound, count) in BUCKETS.iter().zip(histogram.buckets) {
+        for (bound, count) in histogram.bounds.iter().zip(&histogram.buckets) {
             let _ = writeln!(out, "{name}_bucket{{{label}=\"{value}\",le=\"{bound}\"}} {count}");
         }
         let _ = writeln!(out, "{name}_bucket{{{label}=\"{value}\",le=\"+Inf\"}} {}", histogram.count);

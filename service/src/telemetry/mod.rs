@@ -6,6 +6,6 @@ mod notes;
 mod said;
 
 pub use approov_listener::log::{Log, LogFormat, RequestLine, millis};
-pub use metrics::Metrics;
+pub use metrics::{ALARM_AFTER, Metrics};
 pub use notes::RequestNotes;
 pub use said::Said;

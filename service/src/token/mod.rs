@@ -36,6 +36,9 @@ pub struct Claims<'a> {
     pub pay: Option<&'a str>,
     /// The key the token is bound to.
     pub cnf: Confirmation<'a>,
+    /// Checks that are only watched, and would have failed: by their key in `embed`, or the prefix of one that is missing.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub monitor: &'a [String],
 }
 
 /// The `embed` claim: each result under its `prefix:key`.

@@ -62,7 +62,9 @@ for (const engine of chosenEngines()) {
       assert.deepEqual(Object.keys(embed), [`altcha:${options.altchaSiteKey}`])
       assert.ok(expiries[`altcha:${options.altchaSiteKey}`] > Date.now())
       // A Firefox that has just started may ask for the second request's permission again: see requests.test.mjs.
-      const requests = (await attestRequests(begin)).filter((request) => engine !== 'firefox' || request !== 'OPTIONS 204')
+      const requests = (await attestRequests(begin)).filter(
+        (request) => engine !== 'firefox' || request !== 'OPTIONS 204',
+      )
       assert.deepEqual(requests, [...(engine === 'firefox' ? [] : ['OPTIONS 204']), 'GET 200', 'POST 200'])
     })
 

@@ -6,7 +6,13 @@ import { chosenEngines, ENGINES } from '../harness/engines.mjs'
 import { startWorld } from '../harness/world.mjs'
 
 /** How the entries of each check begin, in tokens and among the expiries. */
-const PREFIXES = { hcaptcha: 'hcap:', recaptcha: 'recap:', fingerprint: 'fp:', turnstile: 'turnstile:', friendly: 'friendly:' }
+const PREFIXES = {
+  hcaptcha: 'hcap:',
+  recaptcha: 'recap:',
+  fingerprint: 'fp:',
+  turnstile: 'turnstile:',
+  friendly: 'friendly:',
+}
 
 for (const engine of chosenEngines()) {
   describe(`checks in ${ENGINES[engine].title}`, () => {
@@ -69,11 +75,7 @@ for (const engine of chosenEngines()) {
     }
 
     test('a token of reCAPTCHA Enterprise opens the protected API, and a failed one does not', async () => {
-      for (const [outcome, expected] of [
-        ['pass', 200],
-        ['fail', 401],
-        ['low-score', 401],
-      ]) {
+      for (const [outcome, expected] of Object.entries({ pass: 200, fail: 401, 'low-score': 401 })) {
         await world.freshPage()
         const { status } = await world.run(
           async (settings, outcome) => {

@@ -163,6 +163,7 @@ impl CheckSite for Site {
                 let hostname = Some(context.page_host.to_owned()).filter(|host| !host.is_empty());
                 let full = [("verified".to_owned(), true.into()), ("cost".to_owned(), cost.into())];
                 Ok(Checked {
+                    score: None,
                     verdict: Ok(()),
                     brief: Brief::Captcha { solved: Some(solved.issued), hostname },
                     full: Map::from_iter(full),

@@ -187,7 +187,7 @@ impl CheckSite for Site {
     }
 
     fn used_before(&self, params: &ResultParams<'_>) -> Result<Checked, CheckError> {
-        Ok(Checked { verdict: Err(FailedRule::Used), brief: brief(params, None), full: Map::new() })
+        Ok(Checked { score: None, verdict: Err(FailedRule::Used), brief: brief(params, None), full: Map::new() })
     }
 
     async fn check(&self, request: &CheckRequest<'_>) -> Result<Checked, CheckError> {
@@ -207,11 +207,16 @@ impl CheckSite for Site {
             },
         };
         let Some(event) = found else {
-            return Ok(Checked { verdict: Err(FailedRule::Visitor), brief: brief(request.params, None), full });
+            return Ok(Checked {
+                score: None,
+                verdict: Err(FailedRule::Visitor),
+                brief: brief(request.params, None),
+                full,
+            });
         };
         let verdict = self.judge(&identification, &event)?;
         let visitor = verdict.is_ok().then_some(event.visitor_id).flatten();
-        Ok(Checked { verdict, brief: brief(request.params, visitor), full })
+        Ok(Checked { score: None, verdict, brief: brief(request.params, visitor), full })
     }
 }
 
