@@ -229,6 +229,146 @@ async fn friendly_captcha_and_recaptcha_enterprise_are_asked_in_json() {
     assert!(asked.ends_with(body), "{asked}");
 }
 
+/// Each check service against a server that responds as it does: what passes, what fails, and whose fault it is when neither
+/// comes of it. The responses are those that the vendors document.
+#[tokio::test]
+async fn every_check_service_has_four_outcomes() {
+    let siteverify = |body: &str| http("200 OK", body);
+    let refused = |code: &str| siteverify(&format!(r#"{{"success":false,"error-codes":["{code}"]}}"#));
+    let now = UnixTime::now().as_millis();
+    let event = |visitor: &str| {
+        let identification = format!(r#""identification":{{"visitor_id":"{visitor}","visitor_found":true}}"#);
+        http(
+            "200 OK",
+            &format!(r#"{{"event_id":"r.1","timestamp":{now},"url":"https://a.example/",{identification}}}"#),
+        )
+    };
+    let assessment = |valid: bool, reason: &str| {
+        let properties = format!(
+            r#""tokenProperties":{{"valid":{valid},"invalidReason":"{reason}","hostname":"a.example","action":"login","createTime":"2026-01-01T00:00:00Z"}}"#
+        );
+        http(
+            "200 OK",
+            &format!(
+                r#"{{"name":"projects/1/assessments/2",{properties},"riskAnalysis":{{"score":0.9,"reasons":[]}}}}"#
+            ),
+        )
+    };
+    let google = |status: &str, code: u16, name: &str| {
+        http(status, &format!(r#"{{"error":{{"code":{code},"message":"m","status":"{name}"}}}}"#))
+    };
+    let friendly = r#"{"success":true,"data":{"event_id":"e","challenge":{"timestamp":"2026-01-01T00:00:00Z","origin":"https://a.example"},"risk_intelligence":null}}"#;
+    let frc = |status: &str, code: &str| {
+        http(status, &format!(r#"{{"success":false,"error":{{"error_code":"{code}","detail":"d"}}}}"#))
+    };
+    let fp = |status: &str, code: &str| http(status, &format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#));
+    let outage = http("503 Service Unavailable", "<html>busy</html>");
+    let turnstile = r#"{"success":true,"challenge_ts":"2026-01-01T00:00:00.000Z","hostname":"a.example","error-codes":[],"action":"login","cdata":""}"#;
+    let enterprise = "kind = \"enterprise\"\nproject = \"p\"";
+    let table: [(Provider, &str, [Vec<String>; 4]); 6] = [
+        (
+            Provider::Hcaptcha,
+            "",
+            [
+                vec![siteverify(PASSED)],
+                vec![
+                    refused("already-seen-response"),
+                    refused("expired-input-response"),
+                    refused("invalid-input-response"),
+                ],
+                vec![outage.clone(), http("429 Too Many Requests", ""), refused("bad-request"), siteverify("<html>")],
+                vec![
+                    refused("invalid-input-secret"),
+                    refused("sitekey-secret-mismatch"),
+                    refused("not-using-dummy-passcode"),
+                ],
+            ],
+        ),
+        (
+            Provider::Recaptcha,
+            "",
+            [
+                vec![siteverify(PASSED)],
+                vec![refused("timeout-or-duplicate"), refused("invalid-input-response")],
+                vec![
+                    outage.clone(),
+                    http("302 Found\r\nlocation: http://127.0.0.1:9/", ""),
+                    siteverify(r#"{"success":tr"#),
+                ],
+                vec![
+                    refused("invalid-input-secret"),
+                    siteverify(
+                        r#"{"success":true,"score":0.9,"hostname":"a.example","error-codes":["Over free quota."]}"#,
+                    ),
+                ],
+            ],
+        ),
+        (
+            Provider::Recaptcha,
+            enterprise,
+            [
+                vec![assessment(true, "INVALID_REASON_UNSPECIFIED")],
+                vec![assessment(false, "DUPE"), assessment(false, "EXPIRED"), assessment(false, "KEY_MISMATCH")],
+                vec![outage.clone(), google("500 Internal Server Error", 500, "INTERNAL"), http("200 OK", "{}")],
+                vec![
+                    google("403 Forbidden", 403, "PERMISSION_DENIED"),
+                    google("429 Too Many Requests", 429, "RESOURCE_EXHAUSTED"),
+                    google("404 Not Found", 404, "NOT_FOUND"),
+                ],
+            ],
+        ),
+        (
+            Provider::Turnstile,
+            "",
+            [
+                vec![siteverify(turnstile)],
+                vec![refused("timeout-or-duplicate"), refused("invalid-input-response")],
+                vec![outage.clone(), refused("internal-error")],
+                vec![refused("invalid-input-secret"), http("403 Forbidden", "<html>")],
+            ],
+        ),
+        (
+            Provider::Friendly,
+            "",
+            [
+                vec![http("200 OK", friendly)],
+                vec![
+                    frc("200 OK", "response_invalid"),
+                    frc("200 OK", "response_timeout"),
+                    frc("200 OK", "response_duplicate"),
+                ],
+                vec![outage.clone(), frc("500 Internal Server Error", "internal_server_error"), http("200 OK", "[]")],
+                vec![frc("401 Unauthorized", "auth_invalid"), frc("400 Bad Request", "sitekey_invalid")],
+            ],
+        ),
+        (
+            Provider::Fingerprint,
+            "max_elapsed_time = 3600",
+            [
+                vec![event("v_1")],
+                vec![event("another"), fp("404 Not Found", "event_not_found")],
+                vec![outage, fp("429 Too Many Requests", "too_many_requests"), http("200 OK", r#"{"event_id":1}"#)],
+                vec![fp("403 Forbidden", "secret_api_key_not_found"), fp("403 Forbidden", "wrong_region")],
+            ],
+        ),
+    ];
+    for (provider, rest, outcomes) in table {
+        for (outcome, responses) in ["passed", "failed", "unavailable", "misconfigured"].into_iter().zip(outcomes) {
+            for response in responses {
+                let sent = response.clone();
+                let server = server(move |_| Some(sent.clone())).await;
+                let site = site(provider, &format!("http://{}/", server.address), rest);
+                let got = match check(&lookup(), provider, &site).await {
+                    Ok(Checked { verdict: Ok(()), .. }) => "passed",
+                    Ok(_) => "failed",
+                    Err(error) => error.kind(),
+                };
+                assert_eq!(got, outcome, "{} {rest}: {response}", provider.name());
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_fails_is_tried_once_more_and_no_more() {
     // Over TLS, a connection that is closed before the handshake has asked nothing yet, and can be counted.
