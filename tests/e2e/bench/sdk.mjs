@@ -1,5 +1,6 @@
 // Measures the SDK next to its peers, in each engine in the same pages, and writes the raw rounds as JSON. Started by
 // `cargo xtask bench`, which makes tables of them.
+import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
@@ -93,6 +94,7 @@ try {
       '/': here('pages'),
       '/approov.js': join(unpacked.path, 'approov.js'),
       '/subjects': temporary,
+      '/altcha.js': here('../node_modules/altcha/dist/main/altcha.min.js'),
     },
     // Isolated pages have finer clocks.
     headers: { 'Cross-Origin-Opener-Policy': 'same-origin', 'Cross-Origin-Embedder-Policy': 'require-corp' },
@@ -117,6 +119,7 @@ try {
       await cold(world)
       await concurrent(world)
       await challenge(world)
+      await proofOfWork(world)
     } finally {
       await browser.close()
     }
@@ -124,6 +127,101 @@ try {
   await writeFile(options.output, JSON.stringify({ engines: versions, series: [...series.values()] }, null, 1))
 } finally {
   for (const cleanup of cleanups.reverse()) await cleanup()
+}
+
+/**
+ * The same ALTCHA challenges, of the service's default difficulty, solved by the SDK and by the official widget: how long it takes, and the
+ * longest time in which nothing else could run on the page's thread.
+ */
+async function proofOfWork(world) {
+  await openPage(world)
+  for (let round = 0; round < ROUNDS; round++) {
+    const hex = () => randomBytes(16).toString('hex')
+    const parameters = {
+      algorithm: 'PBKDF2/SHA-256',
+      cost: 600,
+      data: { use: 'check' },
+      expiresAt: Math.ceil(Date.now() / 1000) + 600,
+      keyLength: 32,
+      keyPrefix: '000',
+      nonce: hex(),
+      salt: hex(),
+    }
+    const solved = await world.browser.run(
+      async (session, challenge, oursFirst) => {
+        // The service's part is played here: only the work is measured.
+        const json = (status, body) =>
+          new Response(JSON.stringify(body), {
+            status,
+            headers: { 'Content-Type': 'application/json', 'DPoP-Nonce': 'n' },
+          })
+        const state = (/** @type {any} */ (globalThis).work ??= {})
+        if (!state.Approov) {
+          globalThis.fetch = async (_, init) => {
+            if (init.method === 'GET') return json(200, { altcha: state.challenge })
+            state.posted(performance.now())
+            return json(400, { 'aprv-no-site-key': '' })
+          }
+          ;({ Approov: state.Approov } = await import(/** @type {any} */ ('/approov.js?work')))
+          await import(/** @type {any} */ ('/altcha.js'))
+        }
+        /** What work takes, and the longest gap between two turns of the page's thread meanwhile. */
+        const timed = async (work) => {
+          let last = performance.now()
+          let longest = 0
+          const timer = setInterval(() => {
+            const now = performance.now()
+            longest = Math.max(longest, now - last)
+            last = now
+          })
+          const begin = performance.now()
+          const end = await work()
+          clearInterval(timer)
+          return { time: end - begin, blocked: Math.max(longest, performance.now() - last) }
+        }
+        const ours = async () => {
+          state.challenge = challenge
+          await state.Approov.initializeSession(session)
+          await new Promise((resolve) => setTimeout(resolve, 50))
+          return timed(async () => {
+            const posted = new Promise((resolve) => (state.posted = resolve))
+            state.Approov.fetchToken('localhost').catch(() => {})
+            return posted
+          })
+        }
+        const official = async () => {
+          const widget = /** @type {any} */ (document.createElement('altcha-widget'))
+          widget.setAttribute('challenge', JSON.stringify(challenge))
+          widget.setAttribute('configuration', JSON.stringify({ humanInteractionSignature: false, minDuration: 0 }))
+          const verified = new Promise((resolve) =>
+            widget.addEventListener('verified', () => resolve(performance.now())),
+          )
+          document.body.append(widget)
+          await new Promise((resolve) => setTimeout(resolve, 200))
+          const outcome = await timed(async () => {
+            widget.verify()
+            return verified
+          })
+          widget.remove()
+          return outcome
+        }
+        const result = {}
+        const turns = { ours, official }
+        for (const name of oursFirst ? ['ours', 'official'] : ['official', 'ours']) result[name] = await turns[name]()
+        return result
+      },
+      { ...sessionSettings(world.near).session, hcaptchaSiteKey: undefined, altchaSiteKey: 'any' },
+      { parameters, signature: 'not verified here' },
+      round % 2 === 0,
+    )
+    for (const [name, subject] of [
+      ['ours', 'ours (auto)'],
+      ['official', 'altcha widget'],
+    ]) {
+      record(world.engine, 'ALTCHA solved', subject, 'ms', solved[name].time)
+      record(world.engine, 'ALTCHA, longest block', subject, 'ms', solved[name].blocked)
+    }
+  }
 }
 
 /** A fresh page: nothing loaded, no session. */

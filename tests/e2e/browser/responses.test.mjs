@@ -49,6 +49,27 @@ const CODES = [
   'recap-empty-token',
   'recap-site-key-not-found',
   'recap-token-check',
+  'turnstile-config-not-found',
+  'turnstile-missing-required-params',
+  'turnstile-param-mismatch',
+  'turnstile-empty-site-key',
+  'turnstile-empty-token',
+  'turnstile-site-key-not-found',
+  'turnstile-token-check',
+  'friendly-config-not-found',
+  'friendly-missing-required-params',
+  'friendly-param-mismatch',
+  'friendly-empty-site-key',
+  'friendly-empty-response',
+  'friendly-site-key-not-found',
+  'friendly-response-check',
+  'altcha-config-not-found',
+  'altcha-missing-required-params',
+  'altcha-param-mismatch',
+  'altcha-empty-site-key',
+  'altcha-empty-payload',
+  'altcha-site-key-not-found',
+  'aprv-work-required',
   'aprv-origin-not-allowed',
   'aprv-rate-limit',
   'aprv-unavailable',
@@ -58,7 +79,9 @@ test('the codes of these tests are all that the service has', async () => {
   const directory = new URL('../../../service/src/', import.meta.url)
   const sources = (await readdir(directory, { recursive: true })).filter((name) => name.endsWith('.rs'))
   const texts = await Promise.all(sources.map((name) => readFile(new URL(name, directory), 'utf8')))
-  const codes = new Set(texts.join('').match(/(?<=")(?:aprv|rqst|fp|hcap|recap)-[a-z0-9-]+(?=")/g))
+  // Where codes are declared; elsewhere the same prefixes begin parameters.
+  const declared = texts.join('').match(/(?<= = ")[a-z]+-[a-z0-9-]+(?=", [45]\d\d;)/g)
+  const codes = new Set(declared)
   assert.deepEqual([...codes].sort(), [...CODES].sort())
 })
 

@@ -65,6 +65,22 @@ pub(crate) fn all() -> Vec<Budget> {
         Some("bare fetch"),
         [Rule::BeyondAtMost(5.0); 3],
     ));
+    let widget = Some("altcha widget");
+    budgets.extend(in_engines(
+        "ALTCHA solved at the default difficulty",
+        "ALTCHA solved",
+        AUTO,
+        widget,
+        [Rule::RatioAtMost(1.0); 3],
+    ));
+    let blocked = [Rule::RatioAtMost(1.0); 3];
+    budgets.extend(in_engines(
+        "ALTCHA, longest block of the page's thread",
+        "ALTCHA, longest block",
+        AUTO,
+        widget,
+        blocked,
+    ));
     budgets.extend([
         Budget {
             what: "import → session ready",
