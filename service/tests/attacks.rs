@@ -17,7 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use altcha::{Challenge, Payload, SolveChallengeOptions, solve_challenge};
 use approov_web_service::dev::{self, sim};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -175,7 +178,7 @@ async fn honest(url: String, over: Arc<AtomicBool>, most: Duration) -> Times {
     Times(times)
 }
 
-/// One session that must be served; how long each request took.
+/// One session that must be served, after work where that is asked for; how long each request took.
 async fn session(client: &reqwest::Client, url: &str) -> [f64; 3] {
     static RESULTS: AtomicUsize = AtomicUsize::new(0);
     let result = format!("sim-pass-honest-{}", RESULTS.fetch_add(1, Ordering::Relaxed));
@@ -189,13 +192,29 @@ async fn session(client: &reqwest::Client, url: &str) -> [f64; 3] {
     let nonce = within("a nonce", browser.ask_nonce_at(client, url)).await.unwrap();
     assert_eq!(nonce.status, 204, "{}", nonce.body);
     lap(0);
-    let token = within("a token", browser.attest_at(client, url, &with_hcaptcha(&result))).await.unwrap();
+    let mut token = within("a token", browser.attest_at(client, url, &with_hcaptcha(&result))).await.unwrap();
+    if let Some(detail) = token.json().get("aprv-work-required") {
+        let challenge = URL_SAFE_NO_PAD.decode(detail.as_str().unwrap()).unwrap();
+        let work = solve(serde_json::from_slice(&challenge).unwrap()).await;
+        let mut form = with_hcaptcha(&result);
+        form.push(("work", &work));
+        token = within("a token for work", browser.attest_at(client, url, &form)).await.unwrap();
+    }
     assert!(is_trusted(&token.token()));
     lap(1);
     let refreshed = within("a refresh", browser.attest_at(client, url, &REFRESH)).await.unwrap();
     assert!(is_trusted(&refreshed.token()));
     lap(2);
     times
+}
+
+/// The payload of a challenge, solved in a thread of its own.
+async fn solve(challenge: Challenge) -> String {
+    let solving = tokio::task::spawn_blocking(move || {
+        let solution = solve_challenge(SolveChallengeOptions::new(&challenge)).unwrap().unwrap();
+        STANDARD.encode(serde_json::json!(Payload { challenge, solution }).to_string())
+    });
+    solving.await.unwrap()
 }
 
 /// A connection from the attacker's address.
@@ -523,5 +542,32 @@ async fn a_thousand_honest_clients_behind_an_address_that_floods_too() {
     });
     let served = join_all(browsers).await.iter().sum::<usize>();
     assert_eq!(served, 1000);
+    drop(flood.await.unwrap());
+}
+
+// The same when the service runs short of connections: beyond its share the address is asked for work, and is served for it, while
+// others are served for nothing.
+#[tokio::test]
+async fn honest_clients_behind_an_address_that_takes_most_connections_work_and_are_served() {
+    let target = Target::start("work", "connections = 1000\nleast_share = 20").await;
+    let url = target.url().to_owned();
+    let flood = tokio::spawn(hold(target.address, 700, ONE_REQUEST));
+    until("the service runs short", async || target.counted("approov_connections_open").await >= 600).await;
+    let (client, next) = (client(ATTACKER), AtomicUsize::new(0));
+    let browsers = (0..2).map(async |_| {
+        let mut served = 0;
+        while next.fetch_add(1, Ordering::Relaxed) < 100 {
+            session(&client, &url).await;
+            served += 1;
+            // Four connections each, which is less than the fifty a second that one client may open in a full service.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        served
+    });
+    let served = target.with_honest_client("work for sessions", join_all(browsers)).await.into_iter().sum::<usize>();
+    assert_eq!(served, 100);
+    let asked = target.counted("approov_limited_total{limit=\"share\"}").await;
+    eprintln!("   asked for work: {asked} of 100");
+    assert!(asked >= 20, "{asked} of 100 were asked for work");
     drop(flood.await.unwrap());
 }

@@ -105,6 +105,52 @@ async fn with_watched_checks_alone_whoever_asks_gets_tokens() {
 }
 
 #[tokio::test]
+async fn what_passed_since_it_was_watched_passes_no_longer_once_it_is_enforced() {
+    let service = service_with(|account| watch(account, Provider::Hcaptcha)).await;
+    let mut browser = Browser::new(&service).await;
+    assert!(token(&browser.attest(&service, &both("sim-fail-e1", "sim-pass-e1")).await).0);
+    let mut without = Browser::new(&service).await;
+    let config = dev_config(|config| {
+        let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
+        account.checks.retain(|provider, _| matches!(provider, Provider::Hcaptcha | Provider::Recaptcha));
+    });
+    service.reload(config.await).unwrap();
+    // The session, and the same results sent again.
+    assert_eq!(token(&browser.attest(&service, &REFRESH).await), (false, Value::Null));
+    browser.refresh_token = None;
+    assert_eq!(token(&browser.attest(&service, &both("sim-fail-e1", "sim-pass-e1")).await), (false, Value::Null));
+    assert_eq!(without.attest(&service, &REFRESH).await.codes(), ["aprv-no-web-protect-params"]);
+}
+
+#[tokio::test]
+async fn a_session_without_results_ends_with_the_checks_that_were_watched() {
+    let service = service_with(|account| {
+        watch(account, Provider::Hcaptcha);
+        watch(account, Provider::Recaptcha);
+    })
+    .await;
+    let mut browser = Browser::new(&service).await;
+    assert!(token(&browser.attest(&service, &REFRESH).await).0);
+    let config = dev_config(|config| config.accounts.get_mut(dev::SITE_KEY).unwrap().checks.clear());
+    service.reload(config.await).unwrap();
+    assert_ne!(browser.attest(&service, &REFRESH).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_watched_check_has_no_limit_that_stops_anybody() {
+    let service = service_with(|account| {
+        watch(account, Provider::Hcaptcha);
+        let check = account.checks.get_mut(&Provider::Hcaptcha).unwrap();
+        check.sites.values_mut().for_each(|site| site.rate_limit = Some(1));
+    })
+    .await;
+    for n in 0..3 {
+        let params = (format!("sim-pass-l{n}"), format!("sim-pass-l{n}"));
+        assert!(token(&Browser::new(&service).await.attest(&service, &both(&params.0, &params.1)).await).0);
+    }
+}
+
+#[tokio::test]
 async fn one_of_a_group_must_come_and_all_that_come_must_pass() {
     let service = service(
         dev_config(|config| {
@@ -145,6 +191,12 @@ async fn five_checks_in_a_row_that_are_refused_for_the_configuration_are_an_alar
         assert_eq!(response.json()["hcap-token-check"], "misconfigured");
     }
     assert!(alarm(1));
+    let without = dev_config(|config| {
+        let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
+        account.checks.remove(&Provider::Hcaptcha);
+    });
+    service.reload(without.await).unwrap();
+    assert!(!alarm(1), "the site is gone");
     service.reload(dev_config(|_| {}).await).unwrap();
     let passed = Browser::new(&service).await.attest(&service, &with_hcaptcha("sim-pass-again")).await;
     assert!(token(&passed).0);

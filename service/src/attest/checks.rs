@@ -54,6 +54,8 @@ impl Attest<'_> {
         for fresh in &plan.to_check {
             match counters.enter_gate(&site_name(account, fresh), client, limits).await {
                 Ok(permit) => permits.extend(permit),
+                // A watched check stops nobody.
+                Err(_) if !account.enforces(fresh.provider) => {}
                 Err(limited) => return Err(self.limited(&limited)),
             }
         }
@@ -73,6 +75,8 @@ impl Attest<'_> {
             };
             match self.service.store.count(&site_name(account, fresh), limit, self.incoming.now).await {
                 Ok(true) => {}
+                // It costs the site's quota, and stops nobody.
+                Ok(false) if !account.enforces(fresh.provider) => {}
                 Ok(false) => {
                     let mut refusal =
                         Refusal::new(Code::RateLimit, format!("{}: {limit} per minute", fresh.provider.prefix()));
@@ -203,6 +207,14 @@ pub(super) fn site_name(account: &Account, fresh: &FreshResult<'_>) -> String {
 /// The same of a site of which there is no result.
 pub(super) fn name_of_site(account: &Account, provider: Provider, key: &str) -> String {
     format!("{}:{}:{key}", account.site_key, provider.prefix())
+}
+
+/// The names of all sites of an account.
+pub(super) fn names_of_sites(account: &Account) -> impl Iterator<Item = String> {
+    account
+        .checks
+        .iter()
+        .flat_map(move |(provider, check)| check.sites.keys().map(move |key| name_of_site(account, *provider, key)))
 }
 
 /// Who sends results.

@@ -113,7 +113,7 @@ impl Once {
                 self.service.metrics.used_again(self.provider.name(), "same-key");
                 let known = self.active.outcome_keys().open(&sealed, &about(&used), self.now);
                 match known {
-                    Some(known) => Ok(self.again(known, &fresh)),
+                    Some(known) => Ok(self.again(account, known, &fresh)),
                     // Nobody can read any more what came of it: its session cannot be read either.
                     None => self.refuse(account, &fresh),
                 }
@@ -206,8 +206,12 @@ impl Once {
     }
 
     /// A result that its holder sends again: nothing is checked, and nothing becomes newer or lasts longer by it.
-    fn again(&self, known: Outcome, fresh: &FreshResult<'_>) -> (&'static str, Outcome) {
+    fn again(&self, account: &Account, known: Outcome, fresh: &FreshResult<'_>) -> (&'static str, Outcome) {
         let Outcome { generation, mut result } = known;
+        // It may have passed only since its check was watched then.
+        if result.would_fail == 1 && account.enforces(fresh.provider) {
+            (result.passed, result.would_fail) = (0, 0);
+        }
         // A later check of its holder that failed ends what it was good for, as it ends older refresh tokens.
         if generation <= self.failed_generation {
             result.passed = 0;

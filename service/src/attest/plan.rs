@@ -37,7 +37,7 @@ impl<'a> Plan<'a> {
             return Err(invalid_token(REVOKED));
         }
         let thumbprint = key.to_string();
-        let session = match request.refresh_token {
+        let mut session = match request.refresh_token {
             None => Session {
                 id: SessionId::from_bytes(incoming.entropy.session),
                 started: now.as_millis(),
@@ -48,6 +48,7 @@ impl<'a> Plan<'a> {
             },
             Some(token) => open_session(active, request.account, token, &thumbprint, now)?,
         };
+        session.enforce(|provider| request.account.enforces(provider));
         let is_new_session = request.refresh_token.is_none();
         let mut plan = Self { session, is_new_session, failed_generation: 0, to_check: Vec::new() };
         plan.add_fresh(&request.results);

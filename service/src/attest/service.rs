@@ -1,6 +1,7 @@
 //! The running service: the configuration in force with the keys derived from it, and what outlives
 //! a reload (store, HTTP client, counters, log).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -21,6 +22,7 @@ use crate::store::AnyStore;
 use crate::telemetry::{Log, Metrics, Said};
 
 use super::Readiness;
+use super::checks::names_of_sites;
 use super::decoys::DecoyKeys;
 use super::keys::{AccountKeys, Keys};
 use super::last_passed::LastPassed;
@@ -101,6 +103,9 @@ impl Service {
     /// When a secret cannot be had, or keys cannot be derived; the old configuration then stays.
     pub fn reload(&self, config: Config) -> Result<(), ConfigError> {
         let active = Arc::new(ActiveConfig::new(config, &ProcessEnvironment)?);
+        let accounts = &active.config.accounts;
+        let sites: BTreeSet<String> = accounts.values().flat_map(names_of_sites).collect();
+        self.metrics.keep_sites(|site| sites.contains(site));
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = active;
         Ok(())
     }

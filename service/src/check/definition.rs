@@ -24,6 +24,8 @@ pub struct Definition {
     pub params: &'static [Param],
     /// The parameter that names the result, of which each is used once: what else comes along changes nothing about that.
     pub result: &'static str,
+    /// Site keys that it publishes for tests: whatever a browser sends passes, or fails.
+    pub test_keys: &'static [&'static str],
     /// The codes of its faults.
     pub codes: ProviderCodes,
     /// Properties of its sites on the command line, apart from [`super::COMMON_OPTIONS`].

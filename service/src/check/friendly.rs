@@ -48,6 +48,7 @@ pub(super) static DEFINITION: Definition = Definition {
         Param::required(RESPONSE, Code::FriendlyEmptyResponse, ParamText::Result),
     ],
     result: RESPONSE,
+    test_keys: &[],
     codes: ProviderCodes {
         config_not_found: Code::FriendlyConfigNotFound,
         missing_required: Code::FriendlyMissingRequired,

@@ -47,6 +47,7 @@ pub(super) static DEFINITION: Definition = Definition {
         Param::optional(HOST),
     ],
     result: TOKEN,
+    test_keys: &[TEST_TOKENS[0].0, TEST_TOKENS[1].0, TEST_TOKENS[2].0],
     codes: ProviderCodes {
         config_not_found: Code::HcapConfigNotFound,
         missing_required: Code::HcapMissingRequired,

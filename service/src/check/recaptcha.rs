@@ -50,6 +50,7 @@ pub(super) static DEFINITION: Definition = Definition {
         Param::required(TOKEN, Code::RecapEmptyToken, ParamText::Result),
     ],
     result: TOKEN,
+    test_keys: &[TEST_KEY],
     codes: ProviderCodes {
         config_not_found: Code::RecapConfigNotFound,
         missing_required: Code::RecapMissingRequired,

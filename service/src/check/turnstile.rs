@@ -28,6 +28,15 @@ const MAX_TOKEN_BYTES: usize = 2048;
 /// The token of every published test key ("Test your implementation").
 const TEST_TOKEN: &str = "XXXX.DUMMY.TOKEN.XXXX";
 
+/// The published test keys: whatever comes passes, fails, or asks for a click.
+const TEST_KEYS: [&str; 5] = [
+    "1x00000000000000000000AA",
+    "2x00000000000000000000AB",
+    "1x00000000000000000000BB",
+    "2x00000000000000000000BB",
+    "3x00000000000000000000FF",
+];
+
 /// The names that belong to Turnstile.
 pub(super) static DEFINITION: Definition = Definition {
     name: "turnstile",
@@ -41,6 +50,7 @@ pub(super) static DEFINITION: Definition = Definition {
         Param::required(TOKEN, Code::TurnstileEmptyToken, ParamText::ResultOf(MAX_TOKEN_BYTES)),
     ],
     result: TOKEN,
+    test_keys: &TEST_KEYS,
     codes: ProviderCodes {
         config_not_found: Code::TurnstileConfigNotFound,
         missing_required: Code::TurnstileMissingRequired,

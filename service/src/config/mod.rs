@@ -189,9 +189,10 @@ impl Account {
         self.checks.get(&provider).is_some_and(|check| check.mode == Mode::Monitor)
     }
 
-    /// Whether any check has rules that have to be met. Without one, all checks are watched, and nothing needs to come.
+    /// Whether something has to come. Nothing has where all checks are watched.
     pub fn has_enforced(&self) -> bool {
-        self.checks.values().any(|check| check.mode == Mode::Enforce && !check.sites.is_empty())
+        let mut with_sites = self.checks.values().filter(|check| !check.sites.is_empty()).peekable();
+        with_sites.peek().is_none() || with_sites.any(|check| check.mode == Mode::Enforce)
     }
 
     /// What a request lacks that has, or whose session has, results of these check services.
@@ -343,8 +344,22 @@ max_elapsed_time = 2.5
                 "hcaptcha",
             ),
             (account("any_of = [\"altcha\"]\n[[account.altcha.site]]\nsite_key = \"a\"\n"), (4, 10), "two"),
-            (account("any_of = [\"altcha\"]\n[account.altcha]\nrequired = true\n"), (4, 11), "anyway"),
-            (account("any_of = [\"altcha\"]\n[account.altcha]\nmode = \"monitor\"\n"), (4, 11), "monitored"),
+            (
+                account(
+                    "any_of = [\"altcha\"]\n[account.altcha]\nrequired = true\n[[account.altcha.site]]\nsite_key = \"a\"\n",
+                ),
+                (4, 11),
+                "anyway",
+            ),
+            (account("any_of = [\"altcha\"]\n[account.altcha]\nrequired = false\n"), (4, 11), "no site"),
+            (account("any_of = []\n"), (4, 10), "two"),
+            (
+                account(
+                    "any_of = [\"altcha\"]\n[account.altcha]\nmode = \"monitor\"\n[[account.altcha.site]]\nsite_key = \"a\"\n",
+                ),
+                (4, 11),
+                "monitored",
+            ),
             (account("[account.altcha]\nmode = \"watch\"\n"), (5, 8), "enforce or monitor"),
             (site("recaptcha.site", "site_key", "min_score = \"high\"\n"), (7, 13), "expected f64"),
             (site("recaptcha.site", "site_key", "rate_limit = -1\n"), (7, 14), "-1"),

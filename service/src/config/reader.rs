@@ -141,6 +141,9 @@ fn any_of(
         let Some((provider, check)) = provider.and_then(|provider| Some((provider, checks.get(&provider)?))) else {
             return source.error(name, format!("the account has no check service \"{}\"", name.get_ref()));
         };
+        if check.sites.is_empty() {
+            return source.error(name, format!("the account has no site of {}", name.get_ref()));
+        }
         if check.required {
             return source.error(name, format!("{} is required: it must come anyway", name.get_ref()));
         }
@@ -152,7 +155,7 @@ fn any_of(
         }
         any_of.push(provider);
     }
-    if any_of.len() == 1 {
+    if any_of.len() < 2 {
         return source.error(list, "any_of needs two check services; one alone is required = true in its own table");
     }
     Ok(any_of)

@@ -145,6 +145,7 @@ impl Account {
                 Some("nothing, since every check is only watched".to_owned())
             }
             _ if all.len() < 2 => None,
+            (true, true) if enforced.len() == 1 => Some(format!("{} alone", enforced.join(", "))),
             (true, true) => Some(format!("any one of {}", enforced.join(", "))),
             (true, false) => Some(format!("any one of {any_of}")),
             (false, true) => Some(required),
@@ -165,6 +166,9 @@ impl Account {
             warnings.push(format!("{name} is required and has no {noun}: every request is refused"));
         }
         for (key, site) in &check.sites {
+            if definition.test_keys.contains(&key.as_str()) {
+                warnings.push(format!("{name} {noun} {key} is a key that {name} publishes for tests: scripts pass"));
+            }
             let of_site = site.kind.warnings(&self.allowed_origins);
             warnings.extend(of_site.into_iter().map(|warning| format!("{name} {noun} {key} {warning}")));
         }
@@ -209,6 +213,20 @@ max_bot_probability = 0.5
     #[test]
     fn a_configuration_that_says_what_it_means_is_not_talked_about() {
         assert_eq!(warnings(&account("public_urls = [\"http://localhost:8087\"]", SOUND)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_key_for_tests_is_named() {
+        for (table, key, name) in [
+            ("hcaptcha", "10000000-ffff-ffff-ffff-000000000001", "hCaptcha"),
+            ("recaptcha", "6LeIxAcTAAAAAJcZVRqyHh71UMIEGNQ_MXjiZKhI", "reCAPTCHA"),
+            ("turnstile", "1x00000000000000000000AA", "Turnstile"),
+        ] {
+            let text = account("", &format!("[[account.{table}.site]]\nsite_key = \"{key}\"\nsecret = \"s\"\n"));
+            let expected =
+                format!("account k: {name} site {key} is a key that {name} publishes for tests: scripts pass");
+            assert!(warnings(&text).contains(&expected), "{table}: {:?}", warnings(&text));
+        }
     }
 
     #[test]

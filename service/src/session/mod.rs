@@ -112,6 +112,13 @@ impl Session {
         }
     }
 
+    /// Takes into account which checks are enforced now: what passed since its check was watched does not pass any more.
+    pub fn enforce(&mut self, enforces: impl Fn(Provider) -> bool) {
+        for result in self.results.iter_mut().filter(|result| result.would_fail == 1 && enforces(result.provider)) {
+            (result.passed, result.would_fail) = (0, 0);
+        }
+    }
+
     /// White space that its results ask for, bytes.
     pub fn padding(&self) -> usize {
         self.results.iter().map(|result| usize::from(result.padding)).sum()

@@ -149,6 +149,11 @@ impl Metrics {
         })
     }
 
+    /// Only these sites are still configured.
+    pub fn keep_sites(&self, is_configured: impl Fn(&str) -> bool) {
+        self.with(|counts| counts.misconfigured.retain(|site, _| is_configured(site)));
+    }
+
     /// A check of a site passed. Whether that ends an alarm.
     pub fn configured(&self, site: &str) -> bool {
         self.with(|counts| {

@@ -48,6 +48,7 @@ pub(super) static DEFINITION: Definition = Definition {
         Param::required(PAYLOAD, Code::AltchaEmptyPayload, ParamText::AltchaPayload),
     ],
     result: PAYLOAD,
+    test_keys: &[],
     codes: ProviderCodes {
         config_not_found: Code::AltchaConfigNotFound,
         missing_required: Code::AltchaMissingRequired,

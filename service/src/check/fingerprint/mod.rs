@@ -62,6 +62,7 @@ pub(super) static DEFINITION: Definition = Definition {
         Param::optional_text(SEALED_RESULT, None, ParamText::ResultOf(sealed::MAX_TEXT_BYTES)),
     ],
     result: REQUEST_ID,
+    test_keys: &[],
     codes: ProviderCodes {
         config_not_found: Code::FpConfigNotFound,
         missing_required: Code::FpMissingRequired,
@@ -215,8 +216,9 @@ impl CheckSite for Site {
             });
         };
         let verdict = self.judge(&identification, &event)?;
+        let score = event.bot_probability.map(|probability| 1.0 - probability);
         let visitor = verdict.is_ok().then_some(event.visitor_id).flatten();
-        Ok(Checked { score: None, verdict, brief: brief(request.params, visitor), full })
+        Ok(Checked { score, verdict, brief: brief(request.params, visitor), full })
     }
 }
 
