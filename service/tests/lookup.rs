@@ -46,7 +46,16 @@ fn params(provider: Provider) -> ResultParams<'static> {
 }
 
 async fn check(client: &CheckClient, provider: Provider, site: &Site) -> Result<Checked, CheckError> {
-    let result = FreshResult { provider, key: "key", site, params: params(provider) };
+    check_with(client, provider, site, params(provider)).await
+}
+
+async fn check_with(
+    client: &CheckClient,
+    provider: Provider,
+    site: &Site,
+    params: ResultParams<'_>,
+) -> Result<Checked, CheckError> {
+    let result = FreshResult { provider, key: "key", site, params };
     let context = CheckContext {
         client_ip: "192.0.2.7",
         allowed_origins: &AllowedOrigins::default(),
@@ -152,18 +161,23 @@ async fn the_older_fingerprint_interface_is_asked_for_the_visit_and_for_bots_onl
 }
 
 #[tokio::test]
-async fn fingerprint_is_asked_for_the_event_and_once_more_while_it_is_not_whole() {
+async fn fingerprint_is_asked_for_the_event_and_once_more_while_it_may_come() {
     let made = UnixTime::now().as_millis();
-    let event = move |status: &str, bot: &str| {
+    let fresh: &str = Box::leak(format!("{made}.abc").into_boxed_str());
+    let event = move |id: &str, status: &str, bot: &str| {
         format!(
-            r#"{{"event_id":"r.1","timestamp":{made},"identification":{{"visitor_id":"v_1"}},"incremental_identification_status":"{status}","bot":"{bot}"}}"#
+            r#"{{"event_id":"{id}","timestamp":{made},"identification":{{"visitor_id":"v_1"}},"incremental_identification_status":"{status}","bot":"{bot}"}}"#
         )
     };
     let not_there = http("404 Not Found", r#"{"error":{"code":"event_not_found","message":"event id not found"}}"#);
-    let partial = http("200 OK", &event("partially_completed", "bad"));
-    for (first, asked_times) in [(not_there, 2), (partial, 2), (http("200 OK", &event("completed", "not_detected")), 1)]
-    {
-        let whole = http("200 OK", &event("completed", "not_detected"));
+    for (id, first, asked_times, passes) in [
+        (fresh, not_there.clone(), 2, true),
+        // It was not made just now.
+        ("r.1", not_there, 1, false),
+        ("r.1", http("200 OK", &event("r.1", "partially_completed", "bad")), 2, true),
+        ("r.1", http("200 OK", &event("r.1", "completed", "not_detected")), 1, true),
+    ] {
+        let whole = http("200 OK", &event(id, "completed", "not_detected"));
         let count = AtomicUsize::new(0);
         let mut server = server(move |_| {
             Some(if count.fetch_add(1, Ordering::SeqCst) == 0 { first.clone() } else { whole.clone() })
@@ -171,10 +185,16 @@ async fn fingerprint_is_asked_for_the_event_and_once_more_while_it_is_not_whole(
         .await;
         let url = format!("http://{}/v4", server.address);
         let site = site(Provider::Fingerprint, &url, "max_elapsed_time = 3600\nmax_bot_probability = 0.5");
-        assert_eq!(check(&lookup(), Provider::Fingerprint, &site).await.unwrap().verdict, Ok(()));
+        let params = ResultParams::read(Provider::Fingerprint.definition(), |name| match name {
+            "fingerprintjs-visitor-id" => Some("v_1"),
+            "fingerprintjs-request-id" => Some(id),
+            _ => None,
+        });
+        let checked = check_with(&lookup(), Provider::Fingerprint, &site, params).await.unwrap();
+        assert_eq!(checked.verdict.is_ok(), passes, "{id}");
         for _ in 0..asked_times {
             let asked = server.asked.recv().await.unwrap();
-            assert!(asked.starts_with("GET /v4/events/r.1 HTTP/1.1\r\n"), "{asked}");
+            assert!(asked.starts_with(&format!("GET /v4/events/{id} HTTP/1.1\r\n")), "{asked}");
             assert!(asked.contains("authorization: Bearer sh&h\r\n"), "{asked}");
         }
         assert!(server.asked.try_recv().is_err());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use approov_verify::time::UnixTime;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -63,6 +64,16 @@ impl RawEvent {
     }
 }
 
+/// How long after it was made an event may not be there yet.
+const NOT_THERE_YET: Duration = Duration::from_secs(5);
+
+/// Whether an ID, which begins with the time in milliseconds, may be of an event that is not there yet. Others are never looked up
+/// twice, so that nobody's junk costs a second request.
+fn is_fresh(event_id: &str, now: UnixTime) -> bool {
+    let made = event_id.split('.').next().and_then(|text| text.parse::<i64>().ok());
+    made.map(UnixTime::from_millis).is_some_and(|made| now.since(made).max(made.since(now)) <= NOT_THERE_YET)
+}
+
 /// What a response says of an event.
 enum Found {
     /// All that is to be known.
@@ -73,7 +84,7 @@ enum Found {
     Nothing,
 }
 
-/// Looks an event up. `None`: there is none. What is not there, or not whole, is looked up once more: it may come.
+/// Looks an event up. `None`: there is none. What may not be there yet, or is not whole, is looked up once more.
 pub(super) async fn look_up(
     vendor: &Vendor,
     identification: &Identification<'_>,
@@ -86,7 +97,7 @@ pub(super) async fn look_up(
         read(&request.client.send(DEFINITION.display_name, get).await?)
     };
     let found = match ask().await? {
-        Found::Nothing => wait_and(ask).await?,
+        Found::Nothing if is_fresh(identification.event_id, identification.now) => wait_and(ask).await?,
         Found::Partial(..) if needs_signals => wait_and(ask).await?,
         found => found,
     };
@@ -259,6 +270,22 @@ mod tests {
         let edge = json!({"event_id": "e", "timestamp": 1, "source": "edge"});
         let Ok(Found::Whole(edge, _)) = read(200, &edge) else { panic!("not read") };
         assert_eq!(edge.visitor_id, None);
+    }
+
+    #[test]
+    fn only_what_was_made_just_now_may_not_be_there_yet() {
+        let now = UnixTime::from_millis(1_708_102_555_327);
+        for (id, fresh) in [
+            ("1708102555327.NLOjmg", true),
+            ("1708102550328.NLOjmg", true),
+            ("1708102560327.x", true),
+            ("1708102550326.NLOjmg", false),
+            ("1708102561000.x", false),
+            ("nG226lNwQWNTTWzOzKbF", false),
+            (".x", false),
+        ] {
+            assert_eq!(is_fresh(id, now), fresh, "{id}");
+        }
     }
 
     #[test]
