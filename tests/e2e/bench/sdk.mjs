@@ -155,7 +155,7 @@ async function proofOfWork(world) {
             status,
             headers: { 'Content-Type': 'application/json', 'DPoP-Nonce': 'n' },
           })
-        const state = (/** @type {any} */ (globalThis).work ??= {})
+        const state = /** @type {any} */ (globalThis.work ??= {})
         if (!state.Approov) {
           globalThis.fetch = async (_, init) => {
             if (init.method === 'GET') return json(200, { altcha: state.challenge })
