@@ -45,6 +45,7 @@ fn check(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
     let accounts = config.accounts.len();
     let plural = if accounts == 1 { "" } else { "s" };
     console.say(&format!("{} can be served: {accounts} account{plural}", path.display()))?;
+    config.notes().iter().try_for_each(|note| console.say(note))?;
     warnings.iter().try_for_each(|warning| console.say(&format!("WARNING: {warning}")))
 }
 

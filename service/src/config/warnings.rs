@@ -2,7 +2,7 @@
 
 use approov_verify::time::UnixTime;
 
-use crate::check::{Check, Mode, Provider};
+use crate::check::{CaptchaRules, Check, Mode, Provider, SiteKind};
 use crate::host::is_loopback;
 use crate::time::rfc3339;
 
@@ -48,6 +48,21 @@ impl Config {
             warnings.extend(account.warnings().into_iter().map(|warning| format!("account {site_key}: {warning}")));
         }
         warnings
+    }
+
+    /// What is as its author meant it, and worth knowing when the service starts.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (key, account) in &self.accounts {
+            notes.extend(account.weakest().map(|set| format!("account {key}: for a token suffices {set}")));
+            for (site, rules) in account.hcaptcha_rules().filter(|(_, rules)| rules.min_score.unwrap_or(0.0) > 0.0) {
+                let least = rules.min_score.unwrap_or(0.0);
+                notes.push(format!(
+                    "account {key}: hCaptcha site {site} passes scores of a person from {least} (1 - hCaptcha's score, which is of a threat)"
+                ));
+            }
+        }
+        notes
     }
 
     fn warn_of_proxies(&self, warnings: &mut Vec<String>) {
@@ -100,6 +115,14 @@ impl Config {
 }
 
 impl Account {
+    fn hcaptcha_rules(&self) -> impl Iterator<Item = (&str, &CaptchaRules)> {
+        let sites = self.checks.values().flat_map(|check| &check.sites);
+        sites.filter_map(|(key, site)| match &site.kind {
+            SiteKind::Hcaptcha(site) => Some((key.as_str(), &site.rules)),
+            _ => None,
+        })
+    }
+
     /// What is worth a word about the account as a whole, then about its sites.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -213,6 +236,17 @@ max_bot_probability = 0.5
     #[test]
     fn a_configuration_that_says_what_it_means_is_not_talked_about() {
         assert_eq!(warnings(&account("public_urls = [\"http://localhost:8087\"]", SOUND)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_suffices_and_which_way_scores_go_is_said_at_the_start() {
+        assert_eq!(
+            Config::parse(&account("", SOUND)).unwrap().notes(),
+            [
+                "account k: for a token suffices hcaptcha",
+                "account k: hCaptcha site h passes scores of a person from 0.5 (1 - hCaptcha's score, which is of a threat)",
+            ]
+        );
     }
 
     #[test]

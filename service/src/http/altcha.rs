@@ -47,5 +47,8 @@ fn find(context: &RequestContext<'_>, request: &Request) -> Result<String, Refus
     let attest = context.attest("GET", &[], RequestEntropy::draw().map_err(|_| unavailable())?);
     let mut accounts = context.active.config.accounts.values().filter(is_named);
     let challenge = accounts.find_map(|account| attest.widget_challenge(account, &key));
+    // As a nonce does, a challenge counts in its client's share.
+    let counters = &context.service.limits;
+    counters.note_newcomer(counters.client(context.ip), counters.now());
     challenge.ok_or_else(|| Refusal::new(Code::AltchaSiteKeyNotFound, key.chars().take(64).collect::<String>()))
 }

@@ -172,6 +172,7 @@ async fn run_config(path: &Path, listen: Listen, json: bool, log: Log) -> Result
     let url = format!("{scheme}://{address}");
     config.public_urls = reload::public_urls(&config, address)?;
     file.warn(&config, &log);
+    config.notes().iter().for_each(|note| log.event("checks", note));
     let service = start(config, log).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let operations = sockets.operations_url();
     let hangup = reload::hangup()?;
