@@ -148,6 +148,11 @@ async fn a_watched_check_has_no_limit_that_stops_anybody() {
         let params = (format!("sim-pass-l{n}"), format!("sim-pass-l{n}"));
         assert!(token(&Browser::new(&service).await.attest(&service, &both(&params.0, &params.1)).await).0);
     }
+    // Nor does it cost the site more than that (a minute may have ended in between).
+    let limited = |times: u32| {
+        counted(&service, &format!("approov_monitored_total{{service=\"hcaptcha\",result=\"limited\"}} {times}"))
+    };
+    assert!(limited(2) || limited(1));
 }
 
 #[tokio::test]

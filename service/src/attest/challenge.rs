@@ -13,6 +13,7 @@ use crate::check::{Provider, SiteKind};
 use crate::config::Account;
 use crate::crypto::CryptoError;
 use crate::error::{Code, Refusal};
+use crate::limits::Payer;
 use crate::session::Epoch;
 use crate::store::{Claim, ResultKey, ResultUse, Store as _};
 
@@ -84,7 +85,7 @@ impl Attest<'_> {
     }
 
     /// Whether a client has worked for its new session, with something that it has not used before.
-    pub(super) async fn paid_work(&mut self, owed: &Owed<'_>) -> Result<(), Refusal> {
+    pub(super) async fn paid_work(&mut self, owed: &Owed<'_>, payer: Payer) -> Result<(), Refusal> {
         let Some(payload) = owed.payload else { return Err(no_challenge()) };
         let terms = owed.terms(self.service.store.epoch());
         let pool = &self.service.work;
@@ -113,6 +114,11 @@ impl Attest<'_> {
         match why {
             None => Ok(()),
             Some(why) => {
+                // A wrong one has cost a try, which is as much as it would cost to bring a right one.
+                if why == Unsolved::Wrong {
+                    let counters = &self.service.limits;
+                    counters.charge_failure(payer, &self.active.config.limits, counters.now());
+                }
                 self.notes.detail = Some(format!("work: {}", why.name()));
                 Err(self.work_challenge(owed).unwrap_or_else(|_| no_challenge()))
             }

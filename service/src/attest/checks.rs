@@ -54,8 +54,8 @@ impl Attest<'_> {
         for fresh in &plan.to_check {
             match counters.enter_gate(&site_name(account, fresh), client, limits).await {
                 Ok(permit) => permits.extend(permit),
-                // A watched check stops nobody.
-                Err(_) if !account.enforces(fresh.provider) => {}
+                // A watched check stops nobody, and costs the site no more than others do.
+                Err(_) if !account.enforces(fresh.provider) => self.skip(fresh.provider),
                 Err(limited) => return Err(self.limited(&limited)),
             }
         }
@@ -68,6 +68,13 @@ impl Attest<'_> {
         Ok(permits)
     }
 
+    /// Leaves out a watched check, of which there are too many for now.
+    fn skip(&mut self, provider: Provider) {
+        self.notes.checks.push(format!("{}: limited (monitored)", provider.name()));
+        self.service.metrics.monitored(provider.name(), "limited");
+        self.not_made.push(provider);
+    }
+
     async fn limit_rates(&mut self, plan: &Plan<'_>, account: &Account) -> Result<(), Refusal> {
         for fresh in &plan.to_check {
             let Some(limit) = fresh.site.rate_limit else {
@@ -75,8 +82,7 @@ impl Attest<'_> {
             };
             match self.service.store.count(&site_name(account, fresh), limit, self.incoming.now).await {
                 Ok(true) => {}
-                // It costs the site's quota, and stops nobody.
-                Ok(false) if !account.enforces(fresh.provider) => {}
+                Ok(false) if !account.enforces(fresh.provider) => self.skip(fresh.provider),
                 Ok(false) => {
                     let mut refusal =
                         Refusal::new(Code::RateLimit, format!("{}: {limit} per minute", fresh.provider.prefix()));
@@ -101,6 +107,7 @@ impl Attest<'_> {
         let tasks: Vec<_> = plan
             .to_check
             .iter()
+            .filter(|fresh| !self.not_made.contains(&fresh.provider))
             .zip(permits)
             .map(|(fresh, permit)| tokio::spawn(self.once(plan, account, fresh, sender, permit).run()))
             .collect();

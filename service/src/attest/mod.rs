@@ -103,7 +103,7 @@ impl<'a> Attest<'a> {
         let proof = self.verified(proof)?;
         if let Some(owed) = owed {
             // Boxed: this is rare.
-            Box::pin(self.paid_work(&owed)).await?;
+            Box::pin(self.paid_work(&owed, payer)).await?;
             let counters = &self.service.limits;
             counters.note_newcomer(counters.client(self.incoming.client_ip), counters.now());
         }
