@@ -37,16 +37,7 @@ async fn service_of_one() -> Arc<Service> {
 /// Asks for a nonce and the challenge of a site.
 async fn ask(browser: &mut Browser, service: &Arc<Service>, asked: Value) -> Response {
     browser.nonce.clear();
-    let proof = browser.proof("GET", URL, |claims| claims["aprv"] = asked);
-    let request = Request::get("/attest")
-        .header("host", HOST)
-        .header("origin", ORIGIN)
-        .header("dpop", proof)
-        .body(Body::empty())
-        .unwrap();
-    let response = send_from(service, request, browser.ip).await;
-    browser.keep_nonce(&response);
-    response
+    browser.ask_nonce_with(service, |claims| claims["aprv"] = asked).await
 }
 
 async fn challenge(browser: &mut Browser, service: &Arc<Service>) -> Challenge {

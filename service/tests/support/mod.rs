@@ -226,7 +226,12 @@ impl Browser {
     }
 
     pub async fn ask_nonce(&mut self, service: &Arc<Service>) -> Response {
-        let proof = self.proof("GET", URL, |_| {});
+        self.ask_nonce_with(service, |_| {}).await
+    }
+
+    /// The same; `change` edits the proof's claims.
+    pub async fn ask_nonce_with(&mut self, service: &Arc<Service>, change: impl FnOnce(&mut Value)) -> Response {
+        let proof = self.proof("GET", URL, change);
         let request = Request::get("/attest")
             .header("host", HOST)
             .header("origin", ORIGIN)
