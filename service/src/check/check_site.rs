@@ -11,15 +11,23 @@ use crate::settings::Read;
 use super::client::CheckRequest;
 use super::outcome::{CheckError, Checked};
 use super::params::ResultParams;
-use super::site_table::SiteTable;
+use super::site_table::{SiteTable, Vendor};
+use super::siteverify::CaptchaRules;
 
 /// What a check service's file says about its sites.
 pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
     /// Reads the keys of a site that not every check service has.
     fn read(table: SiteTable<'_>) -> Read<Self>;
 
+    /// A captcha's server and rules, which say most of what follows.
+    fn captcha(&self) -> Option<(&Vendor, &CaptchaRules)> {
+        None
+    }
+
     /// What the check service knows a site by, where it needs that.
-    fn secret(&self) -> Option<&SecretList>;
+    fn secret(&self) -> Option<&SecretList> {
+        self.captcha().map(|(vendor, _)| &vendor.secret)
+    }
 
     /// What opens results that a page brings along encrypted, where a site has that.
     fn sealed_key(&self) -> Option<&SecretList> {
@@ -27,13 +35,17 @@ pub(super) trait CheckSite: Clone + fmt::Debug + Sized {
     }
 
     /// The domains that results must be of, where the check service names one; empty: any.
-    fn domains(&self) -> &[String];
+    fn domains(&self) -> &[String] {
+        self.captcha().map_or(&[], |(_, rules)| &rules.domains)
+    }
 
     /// Lines of `web -list` about a site.
     fn describe(&self) -> Vec<String>;
 
     /// What its author may not have meant, or can never work for pages of `origins`.
-    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String>;
+    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
+        self.captcha().map(|(_, rules)| rules.warnings(origins)).unwrap_or_default()
+    }
 
     /// How long after it was made a result is accepted.
     fn result_lifetime(&self) -> Duration;

@@ -7,9 +7,7 @@ use serde_json::{Map, Value, json};
 use toml::Spanned;
 use url::Url;
 
-use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
-use crate::secrets::SecretList;
 use crate::settings::Read;
 use crate::time::parse_rfc3339;
 
@@ -83,22 +81,14 @@ impl CheckSite for Site {
         Ok(Self { vendor: table.vendor(server)?, rules: CaptchaRules::read(table, ABILITIES)? })
     }
 
-    fn secret(&self) -> Option<&SecretList> {
-        Some(&self.vendor.secret)
-    }
-
-    fn domains(&self) -> &[String] {
-        &self.rules.domains
+    fn captcha(&self) -> Option<(&Vendor, &CaptchaRules)> {
+        Some((&self.vendor, &self.rules))
     }
 
     fn describe(&self) -> Vec<String> {
         let server = self.vendor.url.as_str();
         let region = REGIONS.iter().find(|(_, known)| *known == server).map_or(server, |(name, _)| *name);
         [format!("Region: {region}")].into_iter().chain(self.rules.describe(ABILITIES)).collect()
-    }
-
-    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
-        self.rules.warnings(origins)
     }
 
     fn result_lifetime(&self) -> Duration {

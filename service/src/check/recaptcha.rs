@@ -6,9 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
-use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite;
@@ -122,12 +120,8 @@ impl CheckSite for Site {
         Ok(Self { kind, vendor: table.vendor(server)?, rules: CaptchaRules::read(table, ABILITIES)? })
     }
 
-    fn secret(&self) -> Option<&SecretList> {
-        Some(&self.vendor.secret)
-    }
-
-    fn domains(&self) -> &[String] {
-        &self.rules.domains
+    fn captcha(&self) -> Option<(&Vendor, &CaptchaRules)> {
+        Some((&self.vendor, &self.rules))
     }
 
     fn describe(&self) -> Vec<String> {
@@ -139,10 +133,6 @@ impl CheckSite for Site {
         }
         lines.extend(self.rules.describe(ABILITIES));
         lines
-    }
-
-    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
-        self.rules.warnings(origins)
     }
 
     fn result_lifetime(&self) -> Duration {

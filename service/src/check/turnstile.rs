@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use crate::allowed_origins::AllowedOrigins;
 use crate::crypto::random;
 use crate::error::Code;
-use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::check_site::CheckSite;
@@ -78,20 +76,12 @@ impl CheckSite for Site {
         Ok(Self { vendor: table.vendor(SERVER)?, rules: CaptchaRules::read(table, ABILITIES)? })
     }
 
-    fn secret(&self) -> Option<&SecretList> {
-        Some(&self.vendor.secret)
-    }
-
-    fn domains(&self) -> &[String] {
-        &self.rules.domains
+    fn captcha(&self) -> Option<(&Vendor, &CaptchaRules)> {
+        Some((&self.vendor, &self.rules))
     }
 
     fn describe(&self) -> Vec<String> {
         self.rules.describe(ABILITIES)
-    }
-
-    fn warnings(&self, origins: &AllowedOrigins) -> Vec<String> {
-        self.rules.warnings(origins)
     }
 
     fn result_lifetime(&self) -> Duration {

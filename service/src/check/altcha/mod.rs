@@ -12,7 +12,6 @@ use toml::Spanned;
 
 use crate::allowed_origins::AllowedOrigins;
 use crate::error::Code;
-use crate::secrets::SecretList;
 use crate::settings::Read;
 
 use super::brief::Brief;
@@ -98,14 +97,6 @@ impl CheckSite for Site {
             zeros: zeros.map_or(DEFAULT.zeros, Spanned::into_inner),
         };
         Ok(Self { difficulty, widget })
-    }
-
-    fn secret(&self) -> Option<&SecretList> {
-        None
-    }
-
-    fn domains(&self) -> &[String] {
-        &[]
     }
 
     fn describe(&self) -> Vec<String> {

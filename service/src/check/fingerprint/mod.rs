@@ -150,10 +150,6 @@ impl CheckSite for Site {
         self.sealed_key.as_ref()
     }
 
-    fn domains(&self) -> &[String] {
-        &[]
-    }
-
     fn describe(&self) -> Vec<String> {
         let mut lines = vec![
             format!("Region: {}", self.region()),
