@@ -73,7 +73,8 @@ pub(crate) fn all() -> Vec<Budget> {
         widget,
         [Rule::RatioAtMost(1.0); 3],
     ));
-    let blocked = [Rule::RatioAtMost(1.0); 3];
+    // As long as a timer can tell.
+    let blocked = [Rule::BeyondAtMost(5.0); 3];
     budgets.extend(in_engines(
         "ALTCHA, longest block of the page's thread",
         "ALTCHA, longest block",
