@@ -379,15 +379,17 @@ impl Session {
         }
     }
 
-    /// If newer results were refused and none are pending, falls back to the accepted results: requests made with them count as
-    /// current again.
+    /// If the newest results have come to nothing, falls back to the newest that are pending or accepted: requests made with them
+    /// count as current again.
     fn restore_results_version(&mut self) {
-        if let Phase::Established(established) = &self.phase
-            && self.batches.iter().all(|batch| batch.fresh.is_empty())
-        {
-            for batch in self.batches.iter_mut().filter(|batch| batch.results_version >= established.results_version) {
-                batch.results_version = self.results_version;
-            }
+        let accepted = match &self.phase {
+            Phase::Established(established) => Some(established.results_version),
+            Phase::Fresh | Phase::Ended(_) => None,
+        };
+        let pending = self.batches.iter().filter(|batch| !batch.fresh.is_empty()).map(|batch| batch.results_version);
+        let Some(newest) = pending.chain(accepted).max() else { return };
+        for batch in self.batches.iter_mut().filter(|batch| batch.results_version >= newest) {
+            batch.results_version = self.results_version;
         }
     }
 
@@ -853,6 +855,20 @@ mod tests {
         assert_eq!(session.issued_at(at(10)), (START + 5_000_000) / 1000);
         session.observe(&Response::default(), RoundTrip { sent: at(10), received: at(20) });
         assert_eq!(session.nonce(), Some("n1"));
+    }
+
+    /// Found by the properties of `tests/driver`: the newest results were abandoned while older ones were still on their way.
+    #[test]
+    fn when_newer_results_come_to_nothing_those_on_their_way_are_the_current_ones_again() {
+        let mut session = session();
+        let (older, _) = sent(&mut session, &with_recaptcha("api", "r1"), at(0));
+        let waiting = session.request(&call("api"), at(0)).expect("a step");
+        let newer = new_batch(&session.request(&with_recaptcha("api", "r2"), at(0)).expect("a step"));
+        session.abandon(newer);
+        assert_eq!(waiting, Step::Wait(Pending::Existing(older)));
+        assert_eq!(session.request(&call("api"), at(0)).expect("a step"), Step::Wait(Pending::Existing(older)));
+        complete(&mut session, older, granted(&["api"], "first", 0), 1).expect("tokens");
+        assert!(matches!(session.request(&call("api"), at(2)).expect("a step"), Step::Cached(_)));
     }
 
     #[test]
