@@ -15,7 +15,12 @@ struct Entry {
     token: Secret,
     lifetime: i64,
     expires: UnixMillis,
+    /// When it came, in milliseconds by the monotonic clock.
+    received: i64,
 }
+
+/// A token that a backend refuses this long after it came, in milliseconds, may have been good before.
+const MAX_REFUSED_AGE: i64 = 10_000;
 
 /// What the cache has for an API.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,9 +34,19 @@ pub enum Lookup {
 }
 
 impl Cache {
-    /// Keeps a token that lives for `lifetime` milliseconds, until `expires` by the service's clock.
-    pub fn insert(&mut self, api: String, token: Secret, lifetime: i64, expires: UnixMillis) {
-        self.entries.insert(api, Entry { token, lifetime, expires });
+    /// Keeps a token that came at `received` by the monotonic clock and lives for `lifetime` milliseconds, until `expires` by the
+    /// service's clock.
+    pub fn insert(&mut self, api: String, token: Secret, lifetime: i64, expires: UnixMillis, received: i64) {
+        self.entries.insert(api, Entry { token, lifetime, expires, received });
+    }
+
+    /// Takes note that a backend refuses a token, and tells whether another one may do better: it is no longer the token that is
+    /// given out, or is not any more, since it came a while ago. A token that has only just come is kept.
+    pub fn refuse(&mut self, token: &str, now: i64) -> bool {
+        let is_young = |entry: &Entry| now.saturating_sub(entry.received) < MAX_REFUSED_AGE;
+        let has_it = self.entries.iter().any(|(_, entry)| entry.token.expose() == token && is_young(entry));
+        self.entries.retain(|entry| entry.token.expose() != token || is_young(entry));
+        !has_it
     }
 
     /// Drops all tokens.
@@ -66,7 +81,7 @@ mod tests {
     #[test]
     fn a_token_is_fresh_then_stale_then_gone() {
         let mut cache = Cache::default();
-        cache.insert("api".into(), "t".into(), 120_000, 1_120_000);
+        cache.insert("api".into(), "t".into(), 120_000, 1_120_000, 0);
         let token = || Secret::from("t");
         for (now, expected) in [
             (1_000_000, Lookup::Fresh(token())),
@@ -86,8 +101,19 @@ mod tests {
     #[test]
     fn a_short_lived_token_keeps_a_margin_in_proportion() {
         let mut cache = Cache::default();
-        cache.insert("api".into(), "t".into(), 2_000, 2_000);
+        cache.insert("api".into(), "t".into(), 2_000, 2_000, 0);
         assert_eq!(cache.get("api", at(1_899)), Lookup::Stale("t".into()));
         assert_eq!(cache.get("api", at(1_900)), Lookup::Miss);
+    }
+
+    #[test]
+    fn a_token_that_a_backend_refuses_is_dropped_unless_it_has_only_just_come() {
+        let mut cache = Cache::default();
+        cache.insert("api".into(), "t".into(), 120_000, 1_120_000, 5_000);
+        assert!(!cache.refuse("t", 14_999));
+        assert_eq!(cache.get("api", at(1_000_000)), Lookup::Fresh("t".into()));
+        assert!(cache.refuse("another", 5_000), "what is given out now may do better");
+        assert!(cache.refuse("t", 15_000));
+        assert_eq!(cache.get("api", at(1_000_000)), Lookup::Miss);
     }
 }

@@ -28,6 +28,8 @@ pub struct ProofArguments {
     pub token: Option<Text>,
     /// `messageSignature`
     pub message_signature: Option<Text>,
+    /// Whether the proof covers the query of the URI, too.
+    pub covers_query: bool,
 }
 
 /// The claims of a proof, but for time and randomness.
@@ -43,6 +45,8 @@ pub struct Claims {
     pub token: Option<Secret>,
     /// `msgs`: a signature or hash of the message, made by the caller.
     pub message_signature: Option<String>,
+    /// `htq`: the hash of the query, without its question mark. (RFC 9449 leaves the query out.)
+    pub query_hash: Option<String>,
     /// `aprv`: what a nonce request asks the service for, as JSON text.
     pub request: Option<String>,
 }
@@ -98,10 +102,14 @@ impl Claims {
         htu: &mut HtuCache,
         href: impl Fn(&str) -> Option<String>,
     ) -> Result<Claims, Error> {
-        let ProofArguments { method, uri, nonce, token, message_signature } = arguments;
+        let ProofArguments { method, uri, nonce, token, message_signature, covers_query } = arguments;
+        let method = Method::parse(&text("method", method)?)?;
+        let uri = text("uri", uri)?;
+        let query_hash = if covers_query { query_hash(&uri) } else { None };
         Ok(Claims {
-            method: Method::parse(&text("method", method)?)?,
-            htu: htu.of(text("uri", uri)?, href)?,
+            method,
+            htu: htu.of(uri, href)?,
+            query_hash,
             nonce: match nonce {
                 None => None,
                 // A number that is not finite is written as null.
@@ -119,6 +127,7 @@ impl Claims {
     pub fn signing_input(&self, header: &ProofHeader, hash: &mut TokenHashCache, jti: [u8; 16], iat: i64) -> String {
         let token_hash = self.token.as_ref().map(|token| string_literal(hash.of(token)));
         let message_signature = self.message_signature.as_deref().map(string_literal);
+        let query_hash = self.query_hash.as_deref().map(string_literal);
         let mut claims = String::new();
         for (name, json) in [
             (r#"{"jti":"#, Some(&string_literal(&base64url(&jti)))),
@@ -128,6 +137,7 @@ impl Claims {
             (r#","nonce":"#, self.nonce.as_ref()),
             (r#","ath":"#, token_hash.as_ref()),
             (r#","msgs":"#, message_signature.as_ref()),
+            (r#","htq":"#, query_hash.as_ref()),
             (r#","aprv":"#, self.request.as_ref()),
         ] {
             if let Some(json) = json {
@@ -194,6 +204,12 @@ fn text(name: &str, given: Text) -> Result<String, Error> {
 #[must_use]
 pub fn token_hash(token: &str) -> String {
     base64url(&Sha256::digest(token))
+}
+
+/// The `htq` of a serialised URL: unpadded base64url of the SHA-256 of its query; none where that is empty.
+fn query_hash(href: &str) -> Option<String> {
+    let (_, query) = href.split('#').next()?.split_once('?')?;
+    if query.is_empty() { None } else { Some(base64url(&Sha256::digest(query))) }
 }
 
 /// The `ath` of the latest token: pages make one proof after the other for the same token.
@@ -266,6 +282,7 @@ mod tests {
     fn claims() -> Claims {
         Claims {
             request: None,
+            query_hash: None,
             method: Method::post(),
             htu: "https://api.example.com/v1".to_owned(),
             nonce: None,
@@ -289,6 +306,24 @@ mod tests {
             header,
             json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": {"kty": "EC", "crv": "P-256", "x": coordinate, "y": coordinate}})
         );
+    }
+
+    /// The hashes are those of `printf '%s' QUERY | openssl dgst -sha256 -binary | basenc --base64url`.
+    #[test]
+    fn a_proof_may_cover_the_query() {
+        let of = |uri: &str| {
+            let arguments = ProofArguments { uri: Ok(uri.to_owned()), covers_query: true, ..arguments() };
+            parse(arguments).expect("claims").query_hash
+        };
+        assert_eq!(
+            of("https://a.example/p?a=1&b=%202#f?x").as_deref(),
+            Some("5HcKAL5mrsdzxYmd9L0WwWGh2V7VkR6fKw4_JVp_q3c")
+        );
+        assert_eq!(of("https://a.example/p??").as_deref(), Some("io3oI9XtPhJ0amLvFpvPNyvgykTwoSNqvDXfBdlpKOE"));
+        assert_eq!(of("https://a.example/p?"), None);
+        assert_eq!(of("https://a.example/p#?a"), None);
+        let arguments = ProofArguments { uri: Ok("https://a.example/p?a".to_owned()), ..arguments() };
+        assert_eq!(parse(arguments).expect("claims").query_hash, None);
     }
 
     #[test]
@@ -365,6 +400,7 @@ mod tests {
             nonce: None,
             token: None,
             message_signature: None,
+            covers_query: false,
         }
     }
 

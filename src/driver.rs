@@ -160,7 +160,18 @@ pub struct Sdk<H: Host> {
     /// The latest call of `initializeSession` that is under way; it waits for the ones before it.
     starting: RefCell<Option<SharedStart<H>>>,
     start_count: Cell<u64>,
+    session_count: Cell<u64>,
     issued: Rc<RefCell<IssuedTokens>>,
+}
+
+/// What a request to a backend is sent with.
+pub struct Authorization<H: Host> {
+    /// The session that token and proof are of.
+    pub session: Rc<ActiveSession<H>>,
+    /// The token.
+    pub token: String,
+    /// What the proof signs.
+    pub input: String,
 }
 
 /// A session with its key. Requests in flight belong to theirs, so they cannot change a newer one.
@@ -201,6 +212,7 @@ impl<H: Host> Sdk<H> {
             active: RefCell::new(None),
             starting: RefCell::new(None),
             start_count: Cell::new(0),
+            session_count: Cell::new(0),
             issued: Rc::default(),
         }
     }
@@ -244,51 +256,58 @@ impl<H: Host> Sdk<H> {
         arguments: TokenArguments,
         cancelled: impl Future<Output = Failure<H::Cause>>,
     ) -> Outcome<H, String> {
-        let active = self.active().await?;
-        let mut request = TokenRequest::parse(&arguments, &active.session.borrow().config().checks)?;
-        let mut cancelled = Box::pin(cancelled);
-        if request.solves || request.results.is_empty() && active.must_solve() {
-            // However long it takes: the time-out is for what the service takes.
-            match select(active.solved(), &mut cancelled).await {
-                Either::Left((outcome, _)) => {
-                    outcome?;
-                    request.results.set_built_in(active.solution.borrow().as_ref());
-                }
-                Either::Right((failure, _)) => return Err(failure),
-            }
+        self.active().await?.fetch_token(arguments, cancelled).await
+    }
+
+    /// The token of an API and what a proof for it signs, both of one session, which goes along with its key. The proof's own token
+    /// is the one that was fetched.
+    ///
+    /// # Errors
+    /// Those of [`Sdk::fetch_token`] and [`ActiveSession::proof_input`].
+    pub async fn authorize(
+        &self,
+        arguments: TokenArguments,
+        proof: ProofArguments,
+        cancelled: impl Future<Output = Failure<H::Cause>>,
+    ) -> Outcome<H, Authorization<H>> {
+        let session = self.active().await?;
+        let token = session.fetch_token(arguments, cancelled).await?;
+        let input = session.proof_input(ProofArguments { token: Some(Ok(token.clone())), ..proof })?;
+        Ok(Authorization { session, token, input })
+    }
+
+    /// Begins a session beside the active one, and puts it in its place once it has its first token. `arguments` passes the check,
+    /// while the nonce is on its way. Whatever fails, the session before stays; and it gives way to a session that the app itself
+    /// has begun meanwhile. Tells whether the new session is the active one. For `last`, see [`Sdk::initialize_session`].
+    ///
+    /// # Errors
+    /// Those of [`Sdk::initialize_session`] and [`Sdk::fetch_token`], and what `arguments` fails with.
+    pub async fn renew<Cancelled: Future<Output = Failure<H::Cause>>>(
+        self: &Rc<Self>,
+        options: &SessionArguments,
+        last: &SessionArguments,
+        arguments: impl Future<Output = Outcome<H, (TokenArguments, Cancelled)>>,
+    ) -> Outcome<H, bool> {
+        let starting = self.starting.borrow().clone();
+        if let Some(starting) = starting {
+            // Its own caller gets the outcome.
+            let _ = starting.await;
         }
-        let step = active.session.borrow_mut().request(&request, self.host.now())?;
-        let pending = match step {
-            Step::Cached(token) => return Ok(token.expose().to_owned()),
-            Step::Stale(token, pending) => {
-                // If this fails, the next call finds the token still stale, and tries again.
-                if let Ok(refresh) = active.batch(pending) {
-                    active.spawn_background(refresh);
-                }
-                return Ok(token.expose().to_owned());
-            }
-            Step::Wait(pending) => pending,
-        };
-        let tokens = active.batch(pending)?;
-        let timeout = request.timeout;
-        let cancelled_or_timed_out = async {
-            match select(Box::pin(time_out(&self.host, timeout)), cancelled).await {
-                Either::Left(((), _)) => {
-                    let timeout = integer_literal(timeout.into());
-                    Error::new(Code::Timeout, &["no response from the Approov service within ", &timeout, " ms"]).into()
-                }
-                Either::Right((failure, _)) => failure,
-            }
-        };
-        match select(tokens, Box::pin(cancelled_or_timed_out)).await {
-            Either::Left((tokens, _)) => Ok(tokens?.get(&request.api)?.expose().to_owned()),
-            Either::Right((failure, tokens)) => {
-                if active.session.borrow().has_sent_results(pending.batch()) {
-                    active.spawn_background(tokens);
-                }
-                Err(failure)
-            }
+        let number = self.start_count.get();
+        let session = self.make_session(options, last).await?;
+        let (arguments, cancelled) = arguments.await?;
+        session.fetch_token(arguments, cancelled).await?;
+        let is_latest = self.start_count.get() == number;
+        if is_latest {
+            *self.active.borrow_mut() = Some(session);
         }
+        Ok(is_latest)
+    }
+
+    /// Takes note that a backend refuses a token, and tells whether another may do better than it; see [`Session::refuse`].
+    pub fn refuse(&self, token: &str) -> bool {
+        let active = self.active.borrow().clone();
+        active.is_none_or(|active| active.session.borrow_mut().refuse(token, self.host.now()))
     }
 
     /// The session, once the calls of `initializeSession` that came before are done.
@@ -308,14 +327,27 @@ impl<H: Host> Sdk<H> {
     }
 
     async fn start(&self, options: &SessionArguments, last: &SessionArguments) -> Outcome<H, ()> {
+        let session = self.make_session(options, last).await?;
+        *self.active.borrow_mut() = Some(session);
+        Ok(())
+    }
+
+    /// A session with a fresh key, which requests its nonce in the background.
+    async fn make_session(
+        &self,
+        options: &SessionArguments,
+        last: &SessionArguments,
+    ) -> Outcome<H, Rc<ActiveSession<H>>> {
         let parse = |options, previous| Config::parse(options, previous, |url| self.host.href(url));
-        let (previous, number) = match &*self.active.borrow() {
-            Some(active) => (Some(active.session.borrow().config().clone()), active.number.wrapping_add(1)),
-            None => (parse(last, None).ok(), 0),
+        let previous = match &*self.active.borrow() {
+            Some(active) => Some(active.session.borrow().config().clone()),
+            None => parse(last, None).ok(),
         };
         let config = parse(options, previous.as_ref())?;
         let (key, public_key) = self.host.generate_key(config.key_storage).await?;
-        let active = Rc::new(ActiveSession {
+        let number = self.session_count.get();
+        self.session_count.set(number.wrapping_add(1));
+        let session = Rc::new(ActiveSession {
             host: self.host.clone(),
             number,
             issued: Rc::clone(&self.issued),
@@ -331,10 +363,9 @@ impl<H: Host> Sdk<H> {
             presigned_proof: Cell::new(None),
             batches: RefCell::new(Vec::new()),
         });
-        *self.active.borrow_mut() = Some(Rc::clone(&active));
         // A failure here is not the caller's yet: the attest request tries again, and reports it.
-        active.spawn_background(active.nonce());
-        Ok(())
+        session.spawn_background(session.nonce());
+        Ok(session)
     }
 }
 
@@ -350,6 +381,58 @@ async fn time_out<H: Host>(host: &H, milliseconds: u32) {
 }
 
 impl<H: Host> ActiveSession<H> {
+    /// The token of an API; see [`Sdk::fetch_token`].
+    async fn fetch_token(
+        self: &Rc<Self>,
+        arguments: TokenArguments,
+        cancelled: impl Future<Output = Failure<H::Cause>>,
+    ) -> Outcome<H, String> {
+        let mut request = TokenRequest::parse(&arguments, &self.session.borrow().config().checks)?;
+        let mut cancelled = Box::pin(cancelled);
+        if request.solves || request.results.is_empty() && self.must_solve() {
+            // However long it takes: the time-out is for what the service takes.
+            match select(self.solved(), &mut cancelled).await {
+                Either::Left((outcome, _)) => {
+                    outcome?;
+                    request.results.set_built_in(self.solution.borrow().as_ref());
+                }
+                Either::Right((failure, _)) => return Err(failure),
+            }
+        }
+        let step = self.session.borrow_mut().request(&request, self.host.now())?;
+        let pending = match step {
+            Step::Cached(token) => return Ok(token.expose().to_owned()),
+            Step::Stale(token, pending) => {
+                // If this fails, the next call finds the token still stale, and tries again.
+                if let Ok(refresh) = self.batch(pending) {
+                    self.spawn_background(refresh);
+                }
+                return Ok(token.expose().to_owned());
+            }
+            Step::Wait(pending) => pending,
+        };
+        let tokens = self.batch(pending)?;
+        let timeout = request.timeout;
+        let cancelled_or_timed_out = async {
+            match select(Box::pin(time_out(&self.host, timeout)), cancelled).await {
+                Either::Left(((), _)) => {
+                    let timeout = integer_literal(timeout.into());
+                    Error::new(Code::Timeout, &["no response from the Approov service within ", &timeout, " ms"]).into()
+                }
+                Either::Right((failure, _)) => failure,
+            }
+        };
+        match select(tokens, Box::pin(cancelled_or_timed_out)).await {
+            Either::Left((tokens, _)) => Ok(tokens?.get(&request.api)?.expose().to_owned()),
+            Either::Right((failure, tokens)) => {
+                if self.session.borrow().has_sent_results(pending.batch()) {
+                    self.spawn_background(tokens);
+                }
+                Err(failure)
+            }
+        }
+    }
+
     /// What the proof of `getDPoPToken` signs.
     ///
     /// # Errors
@@ -507,6 +590,7 @@ impl<H: Host> ActiveSession<H> {
             nonce: session.nonce().map(string_literal),
             token: None,
             message_signature: None,
+            query_hash: None,
             request,
         }
     }

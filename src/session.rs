@@ -312,7 +312,7 @@ impl Session {
         match outcome {
             Ok(Granted::Session(grant)) => {
                 self.clock.observe(trip, grant.server_time, 1);
-                Ok(self.accept(batch, grant))
+                Ok(self.accept(batch, grant, trip.received.monotonic))
             }
             Ok(Granted::Bare(token)) => Ok(Tokens::Bare(token)),
             Err(error) => {
@@ -331,6 +331,11 @@ impl Session {
         if self.batches.len() < before {
             self.restore_results_version();
         }
+    }
+
+    /// Takes note that a backend refuses a token; see [`Cache::refuse`].
+    pub fn refuse(&mut self, token: &str, local: ClockReading) -> bool {
+        self.cache.refuse(token, local.monotonic)
     }
 
     fn end_if_expired(&mut self, local: ClockReading) {
@@ -415,7 +420,7 @@ impl Session {
         Pending::New { batch: id, after }
     }
 
-    fn accept(&mut self, batch: &Batch, grant: Grant) -> Tokens {
+    fn accept(&mut self, batch: &Batch, grant: Grant, received: i64) -> Tokens {
         let is_newest = match &self.phase {
             Phase::Fresh => true,
             Phase::Established(established) => batch.results_version >= established.results_version,
@@ -434,7 +439,7 @@ impl Session {
             let expires = grant.server_time.saturating_add(grant.token_lifetime);
             for api in batch.requested() {
                 if let Some(token) = grant.tokens.get(api) {
-                    self.cache.insert(api.clone(), token.clone(), grant.token_lifetime, expires);
+                    self.cache.insert(api.clone(), token.clone(), grant.token_lifetime, expires, received);
                 }
             }
             self.no_refresh_before = None;

@@ -27,6 +27,11 @@ impl<T> SmallMap<T> {
         self.0.iter_mut().find(|(known, _)| known == name).map(|(_, value)| std::mem::take(value))
     }
 
+    /// Keeps the values that a predicate holds for.
+    pub fn retain(&mut self, mut holds: impl FnMut(&T) -> bool) {
+        self.0.retain(|(_, value)| holds(value));
+    }
+
     /// Drops all.
     pub fn clear(&mut self) {
         self.0.clear();

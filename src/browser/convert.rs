@@ -114,6 +114,7 @@ pub(super) fn proof_arguments(
         nonce: if nonce.is_truthy() { Some(json_text("nonce", nonce)?) } else { None },
         token: text_unless_falsy("token", token)?,
         message_signature: text_unless_falsy("messageSignature", message_signature)?,
+        covers_query: false,
     })
 }
 

@@ -8,14 +8,18 @@ use std::future::{Future, pending};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use js_sys::{Array, Promise, Uint8Array};
+use js_sys::{Array, Function, Promise, Uint8Array};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen_futures::future_to_promise;
 
+use super::built_ins::settled;
 use super::host::Browser;
+use super::signal::Abort;
 use super::{Failure, convert};
-use crate::driver::{ActiveSession, Sdk};
+use crate::dpop::ProofArguments;
+use crate::driver::{ActiveSession, Authorization, Sdk};
+use crate::error::{Code, Error};
 use crate::shared::LocalBoxFuture;
 
 thread_local! {
@@ -44,14 +48,70 @@ pub fn fetch_token(api: &JsValue, options: &JsValue) -> JsValue {
     let decoded = convert::token_arguments(api, options);
     run(async move {
         let (arguments, abort) = decoded?;
-        let cancelled = async {
-            match abort {
-                Some(abort) => abort.wait().await,
-                None => pending().await,
-            }
-        };
-        Ok(sdk().fetch_token(arguments, cancelled).await?.into())
+        Ok(sdk().fetch_token(arguments, cancelled(abort)).await?.into())
     })
+}
+
+/// Token and proof of one session for a request of `createFetch`: what the proof signs, the promise of the signature, and the token.
+/// The URL is one that the browser has serialised.
+#[wasm_bindgen]
+pub fn authorize(
+    api: &JsValue,
+    options: &JsValue,
+    method: &JsValue,
+    url: &JsValue,
+    nonce: &JsValue,
+    body_hash: &JsValue,
+) -> JsValue {
+    let decoded = convert::token_arguments(api, options);
+    let proof = convert::proof_arguments(method, url, nonce, &JsValue::UNDEFINED, body_hash);
+    run(async move {
+        let (arguments, abort) = decoded?;
+        let proof = ProofArguments { covers_query: true, ..proof? };
+        let Authorization { session, token, input } = sdk().authorize(arguments, proof, cancelled(abort)).await?;
+        let signature = session.key.sign(&Uint8Array::from(input.as_bytes()))?;
+        Ok(Array::of3(&input.into(), &signature, &token.into()).into())
+    })
+}
+
+/// Begins a session beside the active one, for `createFetch`. `check` gives a promise of the options of `fetchToken`; it is called
+/// when the key is there. For `memory`, see [`initialize_session`].
+#[wasm_bindgen]
+pub fn renew(options: &JsValue, memory: &JsValue, api: &JsValue, check: &Function) -> JsValue {
+    let given = convert::session_arguments(options);
+    let last = convert::session_arguments(memory);
+    let (memory, api, check) = (memory.clone(), api.clone(), check.clone());
+    run(async move {
+        let (options, values) = given?;
+        let is_new = options.names_service();
+        let last = last?.0;
+        let arguments = async {
+            let thrown =
+                |cause| Failure::caused_by(Error::new(Code::Internal, &["what passes the check is no promise"]), cause);
+            let promise = Promise::from(check.call0(&JsValue::UNDEFINED).map_err(thrown)?);
+            // What it rejects with is thrown by the facade, which knows it.
+            let result = settled(&promise).await.map_err(thrown)?;
+            let (arguments, abort) = convert::token_arguments(&api, &result)?;
+            Ok((arguments, cancelled(abort)))
+        };
+        if sdk().renew(&options, &last, arguments).await? {
+            convert::remember(&memory, &values, is_new);
+        }
+        Ok(JsValue::UNDEFINED)
+    })
+}
+
+/// Takes note that a backend refuses a token; whether another may do better.
+#[wasm_bindgen]
+pub fn refuse(token: &str) -> bool {
+    sdk().refuse(token)
+}
+
+async fn cancelled(abort: Option<Abort>) -> Failure {
+    match abort {
+        Some(abort) => abort.wait().await,
+        None => pending().await,
+    }
 }
 
 /// `Approov.getDPoPToken`, in two parts: what is signed, and the promise of the signature.

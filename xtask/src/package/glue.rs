@@ -86,7 +86,16 @@ const BUILT_INS: &str = "builtIns, DataView, FinalizationRegistry, JSON, Reflect
 const APPLY: &str = "return f.apply(this, args);";
 
 /// The functions that the facade calls, by their names in JavaScript.
-const EXPORTS: &[&str] = &["initializeSession", "fetchToken", "getDPoPToken", "messageSignature", "getExpiries"];
+const EXPORTS: &[&str] = &[
+    "initializeSession",
+    "fetchToken",
+    "getDPoPToken",
+    "messageSignature",
+    "getExpiries",
+    "authorize",
+    "renew",
+    "refuse",
+];
 
 /// The generated glue as a function that makes a fresh one.
 ///
@@ -171,6 +180,9 @@ export function fetchToken(api, options) {}
 export function getDPoPToken(method) {}
 export function messageSignature(message) {}
 export function getExpiries() {}
+export function authorize(api) {}
+export function renew(options) {}
+export function refuse(token) {}
 function handleError(f, args) { return f.apply(this, args); }
 function __wbg_get_imports() {}
 let wasm;
