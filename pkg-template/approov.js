@@ -1,56 +1,23 @@
 // The package's face: loads the WebAssembly on first use, and turns its failures into errors.
 // Importing this module has no side effect.
-import { builtIns, compile, compileStreaming, fetch, isA, makeInstance, missing } from './built-ins.js'
+import { base64url, compile, compileStreaming, fetch, isA, makeInstance, missing, ownProperty } from './built-ins.js'
+import { makeCreateFetch } from './create-fetch.js'
+import { ApproovError, ApproovFetchError, ApproovSessionError, classes } from './errors.js'
 import makeGlue from './glue.js'
 import source from './wasm-source.js'
 
-/** Base of all errors of the SDK. */
-export class ApproovError extends Error {
-  /** @param {string} message @param {any} [properties] `cause` and `errors` only where there are some */
-  constructor(message, properties) {
-    // What the page adds to Object.prototype is none of these.
-    const {
-      code = 'internal',
-      retryable = false,
-      cause,
-      errors,
-    } = /** @type {any} */ ({ __proto__: null, ...properties })
-    super(message, cause === undefined ? undefined : { cause })
-    builtIns.set(this, 'code', code)
-    builtIns.set(this, 'retryable', retryable)
-    if (errors !== undefined) builtIns.set(this, 'errors', errors)
-  }
-}
-
-/** There is no session, or it has ended: initialise one and pass fresh check results. */
-export class ApproovSessionError extends ApproovError {}
-
-/** Communication with the Approov service failed; `errors` is the cause. */
-export class ApproovFetchError extends ApproovError {}
-
-/** The Approov service reported errors; `errors` maps their codes to details. */
-export class ApproovServiceError extends ApproovError {}
-
-const classes = { __proto__: null, ApproovError, ApproovSessionError, ApproovFetchError, ApproovServiceError }
-for (const [name, value] of Object.entries(classes)) {
-  // Said outright, because minifiers rename classes.
-  Object.defineProperty(value, 'name', { value: name })
-  Object.defineProperty(value.prototype, 'name', { value: name, writable: true, configurable: true })
-}
+export {
+  ApproovCheckError,
+  ApproovError,
+  ApproovFetchError,
+  ApproovServiceError,
+  ApproovSessionError,
+} from './errors.js'
 
 /** The one object of the SDK. */
 export const Approov = Object.freeze({
-  async initializeSession(options) {
-    for (let isFirst = true; ; isFirst = false) {
-      let used
-      try {
-        used = instance ?? (await load(options))
-        return await used.call('initializeSession', [options, configuration])
-      } catch (error) {
-        // Once more with a fresh instance, if this one was lost, or could not be made of a module that was loaded.
-        if (!isFirst || !(used ? used.isLost() : module)) throw error
-      }
-    }
+  initializeSession(options) {
+    return inFreshInstance(options, (instance) => instance.call('initializeSession', [options, configuration]))
   },
   fetchToken(api, options) {
     return call('fetchToken', [api, options])
@@ -64,6 +31,9 @@ export const Approov = Object.freeze({
   getExpiries() {
     return call('getExpiries', [])
   },
+  createFetch(options) {
+    return createFetch(options)
+  },
 })
 
 /** The running WebAssembly: none until the first `initializeSession`, nor after one that trapped. */
@@ -76,6 +46,28 @@ let module
 let lastTrap
 /** The options of the last session, noted by the WebAssembly: a fresh instance does not know them. */
 const configuration = { __proto__: null }
+
+const createFetch = makeCreateFetch({
+  call,
+  configuration,
+  refuse: (token) => instance?.refuse(token) ?? true,
+  renew: (session, api, check) =>
+    inFreshInstance(session, (instance) => instance.call('renew', [session, configuration, api, check])),
+})
+
+/** What begins a session: it loads the WebAssembly where there is none, and tries once more with a fresh instance. */
+async function inFreshInstance(options, work) {
+  for (let isFirst = true; ; isFirst = false) {
+    let used
+    try {
+      used = instance ?? (await load(options))
+      return await work(used)
+    } catch (error) {
+      // Once more with a fresh instance, if this one was lost, or could not be made of a module that was loaded.
+      if (!isFirst || !(used ? used.isLost() : module)) throw error
+    }
+  }
+}
 
 /** Not `async`: every promise in between costs a proof up to three turns of the microtask queue. */
 function call(name, args, finish) {
@@ -149,8 +141,6 @@ async function compiled(given) {
   })
 }
 
-const ownProperty = (object, name) => (object != null && Object.hasOwn(object, name) ? object[name] : undefined)
-
 /**
  * A fresh instance. One that throws has trapped (a bug, no memory, no stack): what it was doing can never go on, so its calls
  * are rejected, its memory is wiped, and the next session gets another instance.
@@ -188,6 +178,7 @@ async function begin() {
 
   const made = {
     isLost: () => isLost,
+    refuse: (token) => isLost || glue.refuse(token),
     /** Never throws, but rejects. `finish` makes the promise of the call's value from what the WebAssembly returned. */
     call(name, args, finish) {
       return new Promise((resolve, reject) => {
@@ -219,18 +210,6 @@ async function begin() {
 /** The promise of a proof: `getDPoPToken` returns what is signed, and the promise of the signature. */
 function proof([input, signature]) {
   return signature.then((signature) => `${input}.${base64url(signature)}`)
-}
-
-/** The 64 bytes of a signature as base64url, without the padding. */
-function base64url(signature) {
-  const bytes = new Uint8Array(signature)
-  return (
-    bytes.toBase64?.({ alphabet: 'base64url', omitPadding: true }) ??
-    btoa(String.fromCharCode(...bytes))
-      .slice(0, 86)
-      .replaceAll('+', '-')
-      .replaceAll('/', '_')
-  )
 }
 
 function toError(failure, isLost) {

@@ -36,6 +36,8 @@ const exportKey = bound(crypto?.subtle, 'exportKey')
 const sign = bound(crypto?.subtle, 'sign')
 const importKey = bound(crypto?.subtle, 'importKey')
 const deriveBits = bound(crypto?.subtle, 'deriveBits')
+export const digest = (bytes) => digestBytes('SHA-256', bytes)
+const digestBytes = bound(crypto?.subtle, 'digest')
 const isExtractable = getter(CryptoKey, 'extractable')
 const exportsOf = getter(Instance, 'exports')
 const bufferOf = getter(Memory, 'buffer')
@@ -56,6 +58,21 @@ export const missing = [
 
 /** Whether a value is of a built-in class, of whichever realm. */
 export const isA = (value, name) => tagOf(value) === `[object ${name}]`
+
+/** The value of an object's own property. */
+export const ownProperty = (object, name) => (object != null && hasOwn(object, name) ? object[name] : undefined)
+
+/** Bytes as base64url, without the padding. */
+export function base64url(buffer) {
+  const bytes = new Uint8Array(buffer)
+  return (
+    bytes.toBase64?.({ alphabet: 'base64url', omitPadding: true }) ??
+    btoa(String.fromCharCode(...bytes))
+      .replace(/=+$/, '')
+      .replaceAll('+', '-')
+      .replaceAll('/', '_')
+  )
+}
 
 /** What the WebAssembly calls: `builtIns.name(…)` in the glue. */
 export const builtIns = freeze({
