@@ -205,6 +205,7 @@ export function makeCreateFetch(sdk) {
 
   /** The request headers that are added. */
   async function headers(options, method, url, more) {
+    /** @type {any} */
     const { body, headers: values, nonce, signal } = { __proto__: null, ...more }
     const wanted = ours(options, url, undefined)
     if (!wanted) return {}
