@@ -75,7 +75,99 @@ export const Approov: Readonly<{
    * @throws {ApproovSessionError} there is no session.
    */
   getExpiries(): Promise<Expiries>
+
+  /**
+   * Makes a `fetch` that adds token and proof to requests for the named origins, and to no other. It begins the session and passes the
+   * check when a request needs them, and renews an ended session beside the one before.
+   *
+   * ```js
+   * const apiFetch = Approov.createFetch({ origins: ['https://api.example.com'], session: { approovHost, approovSiteKey, altchaSiteKey } })
+   * const response = await apiFetch('https://api.example.com/orders', { method: 'POST', body: JSON.stringify(order) })
+   * ```
+   *
+   * Nothing is loaded, read or sent before its first call. Sessions and renewals are those of the page, whichever of several such
+   * functions is called. WebSocket, EventSource and `navigator.sendBeacon` take no headers, and are not covered.
+   *
+   * @throws {ApproovError} `invalid-argument`, at once and not as a rejection, naming the option that is missing or unusable.
+   */
+  createFetch(options: FetchOptions): ApproovFetch
 }>
+
+/** Options of `createFetch`; own properties of the object, `null` means left out. */
+export interface FetchOptions {
+  /**
+   * Origins whose requests get token and proof, such as `https://api.example.com`; http on this machine only. No path, no query, no `*`.
+   * Other requests, and those of mode `no-cors` or `navigate`, pass untouched.
+   */
+  origins: readonly string[]
+  /** Domain of the API. Default: the host name of the request's URL, without port. */
+  api?: string | null
+  /** Begins the session when one is needed. Default: what `initializeSession` was last called with. */
+  session?: SessionOptions | null
+  /**
+   * Passes the check; one at a time per page, ended by its signal after 120 s. Not needed where ALTCHA is the session's only check.
+   * `approov-web-sdk/checks` has one for each check service.
+   */
+  renew?: Check | null
+  /**
+   * `hash` (default): the proof's claim `msgs` is the unpadded base64url of the body's SHA-256; none for an empty body or a stream.
+   * Bodies are read into memory for it; `none` is for large uploads.
+   */
+  body?: 'hash' | 'none' | null
+  /**
+   * `approov` (default): headers `Approov-Token` and `DPoP`. `dpop`: `Authorization: DPoP …` and `DPoP` (RFC 9449). A request that has
+   * one of them already is `invalid-argument`.
+   */
+  scheme?: 'approov' | 'dpop' | null
+  /**
+   * Names of request headers that the token is bound to: its claim `pay` is over their values, joined with nothing between. A request
+   * that lacks one of them gets a token without binding. Default: none.
+   */
+  bind?: readonly string[] | null
+  /** What sends. Default: `globalThis.fetch`, looked up at each call, so that what replaces it sees the requests. */
+  fetch?: ((request: Request) => Promise<Response>) | null
+}
+
+/** A `fetch` with token and proof. */
+export interface ApproovFetch {
+  /**
+   * Takes what `fetch` takes. A refusal that says how to do better (RFC 9449: 401 with `WWW-Authenticate: DPoP error="…"`) is met by
+   * another proof, token or session, each once; every other response is returned. The API must expose `www-authenticate, dpop-nonce`.
+   *
+   * Rejects with what `fetch` rejects with (`TypeError`, the signal's reason), with what `renew` throws, or with:
+   *
+   * @throws {ApproovError} `redirected`: the API responded with a redirect, which a request with a token does not follow (unless the
+   *   app asked for `redirect: 'manual'`: it gets the response); those of `initializeSession` and `fetchToken`.
+   */
+  (input: RequestInfo | URL, init?: RequestInit): Promise<Response>
+  /** Resolves to the headers for one request that something else sends, such as an XMLHttpRequest; to `{}` for other origins. */
+  headers(method: string, url: string | URL, options?: HeaderOptions | null): Promise<Record<string, string>>
+  /** Passes the check ahead of time: the session there is serves until the new one has its first token, and stays if that fails. */
+  renew(): Promise<void>
+}
+
+export interface HeaderOptions {
+  /** The body that the request will have. */
+  body?: string | ArrayBuffer | ArrayBufferView<ArrayBuffer> | Blob | URLSearchParams | null
+  /** The values of the `bind` headers. */
+  headers?: HeadersInit | null
+  /** The API's latest `DPoP-Nonce`, if it was seen. */
+  nonce?: string | null
+  /** Gives the call up when aborted. */
+  signal?: AbortSignal | null
+}
+
+/** Passes a check, and gives its result as `fetchToken` takes it. */
+export type Check = (context: CheckContext) => TokenOptions | Promise<TokenOptions>
+
+export interface CheckContext {
+  /** Aborted after 120 s. */
+  readonly signal: AbortSignal
+  /** Why: no session yet; it has ended; an API refused its tokens; `renew()` was called. */
+  readonly reason: 'start' | 'expired' | 'refused' | 'ahead'
+  /** The check services' keys of the session. */
+  readonly keys: Readonly<Partial<CheckKeys>>
+}
 
 /** No options: the session before is configured the same way. */
 export type EmptyOptions = { [name in keyof SessionConfiguration | CheckName]?: undefined } & LocalOptions
@@ -203,6 +295,8 @@ export type ErrorCode =
   | 'load-failed'
   /** The SDK itself failed. {@link ApproovError} */
   | 'internal'
+  /** An API responded to a request of `createFetch` with a redirect; the message names the URL. {@link ApproovError} */
+  | 'redirected'
   /** There is no session. {@link ApproovSessionError} */
   | 'not-initialized'
   /** The session's first token needs the result of a check. {@link ApproovSessionError} */
@@ -223,6 +317,20 @@ export type ErrorCode =
   | 'service'
   /** The service gave no token for this API. {@link ApproovServiceError} */
   | 'token-unavailable'
+  | CheckErrorCode
+
+/** What became of a check. {@link ApproovCheckError} */
+export type CheckErrorCode =
+  /** Its script or agent did not load. */
+  | 'check-blocked'
+  /** It did not end in time. */
+  | 'check-timeout'
+  /** The visitor closed it. */
+  | 'check-cancelled'
+  /** The check service reported an error; `cause` is what its script threw. */
+  | 'check-failed'
+  /** There is no page to run it in. */
+  | 'check-unsupported'
 
 /** Base of all errors of the SDK. */
 export class ApproovError extends Error {
@@ -260,4 +368,15 @@ export class ApproovServiceError extends ApproovError {
   readonly code: 'service' | 'token-unavailable'
   /** Error codes of the service with their details, which may be empty. */
   readonly errors: Record<string, string>
+}
+
+/** A check could not be passed. */
+export class ApproovCheckError extends ApproovError {
+  constructor(
+    message?: string,
+    properties?: { code?: CheckErrorCode; retryable?: boolean; cause?: unknown; check?: string },
+  )
+  readonly code: CheckErrorCode
+  /** Which check. */
+  readonly check: string
 }

@@ -37,14 +37,14 @@ export function makeCreateFetch(sdk) {
   const nonces = new Map()
 
   /** Begins a session, or another beside the one that runs. Whoever needs one while it is on its way gets the same. */
-  function renewSession(options, api, reason) {
-    renewal ??= renewOnce(options, api, reason).finally(() => {
+  function renewSession(options, api, reason, payload) {
+    renewal ??= renewOnce(options, api, reason, payload).finally(() => {
       renewal = undefined
     })
     return renewal
   }
 
-  async function renewOnce({ session, renew }, api, reason) {
+  async function renewOnce({ session, renew }, api, reason, payload) {
     const configuration = session ?? sdk.configuration
     if (configuration.approovHost === undefined && configuration.approovSiteKey === undefined) {
       throw new ApproovSessionError(
@@ -57,6 +57,7 @@ export function makeCreateFetch(sdk) {
     const late = new ApproovCheckError(`"renew" did not pass the check within ${CHECK_TIMEOUT / 1000} s`, {
       code: 'check-timeout',
       retryable: true,
+      check: 'renew',
     })
     const timer = setTimeout(() => controller.abort(late), CHECK_TIMEOUT)
     const keys = { __proto__: null }
@@ -70,7 +71,9 @@ export function makeCreateFetch(sdk) {
     let failure
     const check = async () => {
       try {
-        return (await abortable(renew ? renew(context) : {}, signal)) ?? {}
+        const result = await abortable(renew ? renew(context) : {}, signal)
+        // The first token is bound to what the first request has, so that one request to the service is enough.
+        return payload ? { ...result, payload } : (result ?? {})
       } catch (error) {
         failure = { error }
         throw error
@@ -96,7 +99,7 @@ export function makeCreateFetch(sdk) {
     } catch (error) {
       if (!(error instanceof ApproovSessionError)) throw error
       const begins = error.code === 'not-initialized' || error.code === 'results-required'
-      await abortable(renewSession(options, api, reason ?? (begins ? 'start' : 'expired')), signal)
+      await abortable(renewSession(options, api, reason ?? (begins ? 'start' : 'expired'), payload), signal)
       return ask()
     }
   }
@@ -133,15 +136,16 @@ export function makeCreateFetch(sdk) {
     return {
       async prepare() {
         renewedFor = performance.now()
-        await renewSession(options, sent.api, 'refused')
+        await renewSession(options, sent.api, 'refused', sent.payload)
       },
     }
   }
 
-  async function send(options, input, init) {
-    const wanted = ours(options, input, init)
+  async function send(options, args) {
+    const [input, init] = args
+    const wanted = args.length ? ours(options, input, init) : undefined
     const send = options.fetch ?? globalThis.fetch
-    if (!wanted) return send(input, init)
+    if (!wanted) return send(...args)
     const { origin, url } = wanted
     const given = new Request(input, init)
     const { signal } = given
@@ -229,7 +233,7 @@ export function makeCreateFetch(sdk) {
 
   function createFetch(given) {
     const options = readOptions(given)
-    const apiFetch = async (input, init) => send(options, input, init)
+    const apiFetch = async (...args) => send(options, args)
     apiFetch.headers = async (method, url, more) => headers(options, method, url, more)
     apiFetch.renew = async () => {
       const api = options.api ?? new URL(options.origins[0]).hostname
@@ -251,7 +255,9 @@ function ours(options, input, init) {
   }
   const mode = init?.mode ?? (isA(input, 'Request') ? input.mode : undefined)
   if (mode === 'no-cors' || mode === 'navigate') return
-  const { origin } = new URL(url)
+  const { origin, protocol } = new URL(url)
+  // The origin of a blob's URL is the page's.
+  if (!/^https?:$/.test(protocol)) return
   return options.origins.includes(origin) ? { url, origin } : undefined
 }
 

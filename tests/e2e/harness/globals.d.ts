@@ -24,6 +24,17 @@ declare global {
 
   /** What tests leave for their later steps. */
   var calls: any, controller: any, described: any, firstToken: any, isSettled: any, memory: any, old: any, oldProof: any
+  var api: any,
+    apiFetch: any,
+    checks: any,
+    hanging: any,
+    make: any,
+    more: any,
+    one: any,
+    own: any,
+    renewing: any,
+    solve: any
+  var call: any, describeOutcome: any, reason: any, statusOf: any, two: any, abort: any
   var options: any,
     outcome: any,
     passCheck: any,
