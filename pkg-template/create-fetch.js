@@ -155,12 +155,23 @@ export function makeCreateFetch(sdk) {
     }
     const isStream = isA(init?.body, 'ReadableStream')
     // A redirect would take the token to wherever it leads, and the proof is for one URL.
-    const request = new Request(given, {
-      redirect: 'manual',
-      referrer: given.referrer,
-      referrerPolicy: given.referrerPolicy,
-    })
-    const hash = options.body === 'none' || isStream || !given.body ? undefined : await hashOf(request.clone(), signal)
+    const own = { redirect: 'manual', referrer: given.referrer, referrerPolicy: given.referrerPolicy }
+    let request = new Request(given, own)
+    let hash
+    // Not every browser says whether a request has a body.
+    if (options.body === 'hash' && !isStream && !/^(GET|HEAD)$/.test(request.method)) {
+      try {
+        hash = await hashOf(request.clone(), signal)
+      } catch (error) {
+        // WebKit cannot read a form with files.
+        if (signal.aborted || !isA(init?.body, 'FormData')) throw error
+        const body = await abortable(multipart(init.body), signal)
+        const headers = new Headers(given.headers)
+        if (/^multipart\/form-data/.test(headers.get('content-type'))) headers.set('content-type', body.type)
+        request = new Request(given, { ...own, headers, body })
+        hash = await hashOf(body, signal)
+      }
+    }
     const about = {
       origin,
       api: options.api ?? new URL(url).hostname,
@@ -334,6 +345,25 @@ function payloadOf(bind, headers) {
 async function hashOf(message, signal) {
   const bytes = await abortable(message.arrayBuffer(), signal)
   return bytes.byteLength ? base64url(await digest(bytes)) : undefined
+}
+
+/** A form as the browser sends it (HTML, section 4.10.22.7), in a blob that has its media type. */
+async function multipart(form) {
+  const boundary = `----${base64url(builtIns.getRandomValues(new Uint8Array(24)))}`
+  const quoted = (text) => text.replace(/\r\n?|\n/g, '%0D%0A').replaceAll('"', '%22')
+  const parts = []
+  for (const [name, value] of form) {
+    const isText = typeof value === 'string'
+    const file = isText
+      ? ''
+      : `; filename="${quoted(value.name)}"\r\nContent-Type: ${value.type || 'application/octet-stream'}`
+    parts.push(
+      `--${boundary}\r\nContent-Disposition: form-data; name="${quoted(name)}"${file}\r\n\r\n`,
+      isText ? value.replace(/\r\n?|\n/g, '\r\n') : await value.arrayBuffer(),
+      '\r\n',
+    )
+  }
+  return new Blob([...parts, `--${boundary}--\r\n`], { type: `multipart/form-data; boundary=${boundary}` })
 }
 
 function setHeaders(headers, scheme, { token, proof }) {

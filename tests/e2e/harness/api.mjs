@@ -33,12 +33,15 @@ export function createApi() {
     request.on('error', () => {})
     request.on('end', () => {
       const bytes = Buffer.concat(chunks)
+      const boundary = /boundary=(.+)/.exec(request.headers['content-type'] ?? '')?.[1]
       const note = {
         method: request.method,
         url: request.url,
         headers: { ...request.headers },
         hash: sha256(bytes),
         length: bytes.length,
+        /** A form, without the boundary, which is random. */
+        form: boundary && bytes.toString('latin1').replaceAll(boundary, ''),
       }
       const count = seen.push(note)
       const { status = 200, headers, body = 'done', cut, hang } = handler(note, count)
