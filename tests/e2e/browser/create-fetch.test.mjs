@@ -187,7 +187,6 @@ function comparable({ method, url, headers, hash, form }) {
   const all = { ...Object.fromEntries(compared), ...(form && { 'content-type': 'multipart/form-data' }) }
   return { method, url, headers: all, body: form ?? hash }
 }
-}
 
 for (const engine of chosenEngines()) {
   describe(`createFetch beside fetch in ${ENGINES[engine].title}`, () => {
