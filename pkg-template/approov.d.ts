@@ -4,7 +4,7 @@
  * Every function returns a promise and every failure is a rejection with an {@link ApproovError} or one of its subclasses.
  */
 
-/** The functions of the SDK. There is one session at a time, held in memory only. */
+/** The functions of the SDK. There is one session at a time. */
 export const Approov: Readonly<{
   /**
    * Begins a session with a fresh key pair; the state of the session before, if any, is dropped.
@@ -91,7 +91,59 @@ export const Approov: Readonly<{
    * @throws {ApproovError} `invalid-argument`, at once and not as a rejection, naming the option that is missing or unusable.
    */
   createFetch(options: FetchOptions): ApproovFetch
+
+  /**
+   * Adds a listener. Listeners run in a microtask, never inside a call; what they throw goes to `reportError`. What has happened before
+   * is told to late listeners, too, where {@link ApproovEvents} says so.
+   *
+   * ```js
+   * Approov.on('sessionexpiring', () => apiFetch.renew())
+   * ```
+   *
+   * @returns removes the listener
+   * @throws {ApproovError} `invalid-argument`, at once and not as a rejection.
+   */
+  on<T extends keyof ApproovEvents>(
+    type: T,
+    listener: (event: ApproovEvents[T]) => void,
+    options?: OnOptions | null,
+  ): () => void
+
+  /**
+   * Ends the session: wipes key, refresh token, tokens, nonces and what was kept in the browser, and does so in tabs that share the
+   * session. Calls under way reject with `session-expired`. Never rejects. The next call begins as at page load.
+   */
+  endSession(): Promise<void>
 }>
+
+/** What listeners get: frozen objects, without secrets. Moments are milliseconds since the Unix epoch, by the local clock. */
+export interface ApproovEvents {
+  /** A session has its first token, or was taken over from an earlier page. Told to late listeners. */
+  session: { readonly type: 'session'; readonly expires: number }
+  /** Once a session, `lead` before its end, but not while the page is hidden. Told to late listeners. */
+  sessionexpiring: { readonly type: 'sessionexpiring'; readonly expires: number }
+  /**
+   * The session is over: `endSession` was called, another took its place, its time is up or its refresh token was refused, or the
+   * WebAssembly stopped. Told to late listeners until the next `session`.
+   */
+  sessionend: {
+    readonly type: 'sessionend'
+    readonly code: 'ended' | 'replaced' | 'session-expired' | 'session-lost'
+  }
+  /** From now on, `fetchToken(api)` gives a new token without a request. */
+  tokenrefresh: { readonly type: 'tokenrefresh'; readonly api: string }
+  /** Work that no caller waits for has failed, such as a refresh in the background. */
+  error: { readonly type: 'error'; readonly error: unknown }
+  /** What happens, in words. A service for development says here why a check failed. */
+  log: { readonly type: 'log'; readonly message: string }
+}
+
+export interface OnOptions {
+  /** For `sessionexpiring`: how long before the end, in milliseconds. Default: 300,000. */
+  lead?: number | null
+  /** Removes the listener when aborted. */
+  signal?: AbortSignal | null
+}
 
 /** Options of `createFetch`; own properties of the object, `null` means left out. */
 export interface FetchOptions {
@@ -184,6 +236,12 @@ export interface LocalOptions {
    * already, or a promise of one of these. It counts in the call that loads, which is the first, and not after that.
    */
   wasm?: WasmSource | PromiseLike<WasmSource> | null
+  /**
+   * `memory` (default): the session ends with the page. `browser`: it is kept in IndexedDB, so that a reload and further tabs go on
+   * without a new check; the key stays one that cannot be exported. Wherever the browser keeps nothing, it is as `memory`. With
+   * `keyStorage: 'wasm'` it is `invalid-argument`.
+   */
+  persistence?: 'memory' | 'browser' | null
 }
 
 /** A URL (a string is relative to the page), a response of `fetch`, bytes, or a compiled module. */
@@ -193,9 +251,10 @@ export type WasmSource =
 export interface SessionConfiguration {
   /**
    * Host of the Approov service, such as `web-1.approovr.io`, optionally with a port. It is reached by https; `http://` may be
-   * written before a host of this machine only (`http://localhost:8087`).
+   * written before a host of this machine only (`http://localhost:8087`). Or up to four of them in order of preference: a session
+   * stays with the first that gives it a nonce; refreshes move on to the next when one fails.
    */
-  approovHost: string
+  approovHost: string | readonly string[]
   /** Approov site key of the account. */
   approovSiteKey: string
 }
@@ -368,6 +427,8 @@ export class ApproovServiceError extends ApproovError {
   readonly code: 'service' | 'token-unavailable'
   /** Error codes of the service with their details, which may be empty. */
   readonly errors: Record<string, string>
+  /** How long the service asks to wait, in milliseconds, if it does. */
+  readonly retryAfter?: number
 }
 
 /** A check could not be passed. */

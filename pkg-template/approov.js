@@ -1,9 +1,21 @@
 // The package's face: loads the WebAssembly on first use, and turns its failures into errors.
 // Importing this module has no side effect.
-import { base64url, compile, compileStreaming, fetch, isA, makeInstance, missing, ownProperty } from './built-ins.js'
-import { makeCreateFetch } from './create-fetch.js'
+import {
+  base64url,
+  compile,
+  compileStreaming,
+  fetch,
+  isA,
+  listen,
+  makeInstance,
+  missing,
+  ownProperty,
+} from './built-ins.js'
+import { isCheckKey, makeCreateFetch } from './create-fetch.js'
 import { ApproovError, ApproovFetchError, ApproovSessionError, classes } from './errors.js'
+import { makeEvents } from './events.js'
 import makeGlue from './glue.js'
+import { makeRecord } from './record.js'
 import source from './wasm-source.js'
 
 export {
@@ -17,10 +29,13 @@ export {
 /** The one object of the SDK. */
 export const Approov = Object.freeze({
   initializeSession(options) {
-    return inFreshInstance(options, (instance) => instance.call('initializeSession', [options, configuration]))
+    return inFreshInstance(options, (instance) =>
+      instance.call('initializeSession', [options, configuration, takeRecord()]),
+    )
   },
   fetchToken(api, options) {
-    return call('fetchToken', [api, options])
+    const fetching = call('fetchToken', [api, options])
+    return configuration.altchaSiteKey ? renewing(fetching, api, options) : fetching
   },
   getDPoPToken(method, uri, nonce, token, messageSignature) {
     return call('getDPoPToken', [method, uri, nonce, token, messageSignature], proof)
@@ -34,6 +49,14 @@ export const Approov = Object.freeze({
   createFetch(options) {
     return createFetch(options)
   },
+  on(type, listener, options) {
+    return events.on(type, listener, options)
+  },
+  async endSession() {
+    const removed = record.remove()
+    end()
+    await removed
+  },
 })
 
 /** The running WebAssembly: none until the first `initializeSession`, nor after one that trapped. */
@@ -46,41 +69,121 @@ let module
 let lastTrap
 /** The options of the last session, noted by the WebAssembly: a fresh instance does not know them. */
 const configuration = { __proto__: null }
+/** How often the session was ended: what began before must not go on after. */
+let ends = 0
+/** Only the first start takes over a session that another page has kept. */
+let hasStarted = false
+/** What was kept, for the call that starts. */
+let kept
+/** Whether another page has kept another session since. */
+let isOutdated = false
+
+const events = makeEvents(() => instance?.timeLeft())
+
+const record = makeRecord(
+  (what) => {
+    if (what === 'end') {
+      record.forget()
+      end()
+    } else isOutdated = true
+  },
+  (message) => events.emit('log', { message }),
+)
+
+listen((kind, value) => {
+  if (kind === 'session' || kind === 'moved') events.begin(value, kind === 'session')
+  else if (kind === 'sessionend') events.end(value)
+  else if (kind === 'tokenrefresh') events.emit(kind, { api: value })
+  else if (kind === 'error') events.emit(kind, { error: toError(value) })
+  else if (kind === 'log') events.emit(kind, { message: value })
+  else void record.write(value, kind === 'record')
+})
 
 const createFetch = makeCreateFetch({
   call,
   configuration,
+  emit: events.emit,
   refuse: (token) => instance?.refuse(token) ?? true,
   renew: (session, api, check) =>
-    inFreshInstance(session, (instance) => instance.call('renew', [session, configuration, api, check])),
+    inFreshInstance(session, (instance) => instance.call('renew', [session, configuration, api, check, takeRecord()])),
 })
+
+/** A token of the next session in place of one of a session that has ended, where the SDK passes the only check by itself. */
+async function renewing(fetching, api, options) {
+  const before = ends
+  try {
+    return await fetching
+  } catch (error) {
+    const isOver = error.code === 'session-expired' || error.code === 'session-lost'
+    const checks = Object.keys(configuration).filter((name) => isCheckKey(name) && configuration[name] != null)
+    if (!isOver || ends !== before || checks.length !== 1) throw error
+    await createFetch.renewSession({ __proto__: null }, api, 'expired', ownProperty(options, 'payload'))
+    return call('fetchToken', [api, options])
+  }
+}
+
+/** Ends the session in this page, if there is one. */
+function end() {
+  ends += 1
+  const error = ended()
+  createFetch.end(error)
+  for (const name of Object.keys(configuration)) delete configuration[name]
+  lastTrap = kept = undefined
+  isOutdated = hasStarted = false
+  instance?.stop(error)
+  events.end('ended')
+}
+
+const ended = () =>
+  new ApproovSessionError('the Approov session was ended by endSession()', { code: 'session-expired' })
+
+/** The record for the call that starts; no other gets it. */
+function takeRecord() {
+  const taken = kept
+  kept = undefined
+  return taken
+}
 
 /** What begins a session: it loads the WebAssembly where there is none, and tries once more with a fresh instance. */
 async function inFreshInstance(options, work) {
+  const before = ends
   for (let isFirst = true; ; isFirst = false) {
     let used
     try {
       used = instance ?? (await load(options))
+      if (ends !== before) throw ended()
       return await work(used)
     } catch (error) {
       // Once more with a fresh instance, if this one was lost, or could not be made of a module that was loaded.
-      if (!isFirst || !(used ? used.isLost() : module)) throw error
+      if (ends !== before || !isFirst || !(used ? used.isLost() : module)) throw error
     }
   }
 }
 
 /** Not `async`: every promise in between costs a proof up to three turns of the microtask queue. */
 function call(name, args, finish) {
-  return instance ? instance.call(name, args, finish) : callWhenLoaded(name, args, finish)
+  return instance && !isOutdated ? instance.call(name, args, finish) : callWhenReady(name, args, finish)
 }
 
-async function callWhenLoaded(name, args, finish) {
+async function callWhenReady(name, args, finish) {
+  const before = ends
+  if (isOutdated) await (outdated ??= adopt().finally(() => (outdated = undefined)))
   await loading
+  if (ends !== before) throw ended()
   if (instance) return instance.call(name, args, finish)
   if (lastTrap) throw lost()
   throw new ApproovSessionError('there is no Approov session: call initializeSession first', {
     code: 'not-initialized',
   })
+}
+
+/** The promise that a session of another page is taken over, while it is. */
+let outdated
+
+async function adopt() {
+  isOutdated = false
+  const newer = await record.read()
+  if (newer) instance?.adopt(newer)
 }
 
 /** What becomes of calls whose instance was lost: the same as of any whose session has ended, so that apps begin another. */
@@ -103,9 +206,16 @@ async function start(options) {
   if (missing.length) {
     throw new ApproovError(`the Approov SDK needs ${missing.join(' and ')}, missing here`, { code: 'unsupported' })
   }
+  const before = ends
+  const reading = hasStarted ? undefined : readRecord(options)
   try {
     module ??= await compiled(ownProperty(options, 'wasm'))
-    return (instance = await begin())
+    const made = await begin()
+    const found = await reading
+    if (ends !== before) throw ended()
+    if (!hasStarted) kept = found
+    hasStarted = true
+    return (instance = made)
   } catch (cause) {
     if (cause instanceof ApproovError) throw cause
     if (module && cause === lastTrap) throw lost()
@@ -115,6 +225,13 @@ async function start(options) {
       cause,
     })
   }
+}
+
+/** What an earlier page has kept, if this one asks for it. */
+function readRecord(options) {
+  const option = (name) => ownProperty(options, name) ?? configuration[name]
+  const siteKey = option('approovSiteKey')
+  if (option('persistence') === 'browser' && typeof siteKey === 'string') return record.read(siteKey)
 }
 
 async function compiled(given) {
@@ -168,8 +285,13 @@ async function begin() {
   }
 
   function poison(failure) {
-    isLost = true
     lastTrap = failure
+    stop(failure)
+    events.end('session-lost')
+  }
+
+  function stop(failure) {
+    isLost = true
     if (instance === made) instance = undefined
     for (const reject of pending) reject(failure)
     // Not before the calls on the stack, of which some may be inside the instance, have ended.
@@ -178,7 +300,10 @@ async function begin() {
 
   const made = {
     isLost: () => isLost,
+    stop,
     refuse: (token) => isLost || glue.refuse(token),
+    adopt: (newer) => isLost || glue.adopt(newer),
+    timeLeft: () => (isLost ? undefined : glue.timeLeft()),
     /** Never throws, but rejects. `finish` makes the promise of the call's value from what the WebAssembly returned. */
     call(name, args, finish) {
       return new Promise((resolve, reject) => {
@@ -213,6 +338,8 @@ function proof([input, signature]) {
 }
 
 function toError(failure, isLost) {
+  // Why the session was ended.
+  if (failure instanceof ApproovError) return failure
   const ErrorClass = classes[failure?.class]
   // A response that makes no sense has no cause but what is wrong with it.
   if (ErrorClass === ApproovFetchError) failure.errors ??= new Error(failure.message)

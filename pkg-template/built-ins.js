@@ -74,10 +74,17 @@ export function base64url(buffer) {
   )
 }
 
+/** Who hears of what happens in the WebAssembly: the facade. */
+let listener = (_kind, _value) => {}
+export const listen = (hears) => {
+  listener = hears
+}
+
 /** What the WebAssembly calls: `builtIns.name(…)` in the glue. */
 export const builtIns = freeze({
   __proto__: null,
   fetch,
+  notify: (kind, value) => listener(kind, value),
   generateKey: () => generateKey({ __proto__: null, name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign']),
   isExtractable: (key) => (isExtractable ? isExtractable(key) : key.extractable),
   exportKey: (key) => exportKey('raw', key),

@@ -26,25 +26,37 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~\w]+$/
  *   renew: (session: any, api: string, check: () => Promise<any>) => Promise<void>,
  *   refuse: (token: string) => boolean,
  *   configuration: any,
+ *   emit: (type: string, members: object) => void,
  * }} sdk the instance of the WebAssembly that runs, and the options of the session that was begun last
  */
 export function makeCreateFetch(sdk) {
   /** The renewal that runs: one per page. @type {Promise<void> | undefined} */
   let renewal
+  /** Stops it. @type {AbortController | undefined} */
+  let stopping
+  /** How often the session was ended. */
+  let ends = 0
   /** When a refusal last caused a renewal, until tokens have served again. */
   let renewedFor
+  /** The origins whose 401 has shown no challenge. */
+  const mute = new Set()
+  const log = (message) => sdk.emit('log', { message })
   /** The latest nonce of each origin. @type {Map<string, string>} */
   const nonces = new Map()
 
   /** Begins a session, or another beside the one that runs. Whoever needs one while it is on its way gets the same. */
   function renewSession(options, api, reason, payload) {
-    renewal ??= renewOnce(options, api, reason, payload).finally(() => {
-      renewal = undefined
+    if (renewal) return renewal
+    const controller = new AbortController()
+    const running = renewOnce(options, api, reason, payload, controller).finally(() => {
+      if (renewal === running) renewal = undefined
     })
-    return renewal
+    stopping = controller
+    renewal = running
+    return running
   }
 
-  async function renewOnce({ session, renew }, api, reason, payload) {
+  async function renewOnce({ session, renew }, api, reason, payload, controller) {
     const configuration = session ?? sdk.configuration
     if (configuration.approovHost === undefined && configuration.approovSiteKey === undefined) {
       throw new ApproovSessionError(
@@ -52,7 +64,7 @@ export function makeCreateFetch(sdk) {
         { code: 'not-initialized' },
       )
     }
-    const controller = new AbortController()
+    log(`a session is begun, with a check: ${reason}`)
     const { signal } = controller
     const late = new ApproovCheckError(`"renew" did not pass the check within ${CHECK_TIMEOUT / 1000} s`, {
       code: 'check-timeout',
@@ -62,9 +74,7 @@ export function makeCreateFetch(sdk) {
     const timer = setTimeout(() => controller.abort(late), CHECK_TIMEOUT)
     const keys = { __proto__: null }
     for (const name of Object.keys(configuration)) {
-      if (/(Key|APIKey)$/.test(name) && name !== 'approovSiteKey' && configuration[name] != null) {
-        keys[name] = configuration[name]
-      }
+      if (isCheckKey(name) && configuration[name] != null) keys[name] = configuration[name]
     }
     const context = Object.freeze({ signal, reason, keys: Object.freeze({ ...keys }) })
     /** What the check failed with, if that is what ended the renewal. */
@@ -94,10 +104,11 @@ export function makeCreateFetch(sdk) {
   async function authorize(options, request, reason) {
     const { api, payload, method, url, nonce, hash, signal } = request
     const ask = () => sdk.call('authorize', [api, { payload, signal }, method, url, nonce, hash], authorization)
+    const before = ends
     try {
       return await ask()
     } catch (error) {
-      if (!(error instanceof ApproovSessionError)) throw error
+      if (!(error instanceof ApproovSessionError) || ends !== before) throw error
       const begins = error.code === 'not-initialized' || error.code === 'results-required'
       await abortable(renewSession(options, api, reason ?? (begins ? 'start' : 'expired'), payload), signal)
       return ask()
@@ -113,13 +124,21 @@ export function makeCreateFetch(sdk) {
 
   /** What can be done about a refusal: nothing, or what has to be done before the request is sent again. */
   function remedyOf(response, sent, done, options) {
-    const challenge = response.status === 401 && dpopChallenge(readHeader(response, 'www-authenticate'))
+    const shown = readHeader(response, 'www-authenticate')
+    const challenge = response.status === 401 && dpopChallenge(shown)
+    if (response.status === 401 && !shown && !mute.has(sent.origin)) {
+      mute.add(sent.origin)
+      log(
+        `${sent.origin} responded with 401 and shows no WWW-Authenticate: for refusals of Approov's, it has to send the header, and Access-Control-Expose-Headers: WWW-Authenticate, DPoP-Nonce`,
+      )
+    }
     if (!challenge?.error) {
       // Whatever the app itself makes of the request: token and proof were good enough.
       if (response.status < 500 && isReadable(response)) renewedFor = undefined
       return
     }
     const { error } = challenge
+    log(`${sent.url} responded with 401 ${error}`)
     if (error === 'invalid_dpop_proof' || (error === 'use_dpop_nonce' && nonces.get(sent.origin) !== sent.nonce)) {
       if (done.has('signed')) return
       done.add('signed')
@@ -155,6 +174,7 @@ export function makeCreateFetch(sdk) {
     }
     const isStream = isA(init?.body, 'ReadableStream')
     // A redirect would take the token to wherever it leads, and the proof is for one URL.
+    /** @type {RequestInit} */
     const own = { redirect: 'manual', referrer: given.referrer, referrerPolicy: given.referrerPolicy }
     let request = new Request(given, own)
     let hash
@@ -211,9 +231,10 @@ export function makeCreateFetch(sdk) {
         if (remedy.prepare) await abortable(remedy.prepare(), signal)
       } catch (error) {
         signal.throwIfAborted()
+        if (!refused) throw error
         // The app gets the refusal itself where nothing could be done about it.
-        if (refused) return refused
-        throw error
+        sdk.emit('error', { error })
+        return refused
       }
     }
   }
@@ -252,8 +273,21 @@ export function makeCreateFetch(sdk) {
     }
     return Object.freeze(apiFetch)
   }
+
+  /** Ends what runs, and forgets the nonces. @param {Error} error */
+  createFetch.end = (error) => {
+    ends += 1
+    nonces.clear()
+    renewedFor = undefined
+    renewal = undefined
+    stopping?.abort(error)
+  }
+  createFetch.renewSession = renewSession
   return createFetch
 }
+
+/** Whether an option of a session is the key of a check service. */
+export const isCheckKey = (name) => /Key$/.test(name) && name !== 'approovSiteKey'
 
 /** The resolved URL of a request that gets token and proof, and its origin. */
 function ours(options, input, init) {

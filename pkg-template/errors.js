@@ -3,7 +3,7 @@ import { builtIns } from './built-ins.js'
 
 /** Base of all errors of the SDK. */
 export class ApproovError extends Error {
-  /** @param {string} message @param {any} [properties] `cause` and `errors` only where there are some */
+  /** @param {string} message @param {any} [properties] all but `code` and `retryable` only where there are some */
   constructor(message, properties) {
     // What the page adds to Object.prototype is none of these.
     const {
@@ -11,12 +11,28 @@ export class ApproovError extends Error {
       retryable = false,
       cause,
       errors,
+      retryAfter,
+      check,
     } = /** @type {any} */ ({ __proto__: null, ...properties })
     super(message, cause === undefined ? undefined : { cause })
     builtIns.set(this, 'code', code)
     builtIns.set(this, 'retryable', retryable)
     if (errors !== undefined) builtIns.set(this, 'errors', errors)
+    if (retryAfter !== undefined) builtIns.set(this, 'retryAfter', retryAfter)
+    if (check !== undefined) builtIns.set(this, 'check', check)
+    nameCodes(this)
   }
+}
+
+/** Consoles print the stack, and not the properties: the codes are in its first line. */
+function nameCodes(error) {
+  const { name, message, code, errors, stack } = error
+  if (typeof stack !== 'string') return
+  const codes = [code, ...(error instanceof ApproovServiceError ? Object.keys(errors ?? {}) : [])].join(', ')
+  const line = `${name}: ${message}`
+  // The stack of V8 begins with the name and the message, those of others do not.
+  const frames = /^\w*Error\b/.test(stack) ? stack.slice(stack.indexOf(message) + message.length) : `\n${stack}`
+  Object.defineProperty(error, 'stack', { value: `${line} (${codes})${frames}`, writable: true, configurable: true })
 }
 
 /** There is no session, or it has ended: initialise one and pass fresh check results. */

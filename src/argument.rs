@@ -16,6 +16,8 @@ pub enum Argument {
     Number(f64),
     /// `true`; `false` is anything else.
     True,
+    /// An array of strings.
+    Texts(Vec<String>),
     /// An object, with those of its members that were requested.
     Object(Vec<(&'static str, Argument)>),
     /// Anything else; the text names the kind, for messages ("a boolean").
@@ -83,6 +85,7 @@ impl Argument {
             Argument::Bytes(_) => "a buffer",
             Argument::Number(_) => "a number",
             Argument::True => "a boolean",
+            Argument::Texts(_) => "an array",
             Argument::Object(_) => "an object",
             Argument::Other(kind) => kind,
         }

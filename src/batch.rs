@@ -160,13 +160,16 @@ impl Tokens {
         latest
     }
 
-    /// Calls `visit` with each token.
-    pub fn for_each(&self, mut visit: impl FnMut(&Secret)) {
+    /// Calls `visit` with each token, and with its API if the response named it.
+    pub fn for_each(&self, mut visit: impl FnMut(&str, &Secret)) {
         match self {
-            Tokens::PerApi(tokens) => tokens.iter().for_each(|(_, token)| visit(token)),
-            Tokens::Bare(token) => visit(token),
+            Tokens::PerApi(tokens) => tokens.iter().for_each(|(api, token)| visit(api, token)),
+            Tokens::Bare(token) => visit("", token),
             Tokens::OneByOne(outcomes) => {
-                outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).for_each(visit)
+                outcomes
+                    .iter()
+                    .filter_map(|(api, outcome)| Some((api, outcome.as_ref().ok()?)))
+                    .for_each(|(api, token)| visit(api, token));
             }
         }
     }

@@ -176,6 +176,15 @@ impl CheckKeys {
         keys
     }
 
+    /// Calls `visit` with the option of each key and the key.
+    pub fn for_each(&self, visit: &mut dyn FnMut(&str, &str)) {
+        for (provider, key) in PROVIDERS.iter().zip(&self.0) {
+            if let Some(key) = key {
+                visit(provider.key.option, key);
+            }
+        }
+    }
+
     /// The key of the check that the SDK passes by itself.
     #[must_use]
     pub fn altcha(&self) -> Option<&str> {

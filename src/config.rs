@@ -7,8 +7,13 @@ use crate::near_miss::Options;
 use crate::wire::ATTEST_PATH;
 
 /// The options of `initializeSession` by name.
-pub const SESSION_OPTIONS: Options =
-    Options { own: &["approovHost", "approovSiteKey", "keyStorage"], of_check: |provider| provider.key.option };
+pub const SESSION_OPTIONS: Options = Options {
+    own: &["approovHost", "approovSiteKey", "keyStorage", "persistence"],
+    of_check: |provider| provider.key.option,
+};
+
+/// So many hosts a session may have.
+const MAX_HOSTS: usize = 4;
 
 /// The options of `initializeSession` as given.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +26,8 @@ pub struct SessionArguments {
     pub check_keys: PerProvider,
     /// `keyStorage`
     pub key_storage: Argument,
+    /// `persistence`
+    pub persistence: Argument,
     /// The names of all options that were given, known or not; only used to suggest what a missing one may have been meant to be.
     pub given_names: Vec<String>,
 }
@@ -28,14 +35,16 @@ pub struct SessionArguments {
 /// A session's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The service's one URL: `https://{host}/attest`.
-    pub attest_url: String,
+    /// The service's one URL at each of its hosts, in order of preference: `https://{host}/attest`.
+    pub attest_urls: Vec<String>,
     /// The Approov site key of the account.
     pub site_key: String,
     /// The public keys of the check services.
     pub checks: CheckKeys,
     /// Where the session's private key is to live.
     pub key_storage: KeyStorage,
+    /// Whether the session outlives the page.
+    pub persistent: bool,
 }
 
 /// Where a session's private key lives.
@@ -63,6 +72,7 @@ impl Config {
     ) -> Result<Config, Error> {
         let mut problems = Problems::default();
         let key_storage = key_storage(&arguments.key_storage, &mut problems);
+        let persistent = persistent(&arguments.persistence, key_storage, &mut problems);
         if !arguments.names_service() && !arguments.has_near_miss() {
             problems.into_result()?;
             let previous = previous.ok_or_else(|| {
@@ -72,11 +82,14 @@ impl Config {
                     " are missing: the first call of initializeSession needs them",
                 ])
             })?;
-            return Ok(Config { key_storage: key_storage.unwrap_or(previous.key_storage), ..previous.clone() });
+            let key_storage = key_storage.unwrap_or(previous.key_storage);
+            let persistent = persistent.unwrap_or(previous.persistent);
+            if persistent && key_storage == KeyStorage::Wasm {
+                return Err(Error::invalid_argument(&[NOT_KEPT]));
+            }
+            return Ok(Config { key_storage, persistent, ..previous.clone() });
         }
-        let attest_url = problems
-            .required_text("approovHost", &arguments.approov_host, "a host name such as web-1.approovr.io")
-            .and_then(|host| attest_url(&host, &mut problems, href));
+        let attest_urls = attest_urls(&arguments.approov_host, &mut problems, href);
         let site_key = problems.required_text("approovSiteKey", &arguments.approov_site_key, "your Approov site key");
         let checks = CheckKeys::parse(&arguments.check_keys, &mut problems);
         if arguments.names_no_check() {
@@ -87,11 +100,28 @@ impl Config {
         problems.into_result()?;
         // What is missing is among the problems.
         Ok(Config {
-            attest_url: attest_url.unwrap_or_default(),
+            attest_urls,
             site_key: site_key.unwrap_or_default(),
             checks,
             key_storage: key_storage.unwrap_or_default(),
+            persistent: persistent.unwrap_or_default(),
         })
+    }
+}
+
+impl Config {
+    /// What tells the sessions of this configuration from those of others.
+    #[must_use]
+    pub fn account(&self) -> String {
+        let mut account = self.attest_urls.join(" ");
+        account.push('\n');
+        account.push_str(&self.site_key);
+        self.checks.for_each(&mut |name, key| {
+            for part in ["\n", name, " ", key] {
+                account.push_str(part);
+            }
+        });
+        account
     }
 }
 
@@ -102,6 +132,7 @@ impl SessionArguments {
             "approovHost" => ("approovHost", &mut self.approov_host),
             "approovSiteKey" => ("approovSiteKey", &mut self.approov_site_key),
             "keyStorage" => ("keyStorage", &mut self.key_storage),
+            "persistence" => ("persistence", &mut self.persistence),
             _ => {
                 let mut places = PROVIDERS.iter().zip(&mut self.check_keys);
                 let (provider, slot) = places.find(|(provider, _)| provider.key.option == name)?;
@@ -148,7 +179,52 @@ fn key_storage(argument: &Argument, problems: &mut Problems) -> Option<KeyStorag
     }
 }
 
-fn attest_url(host: &str, problems: &mut Problems, href: impl Fn(&str) -> Option<String>) -> Option<String> {
+/// What is wrong with keeping such a key.
+const NOT_KEPT: &str = "\"persistence\" cannot be 'browser' with keyStorage: 'wasm'";
+
+/// Whether the session outlives the page. What is kept is a key of WebCrypto: one in WebAssembly memory would be readable.
+fn persistent(argument: &Argument, key_storage: Option<KeyStorage>, problems: &mut Problems) -> Option<bool> {
+    const EXPECTED: &str = "'memory' or 'browser'";
+    match problems.optional_text("persistence", argument, EXPECTED)?.as_str() {
+        "memory" => Some(false),
+        "browser" => {
+            if key_storage == Some(KeyStorage::Wasm) {
+                problems.add(&[NOT_KEPT]);
+            }
+            Some(true)
+        }
+        other => {
+            problems.add(&["\"persistence\" must be ", EXPECTED, ", got \"", other, "\""]);
+            None
+        }
+    }
+}
+
+/// The URLs of one host, or of several.
+fn attest_urls(argument: &Argument, problems: &mut Problems, href: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let hosts = match argument {
+        Argument::Texts(hosts) => hosts.clone(),
+        one => {
+            let host = problems.required_text("approovHost", one, "a host name such as web-1.approovr.io");
+            host.into_iter().collect()
+        }
+    };
+    let is_list = matches!(argument, Argument::Texts(_));
+    if is_list && !(1..=MAX_HOSTS).contains(&hosts.len()) {
+        problems.add(&["\"approovHost\" must be one host name, or an array of up to four"]);
+    }
+    let mut urls = Vec::new();
+    for host in &hosts {
+        if let Some(url) = attest_url(host, problems, &href)
+            && !urls.contains(&url)
+        {
+            urls.push(url);
+        }
+    }
+    urls
+}
+
+fn attest_url(host: &str, problems: &mut Problems, href: &impl Fn(&str) -> Option<String>) -> Option<String> {
     let (scheme, bare) = match host.strip_prefix("http://") {
         Some(bare) => ("http://", bare),
         None => ("https://", host),
@@ -237,7 +313,7 @@ mod tests {
             ("http://[0:0:0:0:0:0:0:1]:80", "http://[::1]/attest"),
             ("http://dev.localhost", "http://dev.localhost/attest"),
         ] {
-            assert_eq!(parse(&arguments(host)).map(|config| config.attest_url).as_deref(), Ok(url), "{host}");
+            assert_eq!(parse(&arguments(host)).map(|config| config.attest_urls), Ok(vec![url.to_owned()]), "{host}");
         }
     }
 

@@ -38,9 +38,10 @@ use crate::error::{Code, Error};
 use crate::issued::IssuedTokens;
 use crate::json::{Json, integer_literal, string_literal};
 use crate::jws::{self, PublicKey};
+use crate::notice::{Notice, Record};
 use crate::secret::Secret;
-use crate::session::{AttestBody, Pending, Session, Step};
-use crate::shared::{Shared, WeakShared};
+use crate::session::{AttestBody, Pending, Session, Stage, Step};
+use crate::shared::{LocalBoxFuture, Shared, WeakShared};
 use crate::time::{ClockReading, RoundTrip, UnixMillis};
 use crate::token_request::{DEFAULT_TIMEOUT, TokenArguments, TokenRequest};
 use crate::wire::{Granted, Response, challenge_request, with_parameter};
@@ -52,6 +53,9 @@ const MAX_REFRESH_RETRIES: u32 = 2;
 
 /// When a time-out comes late, the response gets as long again, up to this long, in milliseconds.
 const MAX_LATE_GRACE: i64 = 1_000;
+
+/// With several hosts, the next one is asked when one has not responded for this long, in milliseconds.
+const HOST_PATIENCE: u32 = 2_000;
 
 /// So many keys of a challenge are derived at once: enough for every processor, and soon done.
 const TRIES: u32 = 32;
@@ -88,6 +92,10 @@ pub trait Host: Clone + 'static {
     async fn sleep(&self, milliseconds: u32);
     /// Waits for one microtask: everything that the current turn of the event loop does at once is done by then.
     async fn yield_microtask(&self);
+    /// Takes note of what has happened.
+    fn notify(&self, notice: Notice<'_, Self>)
+    where
+        Self: Sized;
     /// Runs a task in the background.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 }
@@ -179,9 +187,16 @@ pub struct ActiveSession<H: Host> {
     host: H,
     /// Which of the sessions so far this is.
     number: u64,
+    /// Whether it is the one that calls use.
+    is_active: Cell<bool>,
+    /// What the host has been told.
+    told: Cell<Stage>,
     issued: Rc<RefCell<IssuedTokens>>,
     /// The session's key.
     pub key: H::Key,
+    public_key: PublicKey,
+    /// Which of its hosts it is with.
+    place: Cell<usize>,
     header: ProofHeader,
     token_hash: RefCell<TokenHashCache>,
     htu: RefCell<HtuCache>,
@@ -198,6 +213,7 @@ pub struct ActiveSession<H: Host> {
 
 /// The proof of the first attest request, signed as soon as there is a nonce.
 struct PresignedProof {
+    htu: String,
     nonce: Option<String>,
     proof: String,
     /// When it was signed, by the monotonic clock.
@@ -219,7 +235,8 @@ impl<H: Host> Sdk<H> {
 
     /// Begins a session with a fresh key, in place of the one before, and requests a nonce from the service without waiting for it.
     /// `last` are the options of a session that this SDK does not know, since another instance had it; they count where there is
-    /// no session yet, and the options name no service.
+    /// no session yet, and the options name no service. A `record` of the same account is continued in place of a fresh key, if the
+    /// session is to outlive the page.
     ///
     /// # Errors
     /// `invalid-argument`, or `unsupported` if the key cannot be made; the session before stays as it is.
@@ -227,6 +244,7 @@ impl<H: Host> Sdk<H> {
         self: &Rc<Self>,
         options: SessionArguments,
         last: SessionArguments,
+        record: Option<Record<H::Key>>,
     ) -> Outcome<H, ()> {
         let before = self.starting.borrow().clone();
         let sdk = Rc::clone(self);
@@ -235,7 +253,9 @@ impl<H: Host> Sdk<H> {
                 // Its own caller gets the outcome.
                 let _ = before.await;
             }
-            sdk.start(&options, &last).await
+            let (session, is_continued) = sdk.make_session(&options, &last, record).await?;
+            sdk.activate(session, is_continued);
+            Ok(())
         });
         let number = self.start_count.get().wrapping_add(1);
         self.start_count.set(number);
@@ -278,7 +298,8 @@ impl<H: Host> Sdk<H> {
 
     /// Begins a session beside the active one, and puts it in its place once it has its first token. `arguments` passes the check,
     /// while the nonce is on its way. Whatever fails, the session before stays; and it gives way to a session that the app itself
-    /// has begun meanwhile. Tells whether the new session is the active one. For `last`, see [`Sdk::initialize_session`].
+    /// has begun meanwhile. Tells whether the new session is the active one. For `last` and `record`, see
+    /// [`Sdk::initialize_session`]: a session that is continued needs no `arguments`.
     ///
     /// # Errors
     /// Those of [`Sdk::initialize_session`] and [`Sdk::fetch_token`], and what `arguments` fails with.
@@ -286,6 +307,7 @@ impl<H: Host> Sdk<H> {
         self: &Rc<Self>,
         options: &SessionArguments,
         last: &SessionArguments,
+        record: Option<Record<H::Key>>,
         arguments: impl Future<Output = Outcome<H, (TokenArguments, Cancelled)>>,
     ) -> Outcome<H, bool> {
         let starting = self.starting.borrow().clone();
@@ -294,14 +316,40 @@ impl<H: Host> Sdk<H> {
             let _ = starting.await;
         }
         let number = self.start_count.get();
-        let session = self.make_session(options, last).await?;
-        let (arguments, cancelled) = arguments.await?;
-        session.fetch_token(arguments, cancelled).await?;
+        let (session, is_continued) = self.make_session(options, last, record).await?;
+        if !is_continued {
+            let (arguments, cancelled) = arguments.await?;
+            session.fetch_token(arguments, cancelled).await?;
+        }
         let is_latest = self.start_count.get() == number;
         if is_latest {
-            *self.active.borrow_mut() = Some(session);
+            self.activate(session, is_continued);
         }
         Ok(is_latest)
+    }
+
+    /// Continues the session that another page has begun with the same account, in place of this page's.
+    pub fn adopt(&self, record: Record<H::Key>) {
+        let Some(active) = self.active.borrow().clone() else { return };
+        let config = active.session.borrow().config().clone();
+        if config.persistent && record.is_for(&config, self.host.now()) && record.public_key != active.public_key {
+            self.activate(self.continued(config, record), true);
+        }
+    }
+
+    /// How long the session has left, in milliseconds: 0 once it has ended, none before it has its first token.
+    pub fn time_left(&self) -> Option<i64> {
+        let active = self.active.borrow().clone()?;
+        active.tell_stage();
+        let now = self.host.now();
+        let stage = active.session.borrow_mut().stage(now);
+        match stage {
+            Stage::Fresh => None,
+            Stage::Established(expiry) => {
+                Some(active.session.borrow().to_wall(expiry, now).saturating_sub(now.wall).max(0))
+            }
+            Stage::Ended => Some(0),
+        }
     }
 
     /// Takes note that a backend refuses a token, and tells whether another may do better than it; see [`Session::refuse`].
@@ -326,36 +374,65 @@ impl<H: Host> Sdk<H> {
         })
     }
 
-    async fn start(&self, options: &SessionArguments, last: &SessionArguments) -> Outcome<H, ()> {
-        let session = self.make_session(options, last).await?;
-        *self.active.borrow_mut() = Some(session);
-        Ok(())
+    /// Makes a session the one that calls use. Of one that continues, the host has the record.
+    fn activate(&self, session: Rc<ActiveSession<H>>, is_continued: bool) {
+        let before = self.active.borrow_mut().replace(Rc::clone(&session));
+        if let Some(before) = before {
+            before.tell_stage();
+            before.is_active.set(false);
+            if matches!(before.told.get(), Stage::Established(_)) {
+                self.host.notify(Notice::End("replaced"));
+            }
+        }
+        session.is_active.set(true);
+        session.tell_stage();
+        if !is_continued {
+            session.tell_record(true);
+        }
     }
 
-    /// A session with a fresh key, which requests its nonce in the background.
+    /// A session with a fresh key, or one that continues, which requests its nonce in the background; and whether it continues.
     async fn make_session(
         &self,
         options: &SessionArguments,
         last: &SessionArguments,
-    ) -> Outcome<H, Rc<ActiveSession<H>>> {
+        record: Option<Record<H::Key>>,
+    ) -> Outcome<H, (Rc<ActiveSession<H>>, bool)> {
         let parse = |options, previous| Config::parse(options, previous, |url| self.host.href(url));
         let previous = match &*self.active.borrow() {
             Some(active) => Some(active.session.borrow().config().clone()),
             None => parse(last, None).ok(),
         };
         let config = parse(options, previous.as_ref())?;
+        let is_usable = |record: &Record<_>| config.persistent && record.is_for(&config, self.host.now());
+        if let Some(record) = record.filter(is_usable) {
+            return Ok((self.continued(config, record), true));
+        }
         let (key, public_key) = self.host.generate_key(config.key_storage).await?;
+        Ok((self.with_key(Session::new(config), key, public_key, 0), false))
+    }
+
+    fn continued(&self, config: Config, record: Record<H::Key>) -> Rc<ActiveSession<H>> {
+        let session = Session::continued(config, record.continuation, self.host.now());
+        self.with_key(session, record.key, record.public_key, record.host)
+    }
+
+    fn with_key(&self, session: Session, key: H::Key, public_key: PublicKey, place: usize) -> Rc<ActiveSession<H>> {
         let number = self.session_count.get();
         self.session_count.set(number.wrapping_add(1));
         let session = Rc::new(ActiveSession {
             host: self.host.clone(),
             number,
+            is_active: Cell::new(false),
+            told: Cell::default(),
             issued: Rc::clone(&self.issued),
             key,
             header: ProofHeader::new(&public_key),
+            public_key,
+            place: Cell::new(place),
             token_hash: RefCell::default(),
             htu: RefCell::default(),
-            session: RefCell::new(Session::new(config)),
+            session: RefCell::new(session),
             nonce_request: RefCell::new(None),
             challenge: RefCell::new(None),
             solving: RefCell::new(None),
@@ -364,8 +441,15 @@ impl<H: Host> Sdk<H> {
             batches: RefCell::new(Vec::new()),
         });
         // A failure here is not the caller's yet: the attest request tries again, and reports it.
-        session.spawn_background(session.nonce());
-        Ok(session)
+        session.spawn_background(session.nonce(), false);
+        session
+    }
+}
+
+impl<K> Record<K> {
+    /// Whether a session of this configuration can go on with it.
+    fn is_for(&self, config: &Config, local: ClockReading) -> bool {
+        self.account == config.account() && self.host < config.attest_urls.len() && self.continuation.has_time(local)
     }
 }
 
@@ -399,13 +483,15 @@ impl<H: Host> ActiveSession<H> {
                 Either::Right((failure, _)) => return Err(failure),
             }
         }
-        let step = self.session.borrow_mut().request(&request, self.host.now())?;
+        let step = self.session.borrow_mut().request(&request, self.host.now());
+        self.tell_stage();
+        let step = step?;
         let pending = match step {
             Step::Cached(token) => return Ok(token.expose().to_owned()),
             Step::Stale(token, pending) => {
                 // If this fails, the next call finds the token still stale, and tries again.
                 if let Ok(refresh) = self.batch(pending) {
-                    self.spawn_background(refresh);
+                    self.spawn_background(refresh, true);
                 }
                 return Ok(token.expose().to_owned());
             }
@@ -426,7 +512,7 @@ impl<H: Host> ActiveSession<H> {
             Either::Left((tokens, _)) => Ok(tokens?.get(&request.api)?.expose().to_owned()),
             Either::Right((failure, tokens)) => {
                 if self.session.borrow().has_sent_results(pending.batch()) {
-                    self.spawn_background(tokens);
+                    self.spawn_background(tokens, true);
                 }
                 Err(failure)
             }
@@ -485,21 +571,58 @@ impl<H: Host> ActiveSession<H> {
     fn ask_nonce(self: &Rc<Self>) -> Shared<Outcome<H, ()>> {
         let active = Rc::clone(self);
         let request = Shared::new(async move {
-            let (mut response, _) = active.exchange(Method::get(), None).await?;
+            let (place, mut response) = Rc::clone(&active).first_nonce(0).await?;
+            active.place.set(place);
             *active.challenge.borrow_mut() = response.take_challenge();
             if response.usable_nonce().is_none() {
                 return Err(response.into_nonce_error().into());
             }
             // The visitor is still solving the challenge. If this fails, the attest request signs for itself, and reports it.
-            let claims = active.claims(Method::post());
+            let claims = active.claims(place, Method::post());
             if let Ok(proof) = active.proof(&claims).await {
                 let signed = active.host.now().monotonic;
-                active.presigned_proof.set(Some(PresignedProof { nonce: claims.nonce, proof, signed }));
+                active.presigned_proof.set(Some(PresignedProof {
+                    htu: claims.htu,
+                    nonce: claims.nonce,
+                    proof,
+                    signed,
+                }));
             }
             Ok(())
         });
         *self.nonce_request.borrow_mut() = Some(request.downgrade());
         request
+    }
+
+    /// The response to a nonce request, and which host it is of: the session's own, or after that the first which has one.
+    fn first_nonce(self: Rc<Self>, tried: usize) -> LocalBoxFuture<Outcome<H, (usize, Response)>> {
+        Box::pin(async move {
+            let count = self.session.borrow().config().attest_urls.len();
+            let place = self.place.get().saturating_add(tried).checked_rem(count).unwrap_or(0);
+            let ask = Box::pin(self.exchange(place, Method::get(), None));
+            let next = tried.saturating_add(1);
+            if next >= count {
+                return ask.await.map(|(response, _)| (place, response));
+            }
+            let answered = |outcome: Outcome<H, (Response, RoundTrip)>| match outcome {
+                Ok((response, _)) if !matches!(response.status, 502..=504) => Some((place, response)),
+                Ok(_) | Err(_) => None,
+            };
+            match select(ask, Box::pin(self.host.sleep(HOST_PATIENCE))).await {
+                Either::Left((outcome, _)) => match answered(outcome) {
+                    Some(first) => Ok(first),
+                    None => Rc::clone(&self).first_nonce(next).await,
+                },
+                Either::Right(((), ask)) => match select(ask, Rc::clone(&self).first_nonce(next)).await {
+                    Either::Left((outcome, others)) => match answered(outcome) {
+                        Some(late) => Ok(late),
+                        None => others.await,
+                    },
+                    Either::Right((Ok(other), _)) => Ok(other),
+                    Either::Right((Err(failure), ask)) => answered(ask.await).ok_or(failure),
+                },
+            }
+        })
     }
 
     async fn ensure_nonce(self: &Rc<Self>) -> Outcome<H, ()> {
@@ -577,7 +700,7 @@ impl<H: Host> ActiveSession<H> {
     }
 
     /// The claims of the proof of the next request to the service.
-    fn claims(&self, method: Method) -> Claims {
+    fn claims(&self, place: usize, method: Method) -> Claims {
         let session = self.session.borrow();
         let config = session.config();
         let request = match config.checks.altcha() {
@@ -586,7 +709,7 @@ impl<H: Host> ActiveSession<H> {
         };
         Claims {
             method,
-            htu: config.attest_url.clone(),
+            htu: config.attest_urls.get(place).cloned().unwrap_or_default(),
             nonce: session.nonce().map(string_literal),
             token: None,
             message_signature: None,
@@ -596,26 +719,99 @@ impl<H: Host> ActiveSession<H> {
     }
 
     /// Sends one request with a proof of its own, and lets the session observe the response.
-    async fn exchange(&self, method: Method, form: Option<String>) -> Outcome<H, (Response, RoundTrip)> {
-        let claims = self.claims(method);
+    async fn exchange(&self, place: usize, method: Method, form: Option<String>) -> Outcome<H, (Response, RoundTrip)> {
+        let claims = self.claims(place, method);
         let is_recent = |signed| self.host.now().monotonic.saturating_sub(signed) <= PRESIGNED_PROOF_MAX_AGE;
         let proof = match self.presigned_proof.take() {
-            Some(ready) if ready.nonce == claims.nonce && is_recent(ready.signed) => ready.proof,
+            Some(ready) if ready.nonce == claims.nonce && ready.htu == claims.htu && is_recent(ready.signed) => {
+                ready.proof
+            }
             _ => self.proof(&claims).await?,
         };
         let sent = self.host.now();
-        let response = self.host.send(Request { url: claims.htu, proof, form }).await?;
+        let what = if form.is_some() { "POST " } else { "GET " };
+        let url = claims.htu.clone();
+        let outcome = self.host.send(Request { url: claims.htu, proof, form }).await;
+        let mut response = match outcome {
+            Ok(response) => response,
+            Err(failure) => {
+                self.log(&[what, &url, ": ", failure.error.message()]);
+                return Err(failure);
+            }
+        };
+        self.log(&[what, &url, ": ", &integer_literal(response.status.into())]);
+        for note in response.take_notes() {
+            self.log(&["the service says: ", &note]);
+        }
         let trip = RoundTrip { sent, received: self.host.now() };
         self.session.borrow_mut().observe(&response, trip);
         Ok((response, trip))
     }
 
     /// Runs work that no caller waits for, within the usual time-out.
-    fn spawn_background<T: Clone + 'static>(&self, work: Shared<T>) {
-        let host = self.host.clone();
+    fn spawn_background<T: Clone + 'static>(self: &Rc<Self>, work: Shared<Outcome<H, T>>, is_told: bool) {
+        let active = Rc::clone(self);
         self.host.spawn(async move {
-            // Nobody waits for the outcome.
-            let _ = select(work, Box::pin(host.sleep(DEFAULT_TIMEOUT))).await;
+            let outcome = select(work, Box::pin(active.host.sleep(DEFAULT_TIMEOUT))).await;
+            if let Either::Left((Err(failure), _)) = outcome
+                && is_told
+                && active.is_active.get()
+            {
+                active.host.notify(Notice::Failed(failure));
+            }
+        });
+    }
+
+    fn log(&self, message: &[&str]) {
+        self.host.notify(Notice::Log(message));
+    }
+
+    /// Tells the host how far the active session has come, if that is news.
+    fn tell_stage(&self) {
+        let now = self.host.now();
+        let stage = self.session.borrow_mut().stage(now);
+        if !self.is_active.get() || stage == self.told.get() {
+            return;
+        }
+        let is_new = self.told.replace(stage) == Stage::Fresh;
+        match stage {
+            Stage::Established(expiry) => {
+                let expires = self.session.borrow().to_wall(expiry, now);
+                self.host.notify(Notice::Session { expires, is_new });
+            }
+            Stage::Ended => self.host.notify(Notice::End(Code::SessionExpired.as_str())),
+            Stage::Fresh => {}
+        }
+    }
+
+    /// Gives the host what continues the active session, if it is to outlive the page.
+    fn tell_record(&self, is_new: bool) {
+        let session = self.session.borrow();
+        if self.is_active.get()
+            && session.config().persistent
+            && let Some(continuation) = session.continuation(self.host.now())
+        {
+            self.host.notify(Notice::Record {
+                key: &self.key,
+                public_key: &self.public_key,
+                account: &session.config().account(),
+                host: self.place.get(),
+                continuation,
+                is_new,
+            });
+        }
+    }
+
+    /// Notes the tokens that came, and tells the host what they change.
+    fn tell_grant(&self, tokens: &Tokens, has_results: bool) {
+        self.tell_stage();
+        self.tell_record(has_results);
+        let now = self.host.now();
+        tokens.for_each(|api, token| {
+            self.issued.borrow_mut().note(token_hash(token.expose()), self.number);
+            if self.is_active.get() && self.session.borrow().gives(api, token, now) {
+                self.host.notify(Notice::Token(api));
+            }
         });
     }
 
@@ -668,16 +864,18 @@ impl<H: Host> ActiveSession<H> {
                     Ok(granted) => (Ok(granted), None),
                     Err(Failure { error, cause }) => (Err(error), cause),
                 };
+                let has_results = active.session.borrow().has_sent_results(id);
                 let completed = active.session.borrow_mut().complete(id, outcome, trip);
                 match completed {
                     Ok(Some(tokens)) => {
-                        tokens.for_each(|token| {
-                            active.issued.borrow_mut().note(token_hash(token.expose()), active.number)
-                        });
+                        active.tell_grant(&tokens, has_results);
                         return Ok(Rc::new(Settled { tokens, cause }));
                     }
                     Ok(None) => {}
-                    Err(error) => return Err(Failure { error, cause }),
+                    Err(error) => {
+                        active.tell_stage();
+                        return Err(Failure { error, cause });
+                    }
                 }
             }
         }
@@ -687,10 +885,14 @@ impl<H: Host> ActiveSession<H> {
     async fn attest(&self, body: &AttestBody) -> Outcome<H, (Outcome<H, Granted>, RoundTrip)> {
         let mut retries = Retries::new(body.carries_results);
         let mut form = body.form.clone();
+        let mut hosts_left = self.session.borrow().config().attest_urls.len().saturating_sub(1);
         loop {
-            let (outcome, trip, retry_after) = match self.exchange(Method::post(), Some(form.clone())).await {
+            let place = self.place.get();
+            let mut is_asked_to_wait = false;
+            let (outcome, trip, retry_after) = match self.exchange(place, Method::post(), Some(form.clone())).await {
                 Ok((response, trip)) => {
                     let retry_after = response.retry_after;
+                    is_asked_to_wait = retry_after.is_some() || response.status == 429;
                     let has_nonce = response.usable_nonce().is_some();
                     let outcome = response.into_grant();
                     if let Err(error) = &outcome
@@ -718,6 +920,17 @@ impl<H: Host> ActiveSession<H> {
             };
             match pause {
                 Some(pause) => self.host.sleep(pause).await,
+                // A result is never sent to a second host.
+                None if !body.carries_results
+                    && hosts_left > 0
+                    && !is_asked_to_wait
+                    && outcome.as_ref().is_err_and(|failure| failure.error.is_retryable()) =>
+                {
+                    hosts_left = hosts_left.saturating_sub(1);
+                    let count = self.session.borrow().config().attest_urls.len();
+                    self.place.set(place.saturating_add(1).checked_rem(count).unwrap_or(0));
+                    retries = Retries::new(false);
+                }
                 None => return Ok((outcome, trip)),
             }
         }

@@ -15,6 +15,7 @@ struct Details {
     message: String,
     service_errors: SmallMap<String>,
     retryable: bool,
+    retry_after: Option<i64>,
 }
 
 /// What went wrong. The text form of a code is stable: programs may compare it.
@@ -128,7 +129,7 @@ impl Error {
     pub fn new(code: Code, message: &[&str]) -> Self {
         let message = message.concat();
         let retryable = code.usually_retryable();
-        Error(Box::new(Details { code, message, service_errors: SmallMap::default(), retryable }))
+        Error(Box::new(Details { code, message, service_errors: SmallMap::default(), retryable, retry_after: None }))
     }
 
     /// An argument is unusable; the message names it and says what was expected.
@@ -150,6 +151,19 @@ impl Error {
     pub fn with_service_errors(mut self, errors: SmallMap<String>) -> Self {
         self.0.service_errors = errors;
         self
+    }
+
+    /// The same error with the pause that the service asks for, in milliseconds.
+    #[must_use]
+    pub fn with_retry_after(mut self, pause: Option<i64>) -> Self {
+        self.0.retry_after = pause;
+        self
+    }
+
+    /// The pause that the service asks for, in milliseconds.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<i64> {
+        self.0.retry_after
     }
 
     /// What went wrong, as a stable code.

@@ -35,6 +35,18 @@ impl PublicKey {
         PublicKey { x: base64url(x), y: base64url(y) }
     }
 
+    /// From its coordinates in unpadded base64url.
+    #[must_use]
+    pub fn from_text(x: String, y: String) -> PublicKey {
+        PublicKey { x, y }
+    }
+
+    /// Its coordinates in unpadded base64url.
+    #[must_use]
+    pub fn as_text(&self) -> (&str, &str) {
+        (&self.x, &self.y)
+    }
+
     /// The key as a JWK with its required members only, in the order of RFC 7638, section 3.
     #[must_use]
     pub fn to_jwk(&self) -> String {

@@ -26,6 +26,7 @@ pub mod argument;
 pub mod checks;
 pub mod config;
 pub mod near_miss;
+pub mod notice;
 pub mod token_request;
 
 // Proofs and their keys.

@@ -94,6 +94,42 @@ struct Established {
     expiries: SmallMap<UnixMillis>,
 }
 
+/// How far a session has come, for those who watch it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// No token yet.
+    #[default]
+    Fresh,
+    /// It has had a token, and ends then, by the service's clock.
+    Established(UnixMillis),
+    /// It has ended.
+    Ended,
+}
+
+/// What continues a session: its refresh token and moments of the service's clock, and how far that is from the local one.
+#[derive(Clone, Debug)]
+pub struct Continuation {
+    /// The refresh token.
+    pub refresh_token: Secret,
+    /// When the session ends.
+    pub expiry: UnixMillis,
+    /// What `getExpiries` shows.
+    pub expiries: SmallMap<UnixMillis>,
+    /// How far the service's clock is ahead of the local wall clock, in milliseconds.
+    pub offset: i64,
+}
+
+/// With less time left than this, in milliseconds, a session is not continued.
+const MIN_CONTINUATION: i64 = 60_000;
+
+impl Continuation {
+    /// Whether it is worth continuing.
+    #[must_use]
+    pub fn has_time(&self, local: ClockReading) -> bool {
+        self.expiry.saturating_sub(local.wall.saturating_add(self.offset)) >= MIN_CONTINUATION
+    }
+}
+
 /// What a call of `fetchToken` comes to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -154,6 +190,53 @@ impl Session {
             batches: Vec::new(),
             last_batch: 0,
             no_refresh_before: None,
+        }
+    }
+
+    /// A session that another page began.
+    #[must_use]
+    pub fn continued(config: Config, continuation: Continuation, local: ClockReading) -> Self {
+        let Continuation { refresh_token, expiry, expiries, offset } = continuation;
+        let mut session = Session::new(config);
+        session.clock.observe(RoundTrip::instant(local), local.wall.saturating_add(offset), 1);
+        session.phase = Phase::Established(Established { refresh_token, results_version: 0, expiry, expiries });
+        session
+    }
+
+    /// What continues it in another page; `None` while it has no token, and once it has ended.
+    #[must_use]
+    pub fn continuation(&self, local: ClockReading) -> Option<Continuation> {
+        let Phase::Established(Established { refresh_token, expiry, expiries, .. }) = &self.phase else { return None };
+        Some(Continuation {
+            refresh_token: refresh_token.clone(),
+            expiry: *expiry,
+            expiries: expiries.clone(),
+            offset: self.clock.at(local).earliest.saturating_sub(local.wall),
+        })
+    }
+
+    /// How far it has come.
+    pub fn stage(&mut self, local: ClockReading) -> Stage {
+        self.end_if_expired(local);
+        match &self.phase {
+            Phase::Fresh => Stage::Fresh,
+            Phase::Established(established) => Stage::Established(established.expiry),
+            Phase::Ended(_) => Stage::Ended,
+        }
+    }
+
+    /// A moment of the service's clock, as the local wall clock will show it.
+    #[must_use]
+    pub fn to_wall(&self, moment: UnixMillis, local: ClockReading) -> UnixMillis {
+        self.clock.to_wall(moment, local)
+    }
+
+    /// Whether a token is the one that calls get without a request.
+    #[must_use]
+    pub fn gives(&self, api: &str, token: &Secret, local: ClockReading) -> bool {
+        match self.cache.get(api, self.clock.at(local)) {
+            Lookup::Fresh(cached) | Lookup::Stale(cached) => cached == *token,
+            Lookup::Miss => false,
         }
     }
 
@@ -496,7 +579,8 @@ mod tests {
 
     fn session() -> Session {
         Session::new(Config {
-            attest_url: "https://example.com/attest".into(),
+            attest_urls: vec!["https://example.com/attest".into()],
+            persistent: false,
             site_key: "site".into(),
             checks: CheckKeys::of(&[("hcaptchaSiteKey", "hc"), ("recaptchaSiteKey", "re")]),
             key_storage: KeyStorage::Auto,

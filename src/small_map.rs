@@ -27,6 +27,12 @@ impl<T> SmallMap<T> {
         self.0.iter_mut().find(|(known, _)| known == name).map(|(_, value)| std::mem::take(value))
     }
 
+    /// Removes a value.
+    pub fn remove(&mut self, name: &str) -> Option<T> {
+        let position = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(position).1)
+    }
+
     /// Keeps the values that a predicate holds for.
     pub fn retain(&mut self, mut holds: impl FnMut(&T) -> bool) {
         self.0.retain(|(_, value)| holds(value));

@@ -40,6 +40,8 @@ const INVALID_REFRESH_TOKEN: &str = "aprv-invalid-refresh-token";
 const API_ERROR_PREFIX: &str = "aprv-api-";
 /// The name of the session's own expiry among the expiries.
 pub const SESSION: &str = "session";
+/// The member of a response with notes for the page, of a service for development.
+const NOTES: &str = "notes";
 /// Longer lifetimes, beyond ten years, are rejected.
 const MAX_LIFETIME_SECONDS: f64 = 315_360_000.0;
 /// Later moments, beyond the year 9999, are rejected.
@@ -223,7 +225,7 @@ impl Response {
     /// The error that an unsuccessful response stands for.
     #[must_use]
     pub fn into_refusal(self) -> Error {
-        let Response { status, status_text, content_type, body, .. } = self;
+        let Response { status, status_text, content_type, body, retry_after, .. } = self;
         let retryable = matches!(status, 429 | 500 | 502..=504);
         let has_phrase = !status_text.is_empty();
         let mut message = if has_phrase { status_text } else { reason_phrase(status) };
@@ -251,7 +253,7 @@ impl Response {
                 ],
             ),
         };
-        error.retryable_if(retryable)
+        error.retryable_if(retryable).with_retry_after(retry_after)
     }
 
     /// The error of a response to a nonce request that has no usable nonce.
@@ -265,6 +267,22 @@ impl Response {
             NONCE_HEADER,
             " header: a proxy may have removed or doubled it, or Access-Control-Expose-Headers does not name it",
         ])
+    }
+
+    /// What a service for development adds for the page: why something went wrong.
+    #[must_use]
+    pub fn take_notes(&mut self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Body::Json(Json::Object(members)) = &mut self.body
+            && let Some(Json::Array(items)) = members.remove(NOTES)
+        {
+            for item in items {
+                if let Json::String(note) = item {
+                    notes.push(note);
+                }
+            }
+        }
+        notes
     }
 
     /// The challenge of the ALTCHA check, if the response to a nonce request has one.
@@ -495,7 +513,8 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            attest_url: "https://example.com/attest".into(),
+            attest_urls: vec!["https://example.com/attest".into()],
+            persistent: false,
             site_key: "site key".into(),
             checks: CheckKeys::of(&[("hcaptchaSiteKey", "hc"), ("recaptchaSiteKey", "re"), ("turnstileSiteKey", "tu")]),
             key_storage: KeyStorage::Auto,

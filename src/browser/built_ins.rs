@@ -56,6 +56,9 @@ extern "C" {
     /// An object without a prototype.
     pub(super) fn record() -> Object;
 
+    /// Tells the facade of something that has happened.
+    pub(super) fn notify(kind: &str, value: &JsValue);
+
     fn settle(promise: &JsValue, callback: &JsValue);
     fn copy(target: &mut [u8], source: &Uint8Array);
 }

@@ -10,6 +10,7 @@ use web_sys::DomException;
 
 use super::Failure;
 use super::built_ins::{call, record, set, to_vec};
+use super::crypto::Key;
 use super::signal::Abort;
 use crate::argument::{Argument, Text};
 use crate::checks::{Provider, SEALED_RESULT};
@@ -17,6 +18,10 @@ use crate::config::{SESSION_OPTIONS, SessionArguments};
 use crate::dpop::{ProofArguments, is_proof_header};
 use crate::error::{Class, Code, Error};
 use crate::json::{Json, Parsed, integer_literal};
+use crate::jws::PublicKey;
+use crate::notice::Record;
+use crate::secret::Secret;
+use crate::session::Continuation;
 use crate::time::UnixMillis;
 use crate::token_request::TokenArguments;
 
@@ -55,7 +60,10 @@ pub(super) fn session_arguments(value: &JsValue) -> Result<(SessionArguments, Va
                 continue;
             }
             if let Some((known, slot)) = arguments.slot(&name) {
-                *slot = argument(&name, &value, None)?;
+                *slot = match texts(&name, &value)? {
+                    Some(texts) => Argument::Texts(texts),
+                    None => argument(&name, &value, None)?,
+                };
                 values.push((known, value));
             }
             arguments.given_names.push(name);
@@ -184,6 +192,7 @@ pub(super) fn failure(failure: Failure) -> JsValue {
         ("retryable", &error.is_retryable().into()),
         ("cause", &cause.unwrap_or_default()),
         ("errors", &errors),
+        ("retryAfter", &error.retry_after().map_or(JsValue::UNDEFINED, millis)),
     ])
     .into()
 }
@@ -243,6 +252,85 @@ fn optional_object<'a>(name: &str, value: &'a JsValue) -> Result<Option<&'a Obje
     }
     let got = argument(name, value, None)?.kind();
     Err(Error::invalid_argument(&["\"", name, "\" must be an object, got ", got]).into())
+}
+
+/// What continues a session in another page, as it is kept.
+pub(super) fn to_keep(
+    key: &JsValue,
+    public_key: &PublicKey,
+    account: &str,
+    host: usize,
+    continuation: &Continuation,
+) -> JsValue {
+    let expiries = Object::new();
+    for (name, &moment) in continuation.expiries.iter() {
+        set(&expiries, name, &millis(moment));
+    }
+    let (x, y) = public_key.as_text();
+    object(&[
+        ("key", key),
+        ("x", &x.into()),
+        ("y", &y.into()),
+        ("account", &account.into()),
+        ("host", &u32::try_from(host).unwrap_or_default().into()),
+        ("refreshToken", &continuation.refresh_token.expose().into()),
+        ("expiry", &millis(continuation.expiry)),
+        ("expiries", &expiries),
+        ("offset", &millis(continuation.offset)),
+    ])
+    .into()
+}
+
+/// A record that was kept, whose key the facade has looked at; `None` if it is not one.
+pub(super) fn kept(value: &JsValue) -> Option<Record<Key>> {
+    if !value.is_object() {
+        return None;
+    }
+    let member = |name: &str| Reflect::get(value, &name.into()).ok();
+    let text = |name| member(name)?.as_string();
+    let Json::Object(moments) = Json::decode(&member("expiries")?)? else { return None };
+    let expiries = moments.try_map(|_, moment| whole(&moment).ok_or(())).ok()?;
+    Some(Record {
+        key: Key::WebCrypto(member("key")?),
+        public_key: PublicKey::from_text(text("x")?, text("y")?),
+        account: text("account")?,
+        host: usize::try_from(whole(&Json::Number(member("host")?.as_f64()?))?).ok()?,
+        continuation: Continuation {
+            refresh_token: Secret::from(text("refreshToken")?.as_str()),
+            expiry: whole(&Json::Number(member("expiry")?.as_f64()?))?,
+            expiries,
+            offset: whole(&Json::Number(member("offset")?.as_f64()?))?,
+        },
+    })
+}
+
+#[allow(clippy::cast_possible_truncation)] // a float to integer cast saturates
+fn whole(number: &Json) -> Option<i64> {
+    match number {
+        Json::Number(number) if number.is_finite() => Some(*number as i64),
+        _ => None,
+    }
+}
+
+/// Milliseconds as a number.
+#[allow(clippy::cast_precision_loss)] // far below 2^53
+pub(super) fn millis(milliseconds: i64) -> JsValue {
+    JsValue::from_f64(milliseconds as f64)
+}
+
+/// The texts of an array that has nothing else.
+fn texts(name: &str, value: &JsValue) -> Result<Option<Vec<String>>, Failure> {
+    if !is_array(value) {
+        return Ok(None);
+    }
+    let array: &Array = value.unchecked_ref();
+    let mut texts = Vec::new();
+    // Longer than any that is allowed.
+    for index in 0..array.length().min(8) {
+        let Some(text) = property(name, value, &index.into())?.as_string() else { return Ok(None) };
+        texts.push(text);
+    }
+    Ok(Some(texts))
 }
 
 /// The names of an object's own properties, and each as a key to read it with.

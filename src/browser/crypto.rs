@@ -63,6 +63,15 @@ pub(super) async fn derive_keys(challenge: &Challenge, first: u32, count: u32) -
 }
 
 impl Key {
+    /// The key, if WebCrypto has it.
+    pub(super) fn as_webcrypto(&self) -> Option<&JsValue> {
+        match self {
+            Key::WebCrypto(key) => Some(key),
+            #[cfg(feature = "wasm-key")]
+            Key::Wasm(_) => None,
+        }
+    }
+
     /// Signs with ECDSA P-256 over SHA-256. Returns the promise of an `ArrayBuffer`: r and s, 32 bytes each.
     ///
     /// # Errors

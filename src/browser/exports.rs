@@ -27,16 +27,17 @@ thread_local! {
 }
 
 /// `Approov.initializeSession`. `memory` is an object of the caller's, empty at first, that is passed to every call: the options of
-/// the last session are noted in it, for an instance that does not know them.
+/// the last session are noted in it, for an instance that does not know them. `record` is one that was kept, if there is one.
 #[wasm_bindgen(js_name = initializeSession)]
-pub fn initialize_session(options: &JsValue, memory: &JsValue) -> JsValue {
+pub fn initialize_session(options: &JsValue, memory: &JsValue, record: &JsValue) -> JsValue {
+    let record = convert::kept(record);
     let given = convert::session_arguments(options);
     let last = convert::session_arguments(memory);
     let memory = memory.clone();
     run(async move {
         let (arguments, values) = given?;
         let is_new = arguments.names_service();
-        sdk().initialize_session(arguments, last?.0).await?;
+        sdk().initialize_session(arguments, last?.0, record).await?;
         convert::remember(&memory, &values, is_new);
         Ok(JsValue::UNDEFINED)
     })
@@ -75,9 +76,10 @@ pub fn authorize(
 }
 
 /// Begins a session beside the active one, for `createFetch`. `check` gives a promise of the options of `fetchToken`; it is called
-/// when the key is there. For `memory`, see [`initialize_session`].
+/// when the key is there. For `memory` and `record`, see [`initialize_session`].
 #[wasm_bindgen]
-pub fn renew(options: &JsValue, memory: &JsValue, api: &JsValue, check: &Function) -> JsValue {
+pub fn renew(options: &JsValue, memory: &JsValue, api: &JsValue, check: &Function, record: &JsValue) -> JsValue {
+    let record = convert::kept(record);
     let given = convert::session_arguments(options);
     let last = convert::session_arguments(memory);
     let (memory, api, check) = (memory.clone(), api.clone(), check.clone());
@@ -94,7 +96,7 @@ pub fn renew(options: &JsValue, memory: &JsValue, api: &JsValue, check: &Functio
             let (arguments, abort) = convert::token_arguments(&api, &result)?;
             Ok((arguments, cancelled(abort)))
         };
-        if sdk().renew(&options, &last, arguments).await? {
+        if sdk().renew(&options, &last, record, arguments).await? {
             convert::remember(&memory, &values, is_new);
         }
         Ok(JsValue::UNDEFINED)
@@ -105,6 +107,21 @@ pub fn renew(options: &JsValue, memory: &JsValue, api: &JsValue, check: &Functio
 #[wasm_bindgen]
 pub fn refuse(token: &str) -> bool {
     sdk().refuse(token)
+}
+
+/// Continues the session of a record that another page has kept since.
+#[wasm_bindgen]
+pub fn adopt(record: &JsValue) {
+    if let Some(record) = convert::kept(record) {
+        sdk().adopt(record);
+    }
+}
+
+/// How many milliseconds the session has left; `undefined` before its first token.
+#[wasm_bindgen(js_name = timeLeft)]
+#[allow(clippy::cast_precision_loss)] // far below 2^53
+pub fn time_left() -> Option<f64> {
+    sdk().time_left().map(|left| left as f64)
 }
 
 async fn cancelled(abort: Option<Abort>) -> Failure {

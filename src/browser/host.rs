@@ -8,15 +8,16 @@ use js_sys::{Date, JSON, Promise, Uint8Array};
 use wasm_bindgen::JsValue;
 use web_sys::{Performance, Url};
 
-use super::built_ins::{settled, to_vec};
+use super::built_ins::{notify, settled, to_vec};
 use super::crypto::{self, Key};
 use super::global::global;
-use super::{Failure, fetch};
+use super::{Failure, convert, fetch};
 use crate::altcha::Challenge;
 use crate::config::KeyStorage;
 use crate::driver::{Host, Request};
 use crate::json::Json;
 use crate::jws::PublicKey;
+use crate::notice::Notice;
 use crate::shared::LocalBoxFuture;
 use crate::time::ClockReading;
 use crate::wire::Response;
@@ -68,6 +69,23 @@ impl Host for Browser {
 
     fn href(&self, url: &str) -> Option<String> {
         Url::new(url).ok().map(|url| url.href())
+    }
+
+    fn notify(&self, notice: Notice<'_, Self>) {
+        let (kind, value) = match notice {
+            Notice::Session { expires, is_new } => (if is_new { "session" } else { "moved" }, convert::millis(expires)),
+            Notice::End(code) => ("sessionend", code.into()),
+            Notice::Token(api) => ("tokenrefresh", api.into()),
+            Notice::Failed(failure) => ("error", convert::failure(failure)),
+            Notice::Log(parts) => ("log", parts.concat().into()),
+            Notice::Record { key, public_key, account, host, continuation, is_new } => {
+                // A key in WebAssembly memory is not kept: it would be readable.
+                let Some(key) = key.as_webcrypto() else { return };
+                let record = convert::to_keep(key, public_key, account, host, &continuation);
+                (if is_new { "record" } else { "refreshed" }, record)
+            }
+        };
+        notify(kind, &value);
     }
 
     async fn generate_key(&self, storage: KeyStorage) -> Result<(Key, PublicKey), Failure> {

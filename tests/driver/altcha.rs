@@ -46,7 +46,9 @@ fn altcha_options() -> SessionArguments {
 fn world_with(options: SessionArguments) -> World {
     let mut world = World::new(|request| (10, Ok(with_challenges(request))));
     let sdk = Rc::clone(&world.sdk);
-    world.run(async move { sdk.initialize_session(options, SessionArguments::default()).await }).expect("a session");
+    world
+        .run(async move { sdk.initialize_session(options, SessionArguments::default(), None).await })
+        .expect("a session");
     world.pass(100);
     world
 }
@@ -101,7 +103,9 @@ fn a_thousand_concurrent_calls_solve_one_challenge() {
 fn a_call_does_not_wait_for_the_nonce_twice() {
     let mut world = World::new(|request| (500, Ok(with_challenges(request))));
     let sdk = Rc::clone(&world.sdk);
-    world.run(async move { sdk.initialize_session(altcha_options(), SessionArguments::default()).await }).unwrap();
+    world
+        .run(async move { sdk.initialize_session(altcha_options(), SessionArguments::default(), None).await })
+        .unwrap();
     world.fetch(api("a")).unwrap();
     assert_eq!(world.host.received().len(), 2);
 }
@@ -181,7 +185,9 @@ fn the_time_out_begins_after_the_challenge_is_solved_and_who_gives_up_stops_the_
         (10, Ok(response))
     });
     let sdk = Rc::clone(&world.sdk);
-    world.run(async move { sdk.initialize_session(altcha_options(), SessionArguments::default()).await }).unwrap();
+    world
+        .run(async move { sdk.initialize_session(altcha_options(), SessionArguments::default(), None).await })
+        .unwrap();
     let (sdk, host) = (Rc::clone(&world.sdk), world.host.clone());
     let outcome = Rc::new(RefCell::new(None));
     let settled = Rc::clone(&outcome);

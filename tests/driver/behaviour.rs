@@ -22,7 +22,14 @@ fn code<T: std::fmt::Debug>(result: Result<T, Failure<&'static str>>) -> Code {
 
 /// The arguments of a proof for a `GET` request.
 fn proof_of(uri: &str) -> ProofArguments {
-    ProofArguments { method: Ok("GET".into()), uri: Ok(uri.into()), nonce: None, token: None, message_signature: None }
+    ProofArguments {
+        method: Ok("GET".into()),
+        uri: Ok(uri.into()),
+        nonce: None,
+        token: None,
+        message_signature: None,
+        covers_query: false,
+    }
 }
 
 #[test]
@@ -436,7 +443,9 @@ fn initialising_again_without_options_keeps_the_configuration() {
     let mut world = World::started();
     let sdk = Rc::clone(&world.sdk);
     world
-        .run(async move { sdk.initialize_session(SessionArguments::default(), SessionArguments::default()).await })
+        .run(
+            async move { sdk.initialize_session(SessionArguments::default(), SessionArguments::default(), None).await },
+        )
         .unwrap();
     assert!(world.fetch(with_result("a", "r1")).is_ok());
 }
@@ -450,7 +459,7 @@ fn a_failed_initialisation_leaves_the_session_as_it_was() {
     let sdk = Rc::clone(&world.sdk);
     let bad = SessionArguments { approov_host: Argument::Number(1.0), ..options() };
     assert_eq!(
-        code(world.run(async move { sdk.initialize_session(bad, SessionArguments::default()).await })),
+        code(world.run(async move { sdk.initialize_session(bad, SessionArguments::default(), None).await })),
         Code::InvalidArgument
     );
     assert!(world.fetch(api("a")).is_ok());
@@ -460,7 +469,7 @@ fn a_failed_initialisation_leaves_the_session_as_it_was() {
 fn a_call_right_after_initialise_session_waits_for_it() {
     let mut world = World::new(|request| (10, Ok(good(request))));
     let sdk = Rc::clone(&world.sdk);
-    world.spawn(async move { sdk.initialize_session(options(), SessionArguments::default()).await.unwrap() });
+    world.spawn(async move { sdk.initialize_session(options(), SessionArguments::default(), None).await.unwrap() });
     assert!(world.fetch(with_result("a", "r1")).is_ok());
 }
 
@@ -473,7 +482,7 @@ fn two_lazy_callers_at_once_both_end_with_a_token() {
             let first = sdk.fetch_token(api("a"), std::future::pending()).await;
             let Err(failure) = first else { return first };
             assert_eq!(failure.error.code().class(), Class::Session);
-            sdk.initialize_session(options(), SessionArguments::default()).await.unwrap();
+            sdk.initialize_session(options(), SessionArguments::default(), None).await.unwrap();
             sdk.fetch_token(with_result("a", result), std::future::pending()).await
         }
     };
@@ -720,7 +729,7 @@ fn a_session_of_any_check_gets_its_tokens_and_its_expiries() {
             .with("approovHost", text("service.example.com"))
             .with("approovSiteKey", text("site"))
             .with(key, text("key"));
-        world.run(async move { sdk.initialize_session(arguments, SessionArguments::default()).await }).unwrap();
+        world.run(async move { sdk.initialize_session(arguments, SessionArguments::default(), None).await }).unwrap();
         assert_eq!(code(world.fetch(with_result("a", "r1"))), Code::InvalidArgument, "of a check that it has not");
         assert!(world.fetch(api("a").with(option, text("result"))).is_ok());
         let form = world.host.posts().pop().unwrap();

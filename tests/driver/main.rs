@@ -5,6 +5,7 @@
 
 mod altcha;
 mod behaviour;
+mod lifecycle;
 #[path = "../support/parsed_json.rs"]
 mod parsed_json;
 mod properties;

@@ -199,7 +199,7 @@ proptest! {
                     // What was called before belongs to the session before.
                     world.settle();
                     let sdk = Rc::clone(&world.sdk);
-                    world.run(async move { sdk.initialize_session(options(), SessionArguments::default()).await }).expect("a session");
+                    world.run(async move { sdk.initialize_session(options(), SessionArguments::default(), None).await }).expect("a session");
                     key += 1;
                 }
                 Event::Pass(milliseconds) => world.pass(*milliseconds),

@@ -11,6 +11,8 @@ use approov_web_sdk::driver::{Failure, Host, Request, Sdk};
 use approov_web_sdk::error::{Code, Error};
 use approov_web_sdk::json::Json;
 use approov_web_sdk::jws::PublicKey;
+use approov_web_sdk::notice::{Notice, Record};
+use approov_web_sdk::session::Continuation;
 use approov_web_sdk::time::ClockReading;
 use approov_web_sdk::token_request::TokenArguments;
 use approov_web_sdk::wire::{Body, Response};
@@ -57,6 +59,24 @@ struct Inner {
     signatures: Cell<usize>,
     signing_takes: Cell<u32>,
     in_flight: RefCell<Vec<Received>>,
+    notices: RefCell<Vec<String>>,
+    record: RefCell<Option<Kept>>,
+}
+
+/// What was kept last.
+#[derive(Clone)]
+pub struct Kept {
+    public_key: PublicKey,
+    account: String,
+    host: usize,
+    continuation: Continuation,
+}
+
+impl Kept {
+    pub fn record(self) -> Record<()> {
+        let Kept { public_key, account, host, continuation } = self;
+        Record { key: (), public_key, account, host, continuation }
+    }
 }
 
 pub struct World {
@@ -82,6 +102,8 @@ impl World {
             signatures: Cell::new(0),
             signing_takes: Cell::new(0),
             in_flight: RefCell::default(),
+            notices: RefCell::default(),
+            record: RefCell::default(),
         }));
         World { pool, sdk: Rc::new(Sdk::new(host.clone())), host }
     }
@@ -134,7 +156,7 @@ impl World {
 
     pub fn initialize(&mut self) -> Result<(), Failure<&'static str>> {
         let sdk = Rc::clone(&self.sdk);
-        self.run(async move { sdk.initialize_session(options(), SessionArguments::default()).await })
+        self.run(async move { sdk.initialize_session(options(), SessionArguments::default(), None).await })
     }
 
     pub fn fetch(&mut self, arguments: TokenArguments) -> Result<String, Failure<&'static str>> {
@@ -161,6 +183,21 @@ impl Simulation {
     /// The forms of the attest requests so far.
     pub fn posts(&self) -> Vec<String> {
         self.received().into_iter().filter_map(|request| request.form).collect()
+    }
+
+    /// What the host was told since the last time, but for what is only said in words.
+    pub fn notices(&self) -> Vec<String> {
+        self.0.notices.take().into_iter().filter(|line| !line.starts_with("log ")).collect()
+    }
+
+    /// What the host was told in words since the last time.
+    pub fn log(&self) -> Vec<String> {
+        self.0.notices.take().into_iter().filter_map(|line| Some(line.strip_prefix("log ")?.to_owned())).collect()
+    }
+
+    /// What was kept last.
+    pub fn kept(&self) -> Option<Kept> {
+        self.0.record.borrow().clone()
     }
 
     /// Whether anything waits for time to pass.
@@ -241,6 +278,24 @@ impl Host for Simulation {
 
     fn href(&self, url: &str) -> Option<String> {
         url::Url::parse(url).ok().map(String::from)
+    }
+
+    fn notify(&self, notice: Notice<'_, Self>) {
+        let line = match notice {
+            Notice::Session { expires, is_new } => {
+                format!("{} {}", if is_new { "session" } else { "moved" }, expires - START)
+            }
+            Notice::End(code) => format!("end {code}"),
+            Notice::Token(api) => format!("token {api}"),
+            Notice::Failed(failure) => format!("failed {}", failure.error.code().as_str()),
+            Notice::Log(parts) => format!("log {}", parts.concat()),
+            Notice::Record { public_key, account, host, continuation, is_new, .. } => {
+                *self.0.record.borrow_mut() =
+                    Some(Kept { public_key: public_key.clone(), account: account.to_owned(), host, continuation });
+                (if is_new { "record" } else { "refreshed" }).to_owned()
+            }
+        };
+        self.0.notices.borrow_mut().push(line);
     }
 
     async fn generate_key(&self, _: KeyStorage) -> Result<((), PublicKey), Failure<&'static str>> {

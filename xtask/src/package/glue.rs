@@ -95,6 +95,8 @@ const EXPORTS: &[&str] = &[
     "authorize",
     "renew",
     "refuse",
+    "adopt",
+    "timeLeft",
 ];
 
 /// The generated glue as a function that makes a fresh one.
@@ -183,6 +185,8 @@ export function getExpiries() {}
 export function authorize(api) {}
 export function renew(options) {}
 export function refuse(token) {}
+export function adopt(record) {}
+export function timeLeft() {}
 function handleError(f, args) { return f.apply(this, args); }
 function __wbg_get_imports() {}
 let wasm;

@@ -208,7 +208,7 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     let directory = work.join(bundle.file.trim_end_matches(".js"));
     let sources = directory.join("src");
     recreate(&sources)?;
-    for file in ["approov.js", "built-ins.js", "create-fetch.js", "errors.js"] {
+    for file in ["approov.js", "built-ins.js", "create-fetch.js", "errors.js", "events.js", "record.js"] {
         copy(&project.root.join("pkg-template").join(file), &sources.join(file))?;
     }
     fs::write(sources.join("glue.js"), glue::factory(&fs::read_to_string(&glue.javascript)?)?)?;
