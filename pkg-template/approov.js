@@ -78,7 +78,7 @@ let kept
 /** Whether another page has kept another session since. */
 let isOutdated = false
 
-const events = makeEvents(() => instance?.timeLeft())
+const events = makeEvents((isCertain) => instance?.timeLeft(isCertain))
 
 const record = makeRecord(
   (what) => {
@@ -104,8 +104,11 @@ const createFetch = makeCreateFetch({
   configuration,
   emit: events.emit,
   refuse: (token) => instance?.refuse(token) ?? true,
-  renew: (session, api, check) =>
-    inFreshInstance(session, (instance) => instance.call('renew', [session, configuration, api, check, takeRecord()])),
+  renew: (session, api, check, mayContinue) =>
+    inFreshInstance(session, (instance) => {
+      const record = takeRecord()
+      return instance.call('renew', [session, configuration, api, check, mayContinue ? record : undefined])
+    }),
 })
 
 /** A token of the next session in place of one of a session that has ended, where the SDK passes the only check by itself. */
@@ -130,8 +133,7 @@ function end() {
   for (const name of Object.keys(configuration)) delete configuration[name]
   lastTrap = kept = undefined
   isOutdated = hasStarted = false
-  instance?.stop(error)
-  events.end('ended')
+  if (instance) instance.stop(error, 'ended')
 }
 
 const ended = () =>
@@ -267,6 +269,7 @@ async function begin() {
   const { exports, wipe } = await makeInstance(module, glue.imports())
   const pending = new Set()
   let isLost = false
+  let isStopped = false
   const guarded = { __proto__: null }
   for (const name in exports) {
     const value = exports[name]
@@ -286,16 +289,21 @@ async function begin() {
 
   function poison(failure) {
     lastTrap = failure
-    stop(failure)
-    events.end('session-lost')
+    isLost = true
+    stop(failure, 'session-lost')
   }
 
-  function stop(failure) {
+  function stop(failure, code) {
     isLost = true
     if (instance === made) instance = undefined
-    for (const reject of pending) reject(failure)
-    // Not before the calls on the stack, of which some may be inside the instance, have ended.
-    queueMicrotask(wipe)
+    if (isStopped) return
+    // Not before the calls on the stack, of which some may be inside the instance, have ended; and there may be no stack left.
+    queueMicrotask(() => {
+      wipe()
+      events.end(code)
+      for (const reject of pending) reject(failure)
+    })
+    isStopped = true
   }
 
   const made = {
@@ -303,7 +311,7 @@ async function begin() {
     stop,
     refuse: (token) => isLost || glue.refuse(token),
     adopt: (newer) => isLost || glue.adopt(newer),
-    timeLeft: () => (isLost ? undefined : glue.timeLeft()),
+    timeLeft: (isCertain) => (isLost ? undefined : glue.timeLeft(isCertain)),
     /** Never throws, but rejects. `finish` makes the promise of the call's value from what the WebAssembly returned. */
     call(name, args, finish) {
       return new Promise((resolve, reject) => {
@@ -323,6 +331,8 @@ async function begin() {
           pending.add(fail)
           returned.then(received, fail)
         } catch (failure) {
+          // What has trapped for want of stack could not be stopped there.
+          if (isLost) stop(lastTrap, 'session-lost')
           fail(failure)
         }
       })

@@ -23,14 +23,14 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~\w]+$/
 /**
  * @param {{
  *   call: (name: string, args: any[], finish?: (value: any) => Promise<any>) => Promise<any>,
- *   renew: (session: any, api: string, check: () => Promise<any>) => Promise<void>,
+ *   renew: (session: any, api: string, check: () => Promise<any>, mayContinue: boolean) => Promise<void>,
  *   refuse: (token: string) => boolean,
  *   configuration: any,
  *   emit: (type: string, members: object) => void,
  * }} sdk the instance of the WebAssembly that runs, and the options of the session that was begun last
  */
 export function makeCreateFetch(sdk) {
-  /** The renewal that runs: one per page. @type {Promise<void> | undefined} */
+  /** The renewal that runs: one per page. It tells whether it has run a check. @type {Promise<boolean> | undefined} */
   let renewal
   /** Stops it. @type {AbortController | undefined} */
   let stopping
@@ -79,8 +79,11 @@ export function makeCreateFetch(sdk) {
     const context = Object.freeze({ signal, reason, keys: Object.freeze({ ...keys }) })
     /** What the check failed with, if that is what ended the renewal. */
     let failure
+    let isChecked = false
     const check = async () => {
+      isChecked = true
       try {
+        signal.throwIfAborted()
         const result = await abortable(renew ? renew(context) : {}, signal)
         // The first token is bound to what the first request has, so that one request to the service is enough.
         return payload ? { ...result, payload } : (result ?? {})
@@ -92,7 +95,8 @@ export function makeCreateFetch(sdk) {
       }
     }
     try {
-      await sdk.renew(session, api, check)
+      await sdk.renew(session, api, check, reason !== 'ahead')
+      return isChecked
     } catch (error) {
       throw failure ? failure.error : error
     } finally {
@@ -105,13 +109,18 @@ export function makeCreateFetch(sdk) {
     const { api, payload, method, url, nonce, hash, signal } = request
     const ask = () => sdk.call('authorize', [api, { payload, signal }, method, url, nonce, hash], authorization)
     const before = ends
-    try {
-      return await ask()
-    } catch (error) {
-      if (!(error instanceof ApproovSessionError) || ends !== before) throw error
-      const begins = error.code === 'not-initialized' || error.code === 'results-required'
-      await abortable(renewSession(options, api, reason ?? (begins ? 'start' : 'expired'), payload), signal)
-      return ask()
+    for (let isChecked = false; ; ) {
+      try {
+        return await ask()
+      } catch (error) {
+        // A session that another page has kept may turn out to be over.
+        if (!(error instanceof ApproovSessionError) || isChecked || ends !== before) throw error
+        const begins = error.code === 'not-initialized' || error.code === 'results-required'
+        isChecked = await abortable(
+          renewSession(options, api, reason ?? (begins ? 'start' : 'expired'), payload),
+          signal,
+        )
+      }
     }
   }
 
@@ -383,7 +392,8 @@ async function hashOf(message, signal) {
 
 /** A form as the browser sends it (HTML, section 4.10.22.7), in a blob that has its media type. */
 async function multipart(form) {
-  const boundary = `----${base64url(builtIns.getRandomValues(new Uint8Array(24)))}`
+  // In lower case, as the type of a blob always is.
+  const boundary = `----${base64url(builtIns.getRandomValues(new Uint8Array(24))).toLowerCase()}`
   const quoted = (text) => text.replace(/\r\n?|\n/g, '%0D%0A').replaceAll('"', '%22')
   const parts = []
   for (const [name, value] of form) {

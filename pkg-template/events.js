@@ -11,7 +11,8 @@ const LEAD = 300_000
 const MAX_DELAY = 2 ** 31 - 1
 
 /**
- * @param {() => number | undefined} timeLeft how many milliseconds the session has left, by its own clocks; nothing before its first token
+ * @param {(isCertain: boolean) => number | undefined} timeLeft how many milliseconds the session has left, by its own clocks: at most,
+ *   or at least, since a computer may have slept; nothing before its first token
  */
 export function makeEvents(timeLeft) {
   /** @type {Set<{ type: string, listener: (event: any) => void, lead: number, told?: unknown }>} */
@@ -49,14 +50,15 @@ export function makeEvents(timeLeft) {
     const watching = [...listeners].filter(({ type }) => type === 'sessionexpiring' || type === 'sessionend')
     if (!session || !watching.length) return
     // If it is over, this tells.
-    const left = timeLeft()
-    if (!session || left === undefined) return
-    let next = left
+    const end = timeLeft(true)
+    const left = timeLeft(false)
+    if (!session || end === undefined) return
+    let next = end
     for (const entry of watching) {
       if (entry.type !== 'sessionexpiring' || entry.told === session) continue
       const wait = left - entry.lead
       if (wait > 0) next = Math.min(next, wait)
-      else if (left > 0 && !globalThis.document?.hidden) {
+      else if (end > 0 && !globalThis.document?.hidden) {
         entry.told = session
         call(entry, Object.freeze({ type: 'sessionexpiring', expires: session.expires }))
       }

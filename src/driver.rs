@@ -337,8 +337,9 @@ impl<H: Host> Sdk<H> {
         }
     }
 
-    /// How long the session has left, in milliseconds: 0 once it has ended, none before it has its first token.
-    pub fn time_left(&self) -> Option<i64> {
+    /// How long the session has left, in milliseconds, at most or at least: while the computer sleeps, a clock may have stood still.
+    /// 0 once it has ended, none before it has its first token.
+    pub fn time_left(&self, at_most: bool) -> Option<i64> {
         let active = self.active.borrow().clone()?;
         active.tell_stage();
         let now = self.host.now();
@@ -346,7 +347,8 @@ impl<H: Host> Sdk<H> {
         match stage {
             Stage::Fresh => None,
             Stage::Established(expiry) => {
-                Some(active.session.borrow().to_wall(expiry, now).saturating_sub(now.wall).max(0))
+                let time = active.session.borrow().time(now);
+                Some(expiry.saturating_sub(if at_most { time.earliest } else { time.latest }).max(0))
             }
             Stage::Ended => Some(0),
         }

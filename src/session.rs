@@ -52,7 +52,7 @@ use crate::config::Config;
 use crate::error::{Code, Error};
 use crate::secret::Secret;
 use crate::small_map::SmallMap;
-use crate::time::{ClockReading, RoundTrip, ServiceClock, UnixMillis};
+use crate::time::{ClockReading, RoundTrip, ServiceClock, ServiceTime, UnixMillis};
 use crate::token_request::{Binding, TokenRequest};
 use crate::wire::{Attest, Grant, Granted, Response, SESSION};
 
@@ -229,6 +229,12 @@ impl Session {
     #[must_use]
     pub fn to_wall(&self, moment: UnixMillis, local: ClockReading) -> UnixMillis {
         self.clock.to_wall(moment, local)
+    }
+
+    /// The service's time.
+    #[must_use]
+    pub fn time(&self, local: ClockReading) -> ServiceTime {
+        self.clock.at(local)
     }
 
     /// Whether a token is the one that calls get without a request.

@@ -117,11 +117,11 @@ pub fn adopt(record: &JsValue) {
     }
 }
 
-/// How many milliseconds the session has left; `undefined` before its first token.
+/// How many milliseconds the session has left, at most or at least; `undefined` before its first token.
 #[wasm_bindgen(js_name = timeLeft)]
 #[allow(clippy::cast_precision_loss)] // far below 2^53
-pub fn time_left() -> Option<f64> {
-    sdk().time_left().map(|left| left as f64)
+pub fn time_left(at_most: bool) -> Option<f64> {
+    sdk().time_left(at_most).map(|left| left as f64)
 }
 
 async fn cancelled(abort: Option<Abort>) -> Failure {

@@ -73,7 +73,7 @@ fn a_session_is_told_with_its_first_token_and_its_end_once() {
     world.fetch(api("a")).unwrap();
     assert!(world.host.notices().is_empty());
     world.pass(2 * HOUR);
-    assert_eq!(world.sdk.time_left(), Some(0));
+    assert_eq!(world.sdk.time_left(true), Some(0));
     assert_eq!(world.fetch(api("a")).unwrap_err().error.code(), Code::SessionExpired);
     assert_eq!(world.host.notices(), ["end session-expired"]);
 }
@@ -81,10 +81,11 @@ fn a_session_is_told_with_its_first_token_and_its_end_once() {
 #[test]
 fn time_left_is_that_of_the_service_whatever_the_wall_clock_says() {
     let mut world = World::started();
-    assert_eq!(world.sdk.time_left(), None);
+    assert_eq!(world.sdk.time_left(true), None);
     world.host.set_wall_error(6 * HOUR);
     world.fetch(with_result("a", "r")).unwrap();
-    let left = world.sdk.time_left().unwrap();
+    let left = world.sdk.time_left(true).unwrap();
+    assert_eq!(world.sdk.time_left(false), Some(left - 10), "the response took 10 ms");
     assert!((2 * HOUR - 100..=2 * HOUR).contains(&left), "{left}");
 }
 

@@ -1,6 +1,7 @@
 //! The development mode: an account of its own, whose check services are simulated by the
 //! service itself.
 
+pub mod explain;
 pub mod faults;
 pub mod guard;
 pub mod sim;

@@ -42,6 +42,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct App {
     service: Arc<Service>,
     others: Router,
+    /// Whether responses go on with the notes that the log has of them.
+    keeps_notes: bool,
 }
 
 impl App {
@@ -52,7 +54,13 @@ impl App {
             .merge(more)
             .fallback(operations::not_found)
             .with_state(Arc::clone(&service));
-        Self { service, others }
+        Self { service, others, keeps_notes: false }
+    }
+
+    /// The same, whose responses go on with the notes that the log has of them: for the development mode, which shows them.
+    #[must_use]
+    pub fn keeping_notes(self) -> Self {
+        Self { keeps_notes: true, ..self }
     }
 }
 
@@ -135,6 +143,9 @@ async fn respond(app: &App, request: Request) -> Response {
             notes: &notes,
         },
     );
+    if app.keeps_notes {
+        response.extensions_mut().insert(notes);
+    }
     response
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use approov_listener::shutdown::Signals;
 use approov_verify::secret::Secret;
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 
 use crate::attest::Service;
 use crate::check::CheckClient;
@@ -17,6 +17,7 @@ use crate::cli::{Arg, Args, UsageError, secret_operand, unknown};
 use crate::config::{Config, DEFAULT_LISTEN};
 use crate::crypto::random;
 use crate::dev::DevSecrets;
+use crate::dev::explain::explain;
 use crate::dev::faults::{self, Fault, Faults};
 use crate::dev::guard::{self, Guard};
 use crate::secrets::{KeptSecret, Place, ProcessEnvironment, SecretKind};
@@ -240,7 +241,8 @@ async fn run_dev(listen: Listen, options: DevOptions, json: bool, log: Log) -> R
     announce(Some(if json { line } else { text }));
     let faults = Arc::new(Faults::new(options.latency, options.fault, Arc::clone(&service.clock_offset)));
     let app = http::App::new(Arc::clone(&service), dev::sim::router().merge(faults::router(Arc::clone(&faults))));
-    let app = Router::new().fallback_service(app).layer(from_fn_with_state(faults, faults::inject));
+    let app = Router::new().fallback_service(app.keeping_notes()).layer(from_fn(explain));
+    let app = app.layer(from_fn_with_state(faults, faults::inject));
     let app = app.layer(from_fn_with_state(guard, guard::admit));
     let done = run_until_signal(sockets, signals, identity, service, app).await;
     drop(directory);

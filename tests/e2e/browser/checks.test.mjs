@@ -55,6 +55,29 @@ for (const engine of chosenEngines()) {
         )
       })
 
+      test(`a failed ${check} check: in development, the log of the page says why`, async () => {
+        await world.freshPage()
+        const lines = await world.run(
+          async (settings, check) => {
+            const { Approov } = await import('/approov.js')
+            const { firstToken } = await import('/flow.js')
+            const lines = []
+            Approov.on('log', ({ message }) => lines.push(message))
+            await firstToken(settings, check, 'fail')
+            await new Promise((resolve) => setTimeout(resolve))
+            return lines
+          },
+          world.settings,
+          check,
+        )
+        const said = lines.filter((line) => line.startsWith('the service says: '))
+        assert.ok(
+          said.some((line) => line.startsWith(`the service says: ${check}`)),
+          lines.join(),
+        )
+        assert.equal(said.at(-1), 'the service says: these tokens are of a failed check, and backends refuse them')
+      })
+
       test(`a failed ${check} check gives a token that the API refuses`, async () => {
         const { status, token } = await visit('fail')
         assert.equal(token.split('.').length, 3)

@@ -403,12 +403,15 @@ describeWithStub('createFetch', ({ stub, run, advance }) => {
         globalThis.call = make({
           renew: ({ signal }) => {
             signal.addEventListener('abort', () => resolve(signal.reason.code))
+            globalThis.isRunning = true
             return new Promise(() => {})
           },
         })(`${api}/`).catch((error) => [error.name, error.code, error.retryable])
       })
     })
-    await run(() => clock.timer(120_000))
+    await run(async () => {
+      while (!globalThis.isRunning) await new Promise((resolve) => setTimeout(resolve))
+    })
     await advance(120_000)
     assert.deepEqual(await run(() => call), ['ApproovCheckError', 'check-timeout', true])
     assert.equal(await run(() => reason), 'check-timeout')
@@ -767,13 +770,16 @@ describeWithStub('createFetch', ({ stub, run, advance }) => {
     await run(() => {
       const apiFetch = make({
         renew: async () => {
+          globalThis.isRunning = true
           await apiFetch(`${api}/`)
           return { recaptchaToken: 'r' }
         },
       })
       globalThis.call = statusOf(apiFetch(`${api}/`))
     })
-    await run(() => clock.timer(120_000))
+    await run(async () => {
+      while (!globalThis.isRunning) await new Promise((resolve) => setTimeout(resolve))
+    })
     await advance(120_000)
     assert.equal(await run(() => call), 'ApproovCheckError check-timeout')
   })

@@ -34,7 +34,15 @@ declare global {
     own: any,
     renewing: any,
     solve: any
-  var call: any, describeOutcome: any, reason: any, statusOf: any, two: any, abort: any
+  var call: any,
+    describeOutcome: any,
+    reason: any,
+    statusOf: any,
+    two: any,
+    abort: any,
+    heard: any,
+    token: any,
+    lost: any
   var options: any,
     outcome: any,
     passCheck: any,

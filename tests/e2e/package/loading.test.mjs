@@ -295,6 +295,9 @@ for (const engine of chosenEngines()) {
               const { Approov, ApproovSessionError } = await import('/approov.js')
               const { rejection } = await import('/flow.js')
               await Approov.initializeSession(visit.session)
+              await Approov.fetchToken('shapes.approov.io', visit.result)
+              globalThis.told = []
+              Approov.on('sessionend', ({ code }) => globalThis.told.push(code))
               globalThis.trapNow = window.eval(`(${trapNow})()`)
               const calls = [
                 Approov.fetchToken(visit.api, visit.result),
@@ -304,6 +307,8 @@ for (const engine of chosenEngines()) {
               globalThis.trapNow = undefined
               const after = await rejection(Approov.fetchToken(visit.api, visit.result))
               const memory = Object.values(globalThis.instances[0]).find((value) => value instanceof WebAssembly.Memory)
+              await new Promise((resolve) => setTimeout(resolve))
+              const told = globalThis.told.splice(0)
               const wiped = new Uint8Array(memory.buffer).every((byte) => byte === 0)
               // As the specification's samples do it: a new session with the configuration of the one before.
               await Approov.initializeSession({})
@@ -319,6 +324,7 @@ for (const engine of chosenEngines()) {
                   after.code,
                   after.cause instanceof WebAssembly.RuntimeError,
                 ],
+                told,
                 wiped,
                 instances: globalThis.instances.length,
                 token,
@@ -332,6 +338,7 @@ for (const engine of chosenEngines()) {
             [true, 'session-lost', 'RuntimeError'],
             [true, 'session-lost', 'RuntimeError'],
           ])
+          assert.deepEqual(outcome.told, ['session-lost'])
           assert.deepEqual(outcome.after, [true, 'session-lost', true])
           assert.equal(outcome.wiped, true)
           assert.equal(outcome.instances, 2)
