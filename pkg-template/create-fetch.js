@@ -109,7 +109,7 @@ export function makeCreateFetch(sdk) {
     const { api, payload, method, url, nonce, hash, signal } = request
     const ask = () => sdk.call('authorize', [api, { payload, signal }, method, url, nonce, hash], authorization)
     const before = ends
-    for (let isChecked = false; ; ) {
+    for (let isChecked = false; ;) {
       try {
         return await ask()
       } catch (error) {

@@ -1,7 +1,6 @@
 // Every JavaScript and HTML snippet of the READMEs, run in a browser against the development service: keys and hosts are put in,
 // nothing else is changed.
 import assert from 'node:assert/strict'
-import { createServer } from 'node:http'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -38,27 +37,19 @@ const MODULES = {
   'api.js': {
     use: async ({ module, apiUrl }) => {
       const verdict = async (response) => [response.status, (await response.json()).proof?.accepted]
-      const both = await Promise.all([module.callApi(apiUrl), module.callApi(apiUrl)])
+      const both = await Promise.all([module.apiFetch(apiUrl), module.apiFetch(apiUrl)])
       const json = { 'Content-Type': 'application/json' }
       const bytes = new TextEncoder().encode('{"shape":"square"}')
       const responses = [
         ...both,
-        await module.callApi(new URL(apiUrl)),
-        await module.callApi(new Request(apiUrl, { method: 'POST', headers: json, body: '{"shape":"circle"}' })),
-        await module.callApi(apiUrl, { method: 'post', headers: new Headers(json), body: bytes }),
-        await module.callApi(apiUrl, { method: 'POST', headers: Object.entries(json), body: new Blob([bytes]) }),
+        await module.apiFetch(new URL(apiUrl)),
+        await module.apiFetch(new Request(apiUrl, { method: 'POST', headers: json, body: '{"shape":"circle"}' })),
+        await module.apiFetch(apiUrl, { method: 'post', headers: new Headers(json), body: bytes }),
+        await module.apiFetch(apiUrl, { method: 'POST', headers: Object.entries(json), body: new Blob([bytes]) }),
       ]
       return Promise.all(responses.map(verdict))
     },
     check: (verdicts) => assert.deepEqual(verdicts, Array(6).fill([200, true])),
-  },
-  'fingerprint.js': {
-    use: async ({ module }) => {
-      const first = await module.identify().catch((error) => error.name)
-      return [first, (await module.identify()).visitor_id.length > 0, (await module.identify()).event_id.length > 0]
-    },
-    // Its server fails once.
-    check: (outcome) => assert.deepEqual(outcome, ['TypeError', true, true]),
   },
   'order.js': {
     use: async ({ written }) =>
@@ -70,28 +61,58 @@ const MODULES = {
       ]),
   },
   'signed.js': {
-    use: async ({ module, apiUrl }) => {
+    use: async ({ module, api, apiUrl }) => {
+      await api.apiFetch(apiUrl)
       const response = await module.signedCall(apiUrl, 'this text is signed')
       return [response.status, Boolean((await response.json()).proof.msgs)]
     },
     check: (outcome) => assert.deepEqual(outcome, [200, true]),
   },
+  'seven.js': {
+    use: async ({ written }) => written.map(([body]) => body.proof.accepted),
+    check: (outcome) => assert.deepEqual(outcome, [true]),
+  },
+  'anyway.js': {
+    use: async ({ module, apiUrl }) => {
+      const { status } = await module.fetchAnyway(apiUrl)
+      const { fetch } = globalThis
+      globalThis.fetch = () => Promise.reject(new TypeError('offline'))
+      const offline = await module.fetchAnyway(apiUrl).catch((error) => error.message)
+      globalThis.fetch = fetch
+      return [status, offline]
+    },
+    check: (outcome) => assert.deepEqual(outcome, [200, 'offline']),
+  },
+  'events.js': {
+    use: async ({ module, api, apiUrl, written }) => {
+      await api.apiFetch(apiUrl)
+      await module.logOut()
+      await new Promise((resolve) => setTimeout(resolve))
+      return written
+    },
+    check: (outcome) => assert.deepEqual(outcome, [['the session is over:', 'ended']]),
+  },
   'account.js': {
-    use: async ({ module }) =>
-      JSON.parse(
-        atob((await module.boundToken('Bearer secret')).split('.')[1].replaceAll('-', '+').replaceAll('_', '/')),
-      ).pay,
+    use: async ({ module, api, apiUrl }) => {
+      await api.apiFetch(apiUrl)
+      const seen = []
+      const { fetch } = globalThis
+      globalThis.fetch = (request) => {
+        seen.push(request.headers.get('approov-token'))
+        return fetch(apiUrl)
+      }
+      await module.accountFetch(apiUrl, { headers: { authorization: 'Bearer secret' } })
+      globalThis.fetch = fetch
+      return JSON.parse(atob(seen[0].split('.')[1].replaceAll('-', '+').replaceAll('_', '/'))).pay
+    },
     // printf 'Bearer secret' | openssl dgst -sha256 -binary | base64
     check: (pay) => assert.equal(pay, BEARER_SECRET_HASH),
   },
   'errors.js': {
     use: async ({ module, api, apiUrl }) => {
-      await api.renewSession()
       const fine = await module.problemWith(apiUrl)
       const { fetch } = globalThis
       globalThis.fetch = () => Promise.reject(new TypeError('offline'))
-      // Its renewal of the session has to reach the service.
-      await api.renewSession().catch(() => {})
       const offline = await module.problemWith(apiUrl)
       globalThis.fetch = fetch
       return [fine ?? null, offline, (await module.problemWith(apiUrl)) ?? null]
@@ -99,8 +120,8 @@ const MODULES = {
     check: (outcome) => assert.deepEqual(outcome, [null, 'The connection seems to be down. Please try again.', null]),
   },
   'renew.js': {
-    use: async ({ module, Approov, api }) => {
-      await api.approovToken()
+    use: async ({ module, Approov, api, apiUrl }) => {
+      await api.apiFetch(apiUrl)
       const proofKey = async () =>
         JSON.parse(
           atob(
@@ -124,46 +145,24 @@ const MODULES = {
   },
 }
 
+/** Snippets that want a framework: `frameworks.test.mjs` runs them. */
+const FRAMEWORKS = ['react.js', 'vue.js', 'svelte.js', 'axios.js']
+
 /** What the page of each HTML snippet shows in the end. */
 const PAGES = {
   'recaptcha.html': TOKEN,
   'hcaptcha.html': TOKEN,
   'fingerprint.html': TOKEN,
   'altcha.html': TOKEN,
-  'integrity.html': /^initializeSession fetchToken getDPoPToken messageSignature getExpiries$/,
-}
-
-/** A server of Fingerprint's agent that fails once. */
-async function startAgent(source) {
-  let isThere = false
-  const server = createServer((request, response) => {
-    const headers = {
-      'Access-Control-Allow-Origin': '*',
-      'Content-Type': 'text/javascript',
-      'Cache-Control': 'no-store',
-    }
-    response.writeHead(isThere ? 200 : 503, headers).end(`export * from ${JSON.stringify(source)}`)
-    isThere = true
-  })
-  await new Promise((resolve, reject) => {
-    server.once('error', reject).listen(0, '127.0.0.1', () => resolve(undefined))
-  })
-  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
-  return {
-    url: `http://127.0.0.1:${port}/agent.js`,
-    stop: () =>
-      new Promise((resolve) => {
-        server.close(resolve)
-        server.closeAllConnections()
-      }),
-  }
+  'integrity.html':
+    /^initializeSession fetchToken getDPoPToken messageSignature getExpiries createFetch on endSession$/,
 }
 
 const BEARER_SECRET_HASH = 'v/3iBBM0e3oA4TY94/l8pp5BncCupV9KSnUBj6s6Do4='
 
 test('every snippet of the READMEs is run here', async () => {
   const names = (await snippets(READMES.package)).map(({ name }) => name)
-  assert.deepEqual(names.sort(), [...Object.keys(MODULES), ...Object.keys(PAGES)].sort())
+  assert.deepEqual(names.sort(), [...Object.keys(MODULES), ...Object.keys(PAGES), ...FRAMEWORKS].sort())
   assert.equal((await snippets(READMES.project)).length, 1)
   const pages = (await snippets(READMES.checks)).map(({ name }) => name)
   assert.deepEqual(
@@ -179,7 +178,6 @@ for (const engine of chosenEngines()) {
     let api
     let directory
     let put
-    let agent
     before(async () => {
       world = await startWorld(engine)
       directory = await mkdtemp(join(tmpdir(), 'approov-snippets-'))
@@ -194,9 +192,8 @@ for (const engine of chosenEngines()) {
         },
         routes: { '/page': () => page },
       })
-      agent = await startAgent(`${simulators}/fingerprint/v4/${keys.fingerprint.fingerprintPublicAPIKey}`)
       api = await startProtectedApi({ secret: world.service.account.secret, allowOrigin: site.url })
-      put = (text, name) =>
+      put = (text) =>
         [
           // Sources of a policy: the simulators' origin, for what the vendors' scripts load and call.
           ['https://hcaptcha.com https://*.hcaptcha.com', approovHost],
@@ -213,7 +210,6 @@ for (const engine of chosenEngines()) {
           ['https://js.hcaptcha.com/', `${simulators}/hcaptcha/`],
           ['https://challenges.cloudflare.com/', `${simulators}/`],
           ['https://cdn.jsdelivr.net/npm/@friendlycaptcha/sdk@1.0.2/site.min.js', `${simulators}/friendly/site.js`],
-          ...(name === 'fingerprint.js' ? [['https://fpjscdn.net/v4/your-Fingerprint-public-API-key', agent.url]] : []),
           ['https://fpjscdn.net/', `${simulators}/fingerprint/`],
           ['https://api.example.com', api.url],
           ['web-1.approovr.io', approovHost],
@@ -234,15 +230,14 @@ for (const engine of chosenEngines()) {
         <script type="importmap">{ "imports": { "approov-web-sdk": "/package/index.js" } }</script>
         <script src="https://www.google.com/recaptcha/api.js?render=your-reCAPTCHA-site-key"></script>`)
       for (const { name, code } of await snippets(READMES.package)) {
-        if (name) await writeFile(join(directory, name), put(code, name))
+        if (name) await writeFile(join(directory, name), put(code))
       }
       for (const { name, code } of await snippets(READMES.checks)) {
-        await writeFile(join(directory, `check-${name}`), put(code, name))
+        await writeFile(join(directory, `check-${name}`), put(code))
       }
     })
     after(async () => {
       await api?.stop()
-      await agent?.stop()
       await site?.stop()
       await world?.stop()
       if (directory) await rm(directory, { recursive: true, force: true })
@@ -267,37 +262,6 @@ for (const engine of chosenEngines()) {
         check(outcome)
       })
     }
-
-    test('a check that never ends fails its own calls, and none that come later', async () => {
-      await world.webdriver.get(`${site.url}/page`)
-      const outcome = await world.run(async (apiUrl) => {
-        const { callApi } = await import(/** @type {any} */ ('/api.js'))
-        const { ready } = grecaptcha
-        const { setTimeout } = globalThis
-        grecaptcha.ready = () => {}
-        // Half a minute is over at once.
-        const soon = (work, delay, ...rest) => setTimeout(work, delay === 30_000 ? 0 : delay, ...rest)
-        Object.assign(globalThis, { setTimeout: soon })
-        const messages = await Promise.all([0, 1].map(() => callApi(apiUrl).catch((error) => error.message)))
-        Object.assign(globalThis, { setTimeout })
-        grecaptcha.ready = ready
-        return [...messages, (await callApi(apiUrl)).status]
-      }, `${api.url}/shapes`)
-      const late = 'the check did not end in time'
-      assert.deepEqual(outcome, [late, late, 200])
-    })
-
-    test('a call between whose token and proof another begins a session gets through', async () => {
-      await world.webdriver.get(`${site.url}/page`)
-      const status = await world.run(async (apiUrl) => {
-        const { callApi, approovToken, renewSession } = await import(/** @type {any} */ ('/api.js'))
-        await approovToken()
-        const call = callApi(apiUrl)
-        await renewSession()
-        return (await call).status
-      }, `${api.url}/shapes`)
-      assert.equal(status, 200)
-    })
 
     for (const [name, shown] of Object.entries(PAGES)) {
       test(`${name} shows what it is for`, async () => {
@@ -331,13 +295,12 @@ for (const engine of chosenEngines()) {
 
     test("the project README's first lines call the API with a token and a proof", async () => {
       const [{ code }] = await snippets(READMES.project)
-      await writeFile(join(directory, 'first-lines.js'), `${put(code)}\nexport { callApi }\n`)
+      await writeFile(join(directory, 'first-lines.js'), `${put(code)}\nexport { response }\n`)
       await world.webdriver.get(`${site.url}/page`)
-      const outcome = await world.run(async (apiUrl) => {
-        const { callApi } = await import(/** @type {any} */ ('/first-lines.js'))
-        const response = await callApi(apiUrl)
+      const outcome = await world.run(async () => {
+        const { response } = await import(/** @type {any} */ ('/first-lines.js'))
         return [response.status, (await response.json()).proof.accepted]
-      }, `${api.url}/shapes`)
+      })
       assert.deepEqual(outcome, [200, true])
     })
   })
