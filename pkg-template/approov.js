@@ -5,6 +5,7 @@ import {
   compile,
   compileStreaming,
   fetch,
+  hasWebCrypto,
   isA,
   listen,
   makeInstance,
@@ -14,9 +15,8 @@ import {
 import { isCheckKey, makeCreateFetch } from './create-fetch.js'
 import { ApproovError, ApproovFetchError, ApproovSessionError, classes } from './errors.js'
 import { makeEvents } from './events.js'
-import makeGlue from './glue.js'
 import { makeRecord } from './record.js'
-import source from './wasm-source.js'
+import { own, whole } from './builds.js'
 
 export {
   ApproovCheckError,
@@ -63,8 +63,8 @@ export const Approov = Object.freeze({
 let instance
 /** The promise of it while it is being made. */
 let loading
-/** The compiled WebAssembly, kept for an instance after this one. @type {WebAssembly.Module} */
-let module
+/** The compiled WebAssembly by whether it can keep keys, for an instance after this one. @type {Map<boolean, WebAssembly.Module>} */
+const modules = new Map()
 /** What the last instance trapped with. */
 let lastTrap
 /** The options of the last session, noted by the WebAssembly: a fresh instance does not know them. */
@@ -146,18 +146,31 @@ function takeRecord() {
   return taken
 }
 
+/** The value of an option, or what the last session had. */
+const option = (options, name) => ownProperty(options, name) ?? configuration[name]
+
 /** What begins a session: it loads the WebAssembly where there is none, and tries once more with a fresh instance. */
 async function inFreshInstance(options, work) {
   const before = ends
+  const storage = option(options, 'keyStorage')
+  let needsWhole = storage === 'wasm' || (storage !== 'webcrypto' && !hasWebCrypto)
   for (let isFirst = true; ; isFirst = false) {
+    const last = instance
     let used
     try {
-      used = instance ?? (await load(options))
+      used = last && (!needsWhole || last.hasWasmKeys) ? last : await load(options, needsWhole)
       if (ends !== before) throw ended()
-      return await work(used)
+      const value = await work(used)
+      if (last && last !== used) events.end('replaced')
+      return value
     } catch (error) {
+      // The session before stays.
+      if (last && !last.isLost() && instance === used) instance = last
+      if (ends !== before || !isFirst) throw error
+      // Where WebCrypto cannot make the key, the other build can.
+      if (error.code === 'unsupported' && storage !== 'webcrypto' && used && !used.hasWasmKeys) needsWhole = true
       // Once more with a fresh instance, if this one was lost, or could not be made of a module that was loaded.
-      if (ends !== before || !isFirst || !(used ? used.isLost() : module)) throw error
+      else if (!(used ? used.isLost() : modules.size)) throw error
     }
   }
 }
@@ -197,22 +210,32 @@ function lost() {
 }
 
 /** Makes an instance once; after a failure, the next call tries again. */
-function load(options) {
-  loading ??= start(options).finally(() => {
-    loading = undefined
-  })
+function load(options, needsWhole) {
+  if (loading && needsWhole && !loading.isWhole) {
+    const next = () => load(options, needsWhole)
+    return loading.then(next, next)
+  }
+  if (!loading) {
+    loading = start(options, needsWhole).finally(() => {
+      loading = undefined
+    })
+    loading.isWhole = needsWhole
+  }
   return loading
 }
 
-async function start(options) {
+async function start(options, needsWhole) {
   if (missing.length) {
     throw new ApproovError(`the Approov SDK needs ${missing.join(' and ')}, missing here`, { code: 'unsupported' })
   }
   const before = ends
   const reading = hasStarted ? undefined : readRecord(options)
+  let module
   try {
-    module ??= await compiled(ownProperty(options, 'wasm'))
-    const made = await begin()
+    const build = needsWhole ? await whole() : own
+    module = modules.get(build.hasWasmKeys) ?? (await compiled(build.source, ownProperty(options, 'wasm')))
+    modules.set(build.hasWasmKeys, module)
+    const made = await begin(build, module)
     const found = await reading
     if (ends !== before) throw ended()
     if (!hasStarted) kept = found
@@ -231,12 +254,11 @@ async function start(options) {
 
 /** What an earlier page has kept, if this one asks for it. */
 function readRecord(options) {
-  const option = (name) => ownProperty(options, name) ?? configuration[name]
-  const siteKey = option('approovSiteKey')
-  if (option('persistence') === 'browser' && typeof siteKey === 'string') return record.read(siteKey)
+  const siteKey = option(options, 'approovSiteKey')
+  if (option(options, 'persistence') === 'browser' && typeof siteKey === 'string') return record.read(siteKey)
 }
 
-async function compiled(given) {
+async function compiled(source, given) {
   let wasm = await (given ?? source())
   if (typeof wasm === 'string' || isA(wasm, 'URL')) wasm = await fetch(wasm)
   if (isA(wasm, 'Response')) {
@@ -264,7 +286,7 @@ async function compiled(given) {
  * A fresh instance. One that throws has trapped (a bug, no memory, no stack): what it was doing can never go on, so its calls
  * are rejected, its memory is wiped, and the next session gets another instance.
  */
-async function begin() {
+async function begin({ makeGlue, hasWasmKeys }, module) {
   const glue = makeGlue()
   const { exports, wipe } = await makeInstance(module, glue.imports())
   const pending = new Set()
@@ -307,6 +329,7 @@ async function begin() {
   }
 
   const made = {
+    hasWasmKeys,
     isLost: () => isLost,
     stop,
     refuse: (token) => isLost || glue.refuse(token),

@@ -1,5 +1,14 @@
-// The errors of the SDK.
-import { builtIns } from './built-ins.js'
+// The errors of the SDK. Every entry of the package imports this file, so that their classes are the same.
+
+const { defineProperty } = Reflect
+
+/** Whatever setters the page puts on prototypes. */
+const set = (object, name, value) =>
+  defineProperty(
+    object,
+    name,
+    /** @type {any} */ ({ __proto__: null, value, writable: true, enumerable: true, configurable: true }),
+  )
 
 /** Base of all errors of the SDK. */
 export class ApproovError extends Error {
@@ -15,11 +24,11 @@ export class ApproovError extends Error {
       check,
     } = /** @type {any} */ ({ __proto__: null, ...properties })
     super(message, cause === undefined ? undefined : { cause })
-    builtIns.set(this, 'code', code)
-    builtIns.set(this, 'retryable', retryable)
-    if (errors !== undefined) builtIns.set(this, 'errors', errors)
-    if (retryAfter !== undefined) builtIns.set(this, 'retryAfter', retryAfter)
-    if (check !== undefined) builtIns.set(this, 'check', check)
+    set(this, 'code', code)
+    set(this, 'retryable', retryable)
+    if (errors !== undefined) set(this, 'errors', errors)
+    if (retryAfter !== undefined) set(this, 'retryAfter', retryAfter)
+    if (check !== undefined) set(this, 'check', check)
     nameCodes(this)
   }
 }

@@ -15,8 +15,9 @@ const { values: options } = parseArgs({ options: { output: { type: 'string' }, d
 /** What a visitor loads for each entry of the package. */
 const ENTRIES = [
   { name: 'approov.js', files: ['approov.js'] },
-  { name: 'index.js + wasm', files: ['index.js', 'approov_bg.wasm'] },
-  { name: 'lite.js + wasm', files: ['lite.js', 'approov_lite_bg.wasm'] },
+  { name: 'index.js + wasm', files: ['index.js', 'errors.js', 'approov_bg.wasm'] },
+  { name: 'whole.js + wasm, where there is no WebCrypto', files: ['whole.js', 'approov_whole_bg.wasm'] },
+  { name: 'checks.js', files: ['checks.js'] },
 ]
 
 /** What a page imports of each peer for the job: a client that gets tokens and keeps them fresh, or a maker of proofs. */

@@ -13,7 +13,7 @@ for (const engine of chosenEngines()) {
     })
     after(() => world?.stop())
 
-    for (const entry of ['/approov.js', '/package/index.js', '/package/lite.js']) {
+    for (const entry of ['/approov.js', '/package/index.js']) {
       test(`${entry} exports exactly what is documented`, async () => {
         await world.freshPage()
         const exported = await world.run(async (entry) => Object.keys(await import(entry)), entry)
@@ -24,6 +24,7 @@ for (const engine of chosenEngines()) {
           'ApproovFetchError',
           'ApproovServiceError',
           'ApproovSessionError',
+          ...(entry === '/approov.js' ? ['checks'] : []),
         ])
         const functions = await world.run(async (entry) => {
           const { Approov } = await import(entry)
@@ -44,7 +45,7 @@ for (const engine of chosenEngines()) {
       })
 
       test(`nothing reachable from ${entry} is the WebAssembly memory, an instance or a key`, async () => {
-        for (const keyStorage of entry.endsWith('lite.js') ? ['webcrypto'] : ['webcrypto', 'wasm']) {
+        for (const keyStorage of ['webcrypto', 'wasm']) {
           await world.freshPage()
           const found = await world.run(
             async (settings, entry, keyStorage) => {
@@ -102,7 +103,7 @@ for (const engine of chosenEngines()) {
       })
     }
 
-    for (const entry of ['/package/index.js', '/package/lite.js']) {
+    for (const entry of ['/package/index.js']) {
       test(`${entry} works with its WebAssembly next to it`, async () => {
         await world.freshPage()
         const begin = world.site.requests.length
@@ -121,18 +122,51 @@ for (const engine of chosenEngines()) {
       })
     }
 
-    test('the lite build has no key store in WebAssembly and says so', async () => {
+    test('the build with keys in WebAssembly memory is loaded only when it is needed, and the session before stays until then', async () => {
       await world.freshPage()
-      const error = await world.run(async (settings) => {
-        const { Approov, ApproovError } = await import('/package/lite.js')
-        const { rejection, sessionOptions } = await import('/flow.js')
-        const error = await rejection(
-          Approov.initializeSession(sessionOptions(settings, 'hcaptcha', { keyStorage: 'wasm' })),
-        )
-        return { isOurs: error instanceof ApproovError, message: error.message }
+      const begin = world.site.requests.length
+      const loaded = () => world.site.requests.slice(begin).filter((request) => request.endsWith('_bg.wasm')).length
+      await world.run(async (settings) => {
+        const { Approov } = await import('/package/index.js')
+        const { passCheck, sessionOptions } = await import('/flow.js')
+        await Approov.initializeSession(sessionOptions(settings, 'hcaptcha'))
+        globalThis.token = await Approov.fetchToken(settings.api, await passCheck(settings, 'hcaptcha'))
       }, world.settings)
-      assert.equal(error.isOurs, true)
-      assert.match(error.message, /keyStorage|wasm/)
+      assert.equal(loaded(), 1)
+      const outcomes = await world.run(async (settings) => {
+        const { Approov } = await import('/package/index.js')
+        const { passCheck, rejection, sessionOptions } = await import('/flow.js')
+        const bad = { ...sessionOptions(settings, 'hcaptcha', { keyStorage: 'wasm' }), approovHost: 'https://wrong/' }
+        const { code } = await rejection(Approov.initializeSession(bad))
+        const isSame = (await Approov.fetchToken(settings.api)) === globalThis.token
+        await Approov.initializeSession({ keyStorage: 'wasm' }).catch(() => {})
+        await Approov.initializeSession(sessionOptions(settings, 'hcaptcha', { keyStorage: 'wasm' }))
+        const token = await Approov.fetchToken(settings.api, await passCheck(settings, 'hcaptcha'))
+        return [
+          code,
+          isSame,
+          token !== globalThis.token,
+          (await Approov.getDPoPToken('GET', settings.apiUrl)).split('.').length,
+        ]
+      }, world.settings)
+      assert.deepEqual(outcomes, ['invalid-argument', true, true, 3])
+      assert.equal(loaded(), 2)
+    })
+
+    test('one set of error classes in all entries', async () => {
+      await world.freshPage()
+      const same = await world.run(async () => {
+        const { ApproovError, ApproovCheckError } = await import('/package/index.js')
+        const { firstOf, hcaptcha } = await import('/package/checks.js')
+        try {
+          firstOf(/** @type {any} */ (undefined))
+        } catch (error) {
+          const check = /** @type {any} */ (hcaptcha({ siteKey: 'x', url: 'data:,x(' }))
+          const other = await check({}).catch((error) => error)
+          return [error instanceof ApproovError, other instanceof ApproovCheckError, other.code]
+        }
+      })
+      assert.deepEqual(same, [true, true, 'check-blocked'])
     })
 
     test('nothing is written to the console in a whole flow', async () => {

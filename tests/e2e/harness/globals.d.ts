@@ -34,6 +34,13 @@ declare global {
     own: any,
     renewing: any,
     solve: any
+  var isRunning: any
+  var told: any
+  var keysOf: any
+  var context: any
+  var codeOf: any
+  var answered: any
+  var logged: any
   var call: any,
     describeOutcome: any,
     reason: any,

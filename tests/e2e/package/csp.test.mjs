@@ -84,7 +84,7 @@ for (const engine of chosenEngines()) {
     /** What was reported, except the forbidden image. */
     const reported = () => reports.filter((report) => report['blocked-uri'] !== FORBIDDEN)
 
-    for (const entry of ['/package/approov.js', '/package/index.js', '/package/lite.js']) {
+    for (const entry of ['/package/approov.js', '/package/index.js', '/package/node.js']) {
       test(`lets ${entry} do a whole flow without a violation`, async () => {
         const outcome = await visit(entry)
         assert.equal(outcome.error, undefined)

@@ -45,7 +45,7 @@ for (const engine of chosenEngines()) {
       assert.match(await world.webdriver.getTitle(), TOKEN)
     })
 
-    for (const entry of ['approov.js', 'index.js', 'lite.js']) {
+    for (const entry of ['approov.js', 'index.js', 'node.js']) {
       test(`a module worker gets a token with ${entry}`, async () => {
         await world.freshPage()
         const token = await world.run(
@@ -228,18 +228,6 @@ for (const engine of chosenEngines()) {
         })
       })
     }
-
-    test('the lite entry says that it has no keys in WebAssembly memory', async () => {
-      await world.freshPage()
-      const error = await world.run(async (visit) => {
-        const { Approov, ApproovError } = await import('/package/lite.js')
-        const { rejection } = await import('/flow.js')
-        const error = await rejection(Approov.initializeSession({ ...visit.session, keyStorage: 'wasm' }))
-        return { isOurs: error instanceof ApproovError, code: error.code, message: error.message }
-      }, visit)
-      assert.equal(error.isOurs, true)
-      assert.equal(error.code, 'unsupported', error.message)
-    })
 
     describe('after a WebAssembly trap', () => {
       // The page's WebAssembly.Instance makes instances in which every function can be made to trap, really: each ends in the

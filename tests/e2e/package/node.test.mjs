@@ -48,7 +48,7 @@ describe('in Node', () => {
         added: Reflect.ownKeys(globalThis).filter((key) => !before.has(key)),
         active: process.getActiveResourcesInfo().filter((kind) => !/Pipe|TTY|FSReq|CloseReq/.test(kind)),
       }))`)
-    assert.deepEqual(found, { names: [5, 5, 5], added: [], active: [] })
+    assert.deepEqual(found, { names: [6, 6, 7], added: [], active: [] })
   })
 
   test('it gets a token, as tests of an app do', async () => {

@@ -43,7 +43,7 @@ describe('the types of the package', () => {
 
   test('are the types wrong? No', async () => {
     // The package is ES modules only; its data files have no types.
-    const data = ['approov_bg.wasm', 'approov_lite_bg.wasm', 'integrity.json', 'package.json']
+    const data = ['approov_bg.wasm', 'approov_whole_bg.wasm', 'integrity.json', 'package.json']
     const { stdout } = await tool(
       'attw',
       process.env.APPROOV_TARBALL,
@@ -55,7 +55,7 @@ describe('the types of the package', () => {
       ...data,
     )
     const { analysis, problems } = JSON.parse(stdout)
-    assert.deepEqual(Object.keys(analysis.entrypoints).sort(), ['.', './approov.js', './lite'])
+    assert.deepEqual(Object.keys(analysis.entrypoints).sort(), ['.', './approov.js', './checks', './lite'])
     const relevant = Object.values(problems ?? {})
       .flat()
       .filter(({ resolutionKind }) => !NOT_ESM.includes(resolutionKind))

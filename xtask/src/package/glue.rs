@@ -104,7 +104,9 @@ const EXPORTS: &[&str] = &[
 /// As generated, the glue is a module with state: it can serve one instance of the WebAssembly for as long as the page lives, and
 /// an instance that has trapped could not be replaced. Its own loading, at its end, is left out: the facade loads, and the glue's
 /// way writes to the console and guesses a URL that bundlers would follow.
-pub(super) fn factory(glue: &str) -> Result<String> {
+///
+/// `is_shared`: the built-ins come from the facade, which is another file.
+pub(super) fn factory(glue: &str, is_shared: bool) -> Result<String> {
     let (state, loading) = glue.split_once(LOADING).context("the generated glue does not load as expected")?;
     ensure!(
         loading.contains("function __wbg_init(") && state.contains("function __wbg_finalize_init(instance, module)"),
@@ -126,12 +128,41 @@ pub(super) fn factory(glue: &str) -> Result<String> {
         ensure!(inside.contains(&format!("function {name}(")), "the generated glue has no function {name}");
     }
     let exports = EXPORTS.join(", ");
+    let (import, begin) = if is_shared {
+        (String::new(), format!("export default ({{ {BUILT_INS} }}) => function makeGlue() {{"))
+    } else {
+        (
+            format!("import {{ {BUILT_INS} }} from './built-ins.js'\n\n"),
+            "export default function makeGlue() {".to_owned(),
+        )
+    };
     Ok(format!(
-        "import {{ {BUILT_INS} }} from './built-ins.js'\n\n\
-         /** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}\
+        "{import}/** Makes the glue of one instance. */\n{begin}\n{inside}\
          return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n}}\n"
     ))
 }
+
+/// `builds.js`: the build of the WebAssembly that a bundle has, and how it gets the whole one.
+pub(super) fn builds(is_whole: bool) -> String {
+    let own = format!(
+        "import makeGlue from './glue.js'\nimport source from './wasm-source.js'\n\n\
+         export const own = {{ makeGlue, source, hasWasmKeys: {is_whole} }}\n"
+    );
+    if is_whole {
+        return format!("{own}export const whole = async () => own\n");
+    }
+    format!(
+        "import {{ {BUILT_INS} }} from './built-ins.js'\n{own}\
+         export const whole = async () => (await import('./whole.js')).default({{ {BUILT_INS} }})\n"
+    )
+}
+
+/// The entry of the whole build in a file of its own.
+pub(super) const WHOLE: &str = "import bind from './glue.js'
+import source from './wasm-source.js'
+
+export default (builtIns) => ({ makeGlue: bind(builtIns), source, hasWasmKeys: true })
+";
 
 /// Everything from here on is the glue's own loader, which the facade replaces.
 const LOADING: &str = "async function __wbg_load(module, imports) {";
@@ -200,7 +231,7 @@ export { initSync, __wbg_init as default };
 
     #[test]
     fn the_glue_becomes_a_function_with_its_state_inside_and_without_its_loading() {
-        let factory = factory(GLUE).unwrap();
+        let factory = factory(GLUE, false).unwrap();
         let (head, inside) = factory.split_once("export default function makeGlue() {").unwrap();
         assert!(!head.contains("wasm;") && inside.contains("let wasm;"), "{factory}");
         assert!(!factory.contains("import.meta") && !inside.contains("export"), "{factory}");
@@ -215,7 +246,7 @@ export { initSync, __wbg_init as default };
             ("export function fetchToken", "export function fetchTokens"),
             ("let wasm;", "import { a } from 'b';"),
         ] {
-            assert!(factory(&GLUE.replacen(part, other, 1)).is_err(), "{part}");
+            assert!(factory(&GLUE.replacen(part, other, 1), false).is_err(), "{part}");
         }
     }
 }

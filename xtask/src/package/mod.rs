@@ -21,11 +21,14 @@ use crate::project::Project;
 use crate::tools::{self, WASM_BINDGEN, WASM_PACK};
 
 /// Where a bundle's WebAssembly is.
+#[derive(Clone, Copy)]
 enum Wasm {
     /// In the JavaScript itself, as text.
     Embedded,
-    /// In a file of this name next to the JavaScript.
+    /// In a file of this name next to the JavaScript, found by its URL.
     External(&'static str),
+    /// The same, imported as a module, where nothing else may be compiled.
+    Module(&'static str),
 }
 
 /// One way to compile the crate.
@@ -56,23 +59,70 @@ impl Build {
     }
 }
 
-/// One JavaScript file of the package.
+/// One JavaScript file of the package with a build of the WebAssembly.
 struct Bundle {
     file: &'static str,
     build: Build,
     wasm: Wasm,
+    entry: Entry,
+}
+
+/// What a bundle has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// Everything, so that it can be copied alone.
+    Alone,
+    /// The facade; the errors, and the whole build where it has not got it, are files next to it.
+    Facade,
+    /// The whole build alone, for a facade that lacks it.
+    Build,
 }
 
 const BUNDLES: &[Bundle] = &[
-    Bundle { file: "approov.js", build: Build::Whole, wasm: Wasm::Embedded },
-    Bundle { file: "index.js", build: Build::Whole, wasm: Wasm::External("approov_bg.wasm") },
-    Bundle { file: "lite.js", build: Build::Lite, wasm: Wasm::External("approov_lite_bg.wasm") },
+    Bundle { file: "approov.js", build: Build::Whole, wasm: Wasm::Embedded, entry: Entry::Alone },
+    Bundle { file: "node.js", build: Build::Whole, wasm: Wasm::Embedded, entry: Entry::Facade },
+    Bundle {
+        file: "whole.js",
+        build: Build::Whole,
+        wasm: Wasm::External("approov_whole_bg.wasm"),
+        entry: Entry::Build,
+    },
+    Bundle { file: "index.js", build: Build::Lite, wasm: Wasm::External("approov_bg.wasm"), entry: Entry::Facade },
+    Bundle { file: "workerd.js", build: Build::Lite, wasm: Wasm::Module("approov_bg.wasm"), entry: Entry::Facade },
+];
+
+/// The files of the package without WebAssembly.
+const SCRIPTS: &[&str] = &["errors.js", "checks.js"];
+
+/// What the bundles are made of, in `pkg-template/`.
+const SOURCES: &[&str] = &[
+    "approov.js",
+    "built-ins.js",
+    "checks.js",
+    "create-fetch.js",
+    "errors.js",
+    "events.js",
+    "one-file.js",
+    "record.js",
+];
+
+/// What esbuild does with every file.
+const ESBUILD: &[&str] = &[
+    "--bundle",
+    "--format=esm",
+    "--target=es2022",
+    "--minify",
+    "--charset=utf8",
+    "--legal-comments=none",
+    "--log-level=warning",
+    "--sourcemap",
 ];
 
 /// Files that the package takes over as they are: source in the repository, name in the package.
 const COPIED: &[(&str, &str)] = &[
     ("pkg-template/approov.d.ts", "approov.d.ts"),
-    ("pkg-template/lite.d.ts", "lite.d.ts"),
+    ("pkg-template/checks.d.ts", "checks.d.ts"),
+    ("pkg-template/one-file.d.ts", "one-file.d.ts"),
     ("pkg-template/README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
@@ -127,6 +177,11 @@ pub(crate) fn build(project: &Project) -> Result<()> {
         for bundle in BUNDLES.iter().filter(|bundle| bundle.build == build) {
             assemble(project, bundle, &glue, &work, &dist)?;
         }
+    }
+    for file in SCRIPTS {
+        let external: &[&str] = if *file == "errors.js" { &[] } else { &["--external:*/errors.js"] };
+        let directory = project.root.join("pkg-template");
+        esbuild(project, &directory, file, &dist.join(file), external)?;
     }
     for (source, name) in COPIED {
         copy(&project.root.join(source), &dist.join(name))?;
@@ -208,32 +263,50 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     let directory = work.join(bundle.file.trim_end_matches(".js"));
     let sources = directory.join("src");
     recreate(&sources)?;
-    for file in ["approov.js", "built-ins.js", "create-fetch.js", "errors.js", "events.js", "record.js"] {
+    for file in SOURCES {
         copy(&project.root.join("pkg-template").join(file), &sources.join(file))?;
     }
-    fs::write(sources.join("glue.js"), glue::factory(&fs::read_to_string(&glue.javascript)?)?)?;
-    match bundle.wasm {
-        Wasm::Embedded => {
-            fs::write(sources.join("wasm-source.js"), wasm_text::SOURCE)?;
-        }
-        Wasm::External(file) => {
+    let javascript = fs::read_to_string(&glue.javascript)?;
+    fs::write(sources.join("glue.js"), glue::factory(&javascript, bundle.entry == Entry::Build)?)?;
+    fs::write(sources.join("builds.js"), glue::builds(bundle.build == Build::Whole))?;
+    fs::write(sources.join("whole-build.js"), glue::WHOLE)?;
+    let source = match bundle.wasm {
+        Wasm::Embedded => wasm_text::SOURCE.to_owned(),
+        Wasm::External(file) | Wasm::Module(file) => {
             copy(&glue.wasm, &dist.join(file))?;
-            fs::write(sources.join("wasm-source.js"), external_source(file))?;
+            if matches!(bundle.wasm, Wasm::Module(_)) { module_source(file) } else { external_source(file) }
         }
-    }
-    run(Command::new(project.npm_program("esbuild"))
-        .args(["src/approov.js", "--bundle", "--format=esm", "--target=es2022", "--minify", "--charset=utf8"])
-        .args(["--legal-comments=none", "--log-level=warning"])
-        .args(["--sourcemap", &format!("--outfile={}", bundle.file)])
-        .current_dir(&directory))?;
+    };
+    fs::write(sources.join("wasm-source.js"), source)?;
+    let (entry, external): (_, &[&str]) = match bundle.entry {
+        Entry::Alone => ("one-file.js", &[]),
+        Entry::Facade => ("approov.js", &["--external:*/errors.js", "--external:*/whole.js", "--external:*.wasm"]),
+        Entry::Build => ("whole-build.js", &[]),
+    };
+    let made = directory.join(bundle.file);
+    esbuild(project, &sources, entry, &made, external)?;
     let map = format!("{}.map", bundle.file);
     copy(&directory.join(&map), &dist.join(&map))?;
-    let code = fs::read_to_string(directory.join(bundle.file))?;
+    let code = fs::read_to_string(&made)?;
     let code = match bundle.wasm {
         Wasm::Embedded => wasm_text::with_bytes(&code, &fs::read(&glue.wasm)?)?,
-        Wasm::External(_) => code,
+        Wasm::External(_) | Wasm::Module(_) => code,
     };
     fs::write(dist.join(bundle.file), code).with_context(|| format!("writing {}", bundle.file))
+}
+
+fn esbuild(project: &Project, directory: &Path, entry: &str, to: &Path, external: &[&str]) -> Result<()> {
+    run(Command::new(project.npm_program("esbuild"))
+        .arg(entry)
+        .args(ESBUILD)
+        .args(external)
+        .arg(format!("--outfile={}", to.display()))
+        .current_dir(directory))
+}
+
+/// `wasm-source.js` of a build whose WebAssembly is imported as a compiled module.
+fn module_source(file: &str) -> String {
+    format!("import module from './{file}'\n\n/** The compiled module. */\nexport default async () => module\n")
 }
 
 /// `wasm-source.js` of a build whose WebAssembly is a file of its own. Bundlers recognise this form of URL.

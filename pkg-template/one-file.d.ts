@@ -1,0 +1,2 @@
+export * from './approov.js'
+export * as checks from './checks.js'

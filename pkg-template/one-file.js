@@ -1,0 +1,3 @@
+// Everything in one file.
+export * from './approov.js'
+export * as checks from './checks.js'
