@@ -228,21 +228,31 @@ export type EmptyOptions = { [name in keyof SessionConfiguration | CheckName]?: 
 export type SessionOptions = SessionConfiguration & AtLeastOneCheck & LocalOptions
 
 /** Options that concern this page alone. */
-export interface LocalOptions {
-  /** Where the session's private key lives. Default: `auto`, or what the session before had. */
-  keyStorage?: KeyStorage | null
+export type LocalOptions = StorageOptions & {
   /**
    * The WebAssembly, for setups in which the package cannot find it by itself: where the file is, its bytes, the module compiled
    * already, or a promise of one of these. It counts in the call that loads, which is the first, and not after that.
    */
   wasm?: WasmSource | PromiseLike<WasmSource> | null
-  /**
-   * `memory` (default): the session ends with the page. `browser`: it is kept in IndexedDB, so that a reload and further tabs go on
-   * without a new check; the key stays one that cannot be exported. Wherever the browser keeps nothing, it is as `memory`. With
-   * `keyStorage: 'wasm'` it is `invalid-argument`.
-   */
-  persistence?: 'memory' | 'browser' | null
 }
+
+/** Where key and session live. A key in WebAssembly memory cannot outlive its page. */
+export type StorageOptions =
+  | {
+      /** Where the session's private key lives. Default: `auto`, or what the session before had. */
+      keyStorage?: KeyStorage | null
+      /** `memory` (default): the session ends with the page. */
+      persistence?: 'memory' | null
+    }
+  | {
+      /** Where the session's private key lives. Default: `auto`, or what the session before had. */
+      keyStorage?: 'auto' | 'webcrypto' | null
+      /**
+       * `browser`: the session is kept in IndexedDB, so that a reload and further tabs go on without a new check; the key stays one that
+       * cannot be exported. Wherever the browser keeps nothing, it is as `memory`.
+       */
+      persistence: 'browser'
+    }
 
 /** A URL (a string is relative to the page), a response of `fetch`, bytes, or a compiled module. */
 export type WasmSource =

@@ -126,7 +126,7 @@ async fn begin(key_storage: &str) {
 /// Begins a session.
 async fn start(options: &JsValue) -> Result<JsValue, JsValue> {
     BUILT_INS.with(install);
-    settled(initialize_session(options, &Object::new().into())).await
+    settled(initialize_session(options, &Object::new().into(), &JsValue::UNDEFINED)).await
 }
 
 /// Begins a session whose service responds to attest requests with what this source of a function returns.
@@ -463,15 +463,15 @@ async fn the_options_of_the_last_session_are_noted_for_another_instance() {
     let noted = |memory: &JsValue| String::from(JSON::stringify(memory).unwrap());
     let old = noted(&memory);
     BUILT_INS.with(install);
-    failure(initialize_session(&js("{ approovHost: 5 }"), &memory)).await;
+    failure(initialize_session(&js("{ approovHost: 5 }"), &memory, &JsValue::UNDEFINED)).await;
     assert_eq!(noted(&memory), old, "a call that failed changes nothing");
-    ok(initialize_session(&options("wasm"), &memory)).await;
+    ok(initialize_session(&options("wasm"), &memory, &JsValue::UNDEFINED)).await;
     let new =
         r#"{"approovHost":"service.example.com","approovSiteKey":"site","recaptchaSiteKey":"re","keyStorage":"wasm"}"#;
     assert_eq!(noted(&memory), new);
-    ok(initialize_session(&js("{ keyStorage: 'webcrypto' }"), &memory)).await;
+    ok(initialize_session(&js("{ keyStorage: 'webcrypto' }"), &memory, &JsValue::UNDEFINED)).await;
     assert_eq!(noted(&memory), new.replace("wasm", "webcrypto"));
-    ok(initialize_session(&JsValue::UNDEFINED, &memory)).await;
+    ok(initialize_session(&JsValue::UNDEFINED, &memory, &JsValue::UNDEFINED)).await;
     assert_eq!(noted(&memory), new.replace("wasm", "webcrypto"));
 }
 
@@ -577,7 +577,7 @@ async fn a_key_that_can_be_exported_is_refused() {
 async fn properties_of_a_prototype_are_no_options() {
     begin("auto").await;
     let inherited = js("Object.create({ approovHost: 'other.example.com', keyStorage: 'disk' }, {})");
-    ok(initialize_session(&inherited, &Object::new().into())).await;
+    ok(initialize_session(&inherited, &Object::new().into(), &JsValue::UNDEFINED)).await;
     let options = "Object.create({ payload: 'p', timeout: -1, signal: 5, hcaptchaToken: 'h' }, { recaptchaToken: { value: 'r' } })";
     ok(fetch_token(&"api".into(), &js(options))).await;
     let attest = received().pop();
@@ -593,7 +593,7 @@ async fn properties_of_a_prototype_are_no_options() {
 async fn what_the_agent_of_fingerprint_resolves_to_travels_as_it_is() {
     begin("auto").await;
     let options = js("{ approovHost: 'service.example.com', approovSiteKey: 'site', fingerprintPublicAPIKey: 'fp' }");
-    ok(initialize_session(&options, &Object::new().into())).await;
+    ok(initialize_session(&options, &Object::new().into(), &JsValue::UNDEFINED)).await;
     // The text comes from a method of the prototype, as in the agent.
     let event = "{ event_id: 'e.1', cache_hit: false, sealed_result: new (class { base64() { return 'noXc7Q==' } }) }";
     ok(fetch_token(&"api".into(), &js(&format!("{{ fingerprintIDResult: {event} }}")))).await;

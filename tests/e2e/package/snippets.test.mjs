@@ -83,6 +83,10 @@ const MODULES = {
     },
     check: (outcome) => assert.deepEqual(outcome, [200, 'offline']),
   },
+  'loaders.js': {
+    use: async ({ module }) => typeof module.renew,
+    check: (type) => assert.equal(type, 'function'),
+  },
   'events.js': {
     use: async ({ module, api, apiUrl, written }) => {
       await api.apiFetch(apiUrl)
@@ -227,7 +231,7 @@ for (const engine of chosenEngines()) {
         <meta charset="utf-8">
         <title>snippets</title>
         <link rel="icon" href="data:,">
-        <script type="importmap">{ "imports": { "approov-web-sdk": "/package/index.js" } }</script>
+        <script type="importmap">{ "imports": { "approov-web-sdk": "/package/index.js", "approov-web-sdk/checks": "/package/checks.js" } }</script>
         <script src="https://www.google.com/recaptcha/api.js?render=your-reCAPTCHA-site-key"></script>`)
       for (const { name, code } of await snippets(READMES.package)) {
         if (name) await writeFile(join(directory, name), put(code))

@@ -36,6 +36,26 @@ describe('the types of the package', () => {
     })
   }
 
+  test('do with TypeScript 5.9, and in a worker, which has no document', async () => {
+    const compiler = join(fixture.path, 'node_modules/typescript-5/bin/tsc')
+    const check = (...args) => run(process.execPath, [compiler, ...args], { cwd: fixture.path })
+    await check('--project', '.')
+    const worker =
+      "import { Approov } from 'approov-web-sdk'\nexport const fetching: Promise<string> = Approov.fetchToken('api')\n"
+    await writeFile(join(fixture.path, 'worker.ts'), worker)
+    const options = [
+      '--noEmit',
+      '--strict',
+      '--module',
+      'esnext',
+      '--moduleResolution',
+      'bundler',
+      '--typeRoots',
+      './none',
+    ]
+    await check(...options, '--target', 'es2022', '--lib', 'es2022,webworker', 'worker.ts')
+  })
+
   test('publint has nothing to say', async () => {
     const { stdout } = await tool('publint', 'run', process.env.APPROOV_TARBALL, '--strict')
     assert.match(stdout, /All good!/)
@@ -55,7 +75,7 @@ describe('the types of the package', () => {
       ...data,
     )
     const { analysis, problems } = JSON.parse(stdout)
-    assert.deepEqual(Object.keys(analysis.entrypoints).sort(), ['.', './approov.js', './checks', './lite'])
+    assert.deepEqual(Object.keys(analysis.entrypoints).sort(), ['.', './approov.js', './checks', './lite', './testing'])
     const relevant = Object.values(problems ?? {})
       .flat()
       .filter(({ resolutionKind }) => !NOT_ESM.includes(resolutionKind))

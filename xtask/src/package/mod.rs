@@ -92,7 +92,7 @@ const BUNDLES: &[Bundle] = &[
 ];
 
 /// The files of the package without WebAssembly.
-const SCRIPTS: &[&str] = &["errors.js", "checks.js"];
+const SCRIPTS: &[&str] = &["errors.js", "checks.js", "testing.js"];
 
 /// What the bundles are made of, in `pkg-template/`.
 const SOURCES: &[&str] = &[
@@ -123,6 +123,7 @@ const COPIED: &[(&str, &str)] = &[
     ("pkg-template/approov.d.ts", "approov.d.ts"),
     ("pkg-template/checks.d.ts", "checks.d.ts"),
     ("pkg-template/one-file.d.ts", "one-file.d.ts"),
+    ("pkg-template/testing.d.ts", "testing.d.ts"),
     ("pkg-template/README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
