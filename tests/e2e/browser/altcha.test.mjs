@@ -41,6 +41,40 @@ for (const engine of chosenEngines()) {
       return entries.map(({ method, status }) => `${method} ${status}`)
     }
 
+    test('where it is the only check, fetchToken itself begins a session anew that has ended; next to another it does not', async () => {
+      for (const more of [{}, { hcaptchaSiteKey: world.service.account.hcaptcha_site_key }]) {
+        await world.freshPage()
+        const [first, second, ended] = await world.run(
+          async (settings, options) => {
+            const own = globalThis.fetch
+            let isRefused = false
+            globalThis.fetch = async (url, init) => {
+              if (!isRefused || !String(init?.body).includes('refresh-token')) return own(url, init)
+              const headers = { 'content-type': 'application/json' }
+              return new Response('{"aprv-invalid-refresh-token":""}', { status: 401, headers })
+            }
+            const { Approov } = await import('/approov.js')
+            const { PATIENCE } = await import('/flow.js')
+            const ended = []
+            Approov.on('sessionend', ({ code }) => ended.push(code))
+            await Approov.initializeSession(options)
+            const first = await Approov.fetchToken(settings.api, { altchaPayload: true, timeout: PATIENCE })
+            isRefused = true
+            const second = await Approov.fetchToken('api.example.com', { timeout: PATIENCE }).catch(
+              (error) => error.code,
+            )
+            return [first, second, ended]
+          },
+          world.settings,
+          { ...options, ...more },
+        )
+        assert.equal(first.split('.').length, 3)
+        assert.deepEqual(ended, ['session-expired'])
+        if (more.hcaptchaSiteKey) assert.equal(second, 'session-expired')
+        else assert.equal(second.split('.').length, 3)
+      }
+    })
+
     test('a page with no check script gets a token that opens the API', async () => {
       await world.freshPage()
       const begin = await logComplete(world.service)
