@@ -41,6 +41,7 @@ declare global {
   var codeOf: any
   var answered: any
   var logged: any
+  var scriptOf: any
   var call: any,
     describeOutcome: any,
     reason: any,
