@@ -3,11 +3,18 @@
 /// One entry of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
-    /// `https://app.example.com`, `http://localhost:3000`: exactly this origin.
+    /// `https://app.example.com`, `http://localhost:3000`, `capacitor://localhost`: exactly this origin.
     Exact(String),
     /// `*.example.com`: any subdomain at any depth, over https, on the default port.
     Subdomains(String),
+    /// `moz-extension://*`: any origin of this scheme, where browsers give each installation a host of its own.
+    Scheme(String),
+    /// `null`: what sandboxed frames, `data:` and `file:` pages send.
+    Opaque,
 }
+
+/// The schemes of which every host may be allowed at once.
+const WILD_SCHEMES: [&str; 2] = ["moz-extension", "safari-web-extension"];
 
 /// The origins an account allows. An empty list allows every origin and requests without one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +39,8 @@ impl AllowedOrigins {
         self.0.iter().map(|rule| match rule {
             Rule::Exact(origin) => origin.clone(),
             Rule::Subdomains(domain) => format!("*.{domain}"),
+            Rule::Scheme(scheme) => format!("{scheme}://*"),
+            Rule::Opaque => "null".to_owned(),
         })
     }
 
@@ -49,8 +58,17 @@ impl AllowedOrigins {
 
 impl Rule {
     fn parse(entry: &str) -> Result<Self, String> {
-        let bad =
-            || format!("an allowed origin must be like https://app.example.com or *.example.com, got \"{entry}\"");
+        let bad = || {
+            format!(
+                "an allowed origin must be like https://app.example.com, *.example.com, chrome-extension://ID, moz-extension://*, capacitor://localhost or null, got \"{entry}\""
+            )
+        };
+        if entry == "null" {
+            return Ok(Rule::Opaque);
+        }
+        if let Some(scheme) = entry.strip_suffix("://*") {
+            return if WILD_SCHEMES.contains(&scheme) { Ok(Rule::Scheme(scheme.to_owned())) } else { Err(bad()) };
+        }
         if let Some(domain) = entry.strip_prefix("*.") {
             return match url::Host::parse(domain) {
                 Ok(url::Host::Domain(domain)) if !domain.contains('*') => Ok(Rule::Subdomains(domain)),
@@ -60,7 +78,13 @@ impl Rule {
         let url = url::Url::parse(entry).map_err(|_| bad())?;
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let anonymous = url.username().is_empty() && url.password().is_none();
-        if !matches!(url.scheme(), "http" | "https") || !bare || !anonymous || entry.contains('*') {
+        if !anonymous || entry.contains('*') {
+            return Err(bad());
+        }
+        if !matches!(url.scheme(), "http" | "https") {
+            return of_app(&url).map(Rule::Exact).ok_or_else(bad);
+        }
+        if !bare {
             return Err(bad());
         }
         Ok(Rule::Exact(url.origin().ascii_serialization()))
@@ -71,6 +95,8 @@ impl Rule {
             Rule::Exact(origin) => url::Url::parse(origin)
                 .is_ok_and(|url| url.host_str().is_some_and(|host| host == domain || is_below(host, domain))),
             Rule::Subdomains(above) => above == domain || is_below(above, domain) || is_below(domain, above),
+            // Pages of these have no domain.
+            Rule::Scheme(_) | Rule::Opaque => false,
         }
     }
 
@@ -82,8 +108,22 @@ impl Rule {
                 .strip_prefix("https://")
                 .and_then(|host| host.strip_suffix(domain.as_str()))
                 .is_some_and(|labels| labels.len() > 1 && labels.ends_with('.') && is_host_text(labels)),
+            Rule::Scheme(scheme) => origin
+                .strip_prefix(scheme.as_str())
+                .and_then(|rest| rest.strip_prefix("://"))
+                .is_some_and(|host| !host.is_empty() && is_host_text(host)),
+            Rule::Opaque => origin == "null",
         }
     }
+}
+
+/// The origin of pages that are no web pages: of an extension, or of an app in a shell. Browsers send the scheme and the host.
+fn of_app(url: &url::Url) -> Option<String> {
+    let is_page = !matches!(url.scheme(), "ftp" | "file" | "data" | "blob" | "ws" | "wss" | "javascript");
+    let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+    let host = url.host_str().filter(|host| is_host_text(host))?;
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    (is_page && bare).then(|| format!("{}://{}{port}", url.scheme(), host.to_ascii_lowercase()))
 }
 
 fn is_below(host: &str, domain: &str) -> bool {
@@ -141,9 +181,44 @@ mod tests {
     }
 
     #[test]
+    fn extensions_and_apps_in_shells_have_origins_of_their_own() {
+        let origins =
+            list(&["chrome-extension://abcdefghijklmnopabcdefghijklmnop", "capacitor://localhost", "app://Shop/"]);
+        for yes in ["chrome-extension://abcdefghijklmnopabcdefghijklmnop", "capacitor://localhost", "app://shop"] {
+            assert!(origins.allows(Some(yes)), "{yes}");
+        }
+        for no in [
+            "chrome-extension://ponmlkjihgfedcbaponmlkjihgfedcba",
+            "http://localhost",
+            "capacitor://localhost:1",
+            "null",
+        ] {
+            assert!(!origins.allows(Some(no)), "{no}");
+        }
+        assert!(!origins.may_be_on("example.com"));
+    }
+
+    #[test]
+    fn an_extension_of_firefox_has_another_host_in_each_installation() {
+        let origins = list(&["moz-extension://*"]);
+        assert!(origins.allows(Some("moz-extension://6c1a4bd2-2f0b-4c0b-9a3b-3a4a0f2f0b11")));
+        for no in ["moz-extension://", "chrome-extension://a", "moz-extension://a/b", "moz-extension-x://a", "null"] {
+            assert!(!origins.allows(Some(no)), "{no}");
+        }
+    }
+
+    #[test]
+    fn an_opaque_origin_is_allowed_only_by_its_name() {
+        assert!(list(&["null"]).allows(Some("null")));
+        assert!(!list(&["null"]).allows(None));
+        assert!(!list(&["https://app.example.com"]).allows(Some("null")));
+    }
+
+    #[test]
     fn entries_are_shown_as_they_are_written() {
-        let entries: Vec<String> = list(&["https://app.example.com", "*.example.org"]).entries().collect();
-        assert_eq!(entries, ["https://app.example.com", "*.example.org"]);
+        let all = ["https://app.example.com", "*.example.org", "moz-extension://*", "capacitor://localhost", "null"];
+        let entries: Vec<String> = list(&all).entries().collect();
+        assert_eq!(entries, all);
     }
 
     #[test]
@@ -160,8 +235,21 @@ mod tests {
 
     #[test]
     fn what_is_not_an_origin_is_refused() {
-        for bad in ["example.com", "https://a.example.com/path", "*", "*.", "*.*.com", "ftp://x", "https://*.a.com", ""]
-        {
+        for bad in [
+            "example.com",
+            "https://a.example.com/path",
+            "*",
+            "*.",
+            "*.*.com",
+            "ftp://x",
+            "https://*.a.com",
+            "file://x",
+            "data:x",
+            "capacitor://localhost/x",
+            "chrome-extension://*",
+            "null/",
+            "",
+        ] {
             assert!(AllowedOrigins::parse([bad]).is_err(), "{bad}");
         }
     }
