@@ -146,8 +146,14 @@ function takeRecord() {
   return taken
 }
 
-/** The value of an option, or what the last session had. */
-const option = (options, name) => ownProperty(options, name) ?? configuration[name]
+/** The value of an option, or what the last session had. What cannot be read is for the WebAssembly to say. */
+function option(options, name) {
+  try {
+    return ownProperty(options, name) ?? configuration[name]
+  } catch {
+    return configuration[name]
+  }
+}
 
 /** What begins a session: it loads the WebAssembly where there is none, and tries once more with a fresh instance. */
 async function inFreshInstance(options, work) {
@@ -233,7 +239,7 @@ async function start(options, needsWhole) {
   let module
   try {
     const build = needsWhole ? await whole() : own
-    module = modules.get(build.hasWasmKeys) ?? (await compiled(build.source, ownProperty(options, 'wasm')))
+    module = modules.get(build.hasWasmKeys) ?? (await compiled(build.source, option(options, 'wasm')))
     modules.set(build.hasWasmKeys, module)
     const made = await begin(build, module)
     const found = await reading

@@ -6,7 +6,7 @@
 //                      │    └ no session: renewal, which all requests of the page share
 //                      └──────────────────────────────────────────────────────────────
 import { builtIns, base64url, digest, isA, ownProperty } from './built-ins.js'
-import { ApproovCheckError, ApproovError, ApproovSessionError, invalid } from './errors.js'
+import { ApproovCheckError, ApproovError, ApproovSessionError, invalid, readable } from './errors.js'
 
 /** How often one request is sent. */
 const MAX_SENDS = 4
@@ -273,7 +273,7 @@ export function makeCreateFetch(sdk) {
   }
 
   function createFetch(given) {
-    const options = readOptions(given)
+    const options = readable(() => readOptions(given), 'the options of createFetch could not be read')
     const apiFetch = async (...args) => send(options, args)
     apiFetch.headers = async (method, url, more) => headers(options, method, url, more)
     apiFetch.renew = async () => {

@@ -73,3 +73,13 @@ for (const [name, value] of Object.entries(classes)) {
 
 /** An argument is unusable. @param {string} message */
 export const invalid = (message) => new ApproovError(message, { code: 'invalid-argument' })
+
+/** What work gives; what it throws that is not ours is about the argument that it reads. */
+export function readable(work, message) {
+  try {
+    return work()
+  } catch (cause) {
+    if (cause instanceof ApproovError) throw cause
+    throw new ApproovError(message, { code: 'invalid-argument', cause })
+  }
+}

@@ -1,6 +1,6 @@
 // The SDK's events: listeners, what late ones are told, and the one timer that watches the end of a session.
 import { ownProperty } from './built-ins.js'
-import { invalid } from './errors.js'
+import { invalid, readable } from './errors.js'
 
 const TYPES = ['session', 'sessionexpiring', 'sessionend', 'tokenrefresh', 'error', 'log']
 
@@ -80,9 +80,10 @@ export function makeEvents(timeLeft) {
     on(type, listener, options) {
       if (!TYPES.includes(type)) throw invalid(`"type" must be one of ${TYPES.join(', ')}, got ${String(type)}`)
       if (typeof listener !== 'function') throw invalid('"listener" must be a function')
-      const lead = ownProperty(options, 'lead') ?? LEAD
+      const option = (name) => readable(() => ownProperty(options, name) ?? undefined, `"${name}" could not be read`)
+      const lead = option('lead') ?? LEAD
       if (typeof lead !== 'number' || !(lead >= 0)) throw invalid('"lead" must be a number of milliseconds, 0 or more')
-      const signal = ownProperty(options, 'signal') ?? undefined
+      const signal = option('signal')
       if (signal !== undefined && typeof signal.addEventListener !== 'function') {
         throw invalid('"signal" must be an AbortSignal')
       }

@@ -41,6 +41,33 @@ for (const engine of chosenEngines()) {
       return entries.map(({ method, status }) => `${method} ${status}`)
     }
 
+    test('a page with no check script gets a token that opens the API', async () => {
+      await world.freshPage()
+      const begin = await logComplete(world.service)
+      const { status, body, token, expiries } = await world.run(
+        async (settings, options) => {
+          const { Approov } = await import('/approov.js')
+          const { callApi, PATIENCE } = await import('/flow.js')
+          await Approov.initializeSession(options)
+          const token = await Approov.fetchToken(settings.api, { timeout: PATIENCE })
+          const proof = await Approov.getDPoPToken('GET', settings.apiUrl, crypto.randomUUID(), token)
+          return { ...(await callApi(settings, { token, proof })), token, expiries: await Approov.getExpiries() }
+        },
+        world.settings,
+        options,
+      )
+      assert.equal(status, 200, JSON.stringify(body))
+      assert.equal(body.proof.accepted, true)
+      const { embed } = JSON.parse(Buffer.from(token.split('.')[1], 'base64url').toString())
+      assert.deepEqual(Object.keys(embed), [`altcha:${options.altchaSiteKey}`])
+      assert.ok(expiries[`altcha:${options.altchaSiteKey}`] > Date.now())
+      // A Firefox that has just started may ask for the second request's permission again: see requests.test.mjs.
+      const requests = (await attestRequests(begin)).filter(
+        (request) => engine !== 'firefox' || request !== 'OPTIONS 204',
+      )
+      assert.deepEqual(requests, [...(engine === 'firefox' ? [] : ['OPTIONS 204']), 'GET 200', 'POST 200'])
+    })
+
     test('where it is the only check, fetchToken itself begins a session anew that has ended; next to another it does not', async () => {
       for (const more of [{}, { hcaptchaSiteKey: world.service.account.hcaptcha_site_key }]) {
         await world.freshPage()
@@ -73,33 +100,6 @@ for (const engine of chosenEngines()) {
         if (more.hcaptchaSiteKey) assert.equal(second, 'session-expired')
         else assert.equal(second.split('.').length, 3)
       }
-    })
-
-    test('a page with no check script gets a token that opens the API', async () => {
-      await world.freshPage()
-      const begin = await logComplete(world.service)
-      const { status, body, token, expiries } = await world.run(
-        async (settings, options) => {
-          const { Approov } = await import('/approov.js')
-          const { callApi, PATIENCE } = await import('/flow.js')
-          await Approov.initializeSession(options)
-          const token = await Approov.fetchToken(settings.api, { timeout: PATIENCE })
-          const proof = await Approov.getDPoPToken('GET', settings.apiUrl, crypto.randomUUID(), token)
-          return { ...(await callApi(settings, { token, proof })), token, expiries: await Approov.getExpiries() }
-        },
-        world.settings,
-        options,
-      )
-      assert.equal(status, 200, JSON.stringify(body))
-      assert.equal(body.proof.accepted, true)
-      const { embed } = JSON.parse(Buffer.from(token.split('.')[1], 'base64url').toString())
-      assert.deepEqual(Object.keys(embed), [`altcha:${options.altchaSiteKey}`])
-      assert.ok(expiries[`altcha:${options.altchaSiteKey}`] > Date.now())
-      // A Firefox that has just started may ask for the second request's permission again: see requests.test.mjs.
-      const requests = (await attestRequests(begin)).filter(
-        (request) => engine !== 'firefox' || request !== 'OPTIONS 204',
-      )
-      assert.deepEqual(requests, [...(engine === 'firefox' ? [] : ['OPTIONS 204']), 'GET 200', 'POST 200'])
     })
 
     test('many calls at once solve one challenge, and the next session another', async () => {

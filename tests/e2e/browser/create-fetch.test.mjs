@@ -308,6 +308,11 @@ const REFUSED = {
   'a bind that is none': () => ({ origins: ['https://a.example'], bind: 'authorization' }),
   'a header name that is none': () => ({ origins: ['https://a.example'], bind: ['a b'] }),
   'an empty api': () => ({ origins: ['https://a.example'], api: '' }),
+  'options that cannot be read': () => {
+    const { proxy, revoke } = Proxy.revocable({}, {})
+    revoke()
+    return proxy
+  },
   'a session that is none': () => ({ origins: ['https://a.example'], session: 'me' }),
 }
 
