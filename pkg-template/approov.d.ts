@@ -223,6 +223,33 @@ export type ErrorCode =
   | 'service'
   /** The service gave no token for this API. {@link ApproovServiceError} */
   | 'token-unavailable'
+  | CheckErrorCode
+
+/** Why a check could not be passed. {@link ApproovCheckError} */
+export type CheckErrorCode =
+  /** Its script did not load: something blocks it, or there is no connection. Retryable */
+  | 'check-blocked'
+  /** The script or the answer took too long. Retryable */
+  | 'check-timeout'
+  /** The visitor closed the challenge. */
+  | 'check-cancelled'
+  /** The check service said so; `cause` is what it said. Retryable */
+  | 'check-failed'
+  /** It cannot run here: no document, or a browser that the check service does not know. */
+  | 'check-unsupported'
+
+/** Passes a check, and resolves to its result as `fetchToken` takes it. */
+export type Check = (context: CheckContext) => TokenOptions | Promise<TokenOptions>
+
+/** What a check is run for. */
+export interface CheckContext {
+  /** Aborted when the result is not wanted any more. */
+  readonly signal: AbortSignal
+  /** Why: there is no session yet; it has ended; an API refused its tokens; or `renew()` was called. */
+  readonly reason: 'start' | 'expired' | 'refused' | 'ahead'
+  /** The site keys of the session, so that they are written once. */
+  readonly keys: Readonly<Partial<CheckKeys>>
+}
 
 /** Base of all errors of the SDK. */
 export class ApproovError extends Error {
@@ -260,4 +287,11 @@ export class ApproovServiceError extends ApproovError {
   readonly code: 'service' | 'token-unavailable'
   /** Error codes of the service with their details, which may be empty. */
   readonly errors: Record<string, string>
+}
+
+/** A check could not be passed: see `approov-web-sdk/checks`. */
+export class ApproovCheckError extends ApproovError {
+  readonly code: CheckErrorCode
+  /** Its name, such as `hcaptcha`. */
+  readonly check: string
 }

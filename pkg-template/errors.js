@@ -1,9 +1,15 @@
-// The errors of the SDK.
-import { builtIns } from './built-ins.js'
+// The errors of the SDK: a file of its own in the package, which all entries import, so that their classes are the same.
+
+const { defineProperty } = Reflect
+const { freeze } = Object
+
+/** As an own property, whatever the page has put on prototypes. */
+const set = (object, name, value) =>
+  defineProperty(object, name, { __proto__: null, value, writable: true, enumerable: true, configurable: true })
 
 /** Base of all errors of the SDK. */
 export class ApproovError extends Error {
-  /** @param {string} message @param {any} [properties] `cause` and `errors` only where there are some */
+  /** @param {string} message @param {any} [properties] `cause`, `errors` and `check` only where there are some */
   constructor(message, properties) {
     // What the page adds to Object.prototype is none of these.
     const {
@@ -11,11 +17,13 @@ export class ApproovError extends Error {
       retryable = false,
       cause,
       errors,
+      check,
     } = /** @type {any} */ ({ __proto__: null, ...properties })
     super(message, cause === undefined ? undefined : { cause })
-    builtIns.set(this, 'code', code)
-    builtIns.set(this, 'retryable', retryable)
-    if (errors !== undefined) builtIns.set(this, 'errors', errors)
+    set(this, 'code', code)
+    set(this, 'retryable', retryable)
+    if (errors !== undefined) set(this, 'errors', errors)
+    if (check !== undefined) set(this, 'check', check)
   }
 }
 
@@ -28,18 +36,18 @@ export class ApproovFetchError extends ApproovError {}
 /** The Approov service reported errors; `errors` maps their codes to details. */
 export class ApproovServiceError extends ApproovError {}
 
-/** A check could not be passed. */
+/** A check could not be passed; `check` is its name. */
 export class ApproovCheckError extends ApproovError {}
 
 /** By name. */
-export const classes = {
+export const classes = freeze({
   __proto__: null,
   ApproovError,
   ApproovSessionError,
   ApproovFetchError,
   ApproovServiceError,
   ApproovCheckError,
-}
+})
 for (const [name, value] of Object.entries(classes)) {
   // Said outright, because minifiers rename classes.
   Object.defineProperty(value, 'name', { value: name })

@@ -2,7 +2,8 @@
 //!
 //! wasm-pack compiles and binds, wasm-opt optimises, esbuild joins the facade (`pkg-template/approov.js`) with the
 //! generated glue and with one of two ways to reach the WebAssembly: embedded in the file, or as a file next to it.
-//! The crate is compiled twice: whole, and without the `wasm-key` feature for the lite entry.
+//! The crate is compiled twice: whole, and without the `wasm-key` feature for the lite entry. `errors.js` and `checks.js` have no
+//! WebAssembly. All files import their error classes from the one `errors.js`, but for `approov.js`, which has everything in it.
 
 mod glue;
 mod trap_panics;
@@ -56,23 +57,47 @@ impl Build {
     }
 }
 
-/// One JavaScript file of the package.
+/// One JavaScript file of the package that has WebAssembly.
 struct Bundle {
     file: &'static str,
+    /// Its source, below `pkg-template/`.
+    source: &'static str,
     build: Build,
     wasm: Wasm,
 }
 
+/// Everything in one file, which needs no other.
+const ONE_FILE: &str = "one-file.js";
+
 const BUNDLES: &[Bundle] = &[
-    Bundle { file: "approov.js", build: Build::Whole, wasm: Wasm::Embedded },
-    Bundle { file: "index.js", build: Build::Whole, wasm: Wasm::External("approov_bg.wasm") },
-    Bundle { file: "lite.js", build: Build::Lite, wasm: Wasm::External("approov_lite_bg.wasm") },
+    Bundle { file: "approov.js", source: ONE_FILE, build: Build::Whole, wasm: Wasm::Embedded },
+    Bundle { file: "node.js", source: "approov.js", build: Build::Whole, wasm: Wasm::Embedded },
+    Bundle { file: "index.js", source: "approov.js", build: Build::Whole, wasm: Wasm::External("approov_bg.wasm") },
+    Bundle { file: "lite.js", source: "approov.js", build: Build::Lite, wasm: Wasm::External("approov_lite_bg.wasm") },
 ];
+
+/// The files below `pkg-template/` that [`BUNDLES`] are made of.
+const SOURCES: &[&str] = &["approov.js", "built-ins.js", CHECKS, "create-fetch.js", ERRORS, ONE_FILE];
+
+/// The JavaScript files of the package without WebAssembly: as those of their names below `pkg-template/`.
+const SCRIPTS: &[&str] = &[ERRORS, CHECKS];
+
+/// The error classes, which other files import.
+const ERRORS: &str = "errors.js";
+
+/// Loaders of the check services.
+const CHECKS: &str = "checks.js";
+
+/// What `pkg-template/import-module.d.ts` declares. It is put before what esbuild makes, which would leave the comments out that keep
+/// bundlers from following the import.
+const IMPORT_MODULE: &str = "const importModule=a=>import(/* webpackIgnore: true */ /* @vite-ignore */ a);";
 
 /// Files that the package takes over as they are: source in the repository, name in the package.
 const COPIED: &[(&str, &str)] = &[
     ("pkg-template/approov.d.ts", "approov.d.ts"),
+    ("pkg-template/checks.d.ts", "checks.d.ts"),
     ("pkg-template/lite.d.ts", "lite.d.ts"),
+    ("pkg-template/one-file.d.ts", "one-file.d.ts"),
     ("pkg-template/README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
@@ -127,6 +152,9 @@ pub(crate) fn build(project: &Project) -> Result<()> {
         for bundle in BUNDLES.iter().filter(|bundle| bundle.build == build) {
             assemble(project, bundle, &glue, &work, &dist)?;
         }
+    }
+    for script in SCRIPTS {
+        minify(project, &project.root.join("pkg-template"), script, script, &dist)?;
     }
     for (source, name) in COPIED {
         copy(&project.root.join(source), &dist.join(name))?;
@@ -208,7 +236,7 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     let directory = work.join(bundle.file.trim_end_matches(".js"));
     let sources = directory.join("src");
     recreate(&sources)?;
-    for file in ["approov.js", "built-ins.js", "create-fetch.js", "errors.js"] {
+    for file in SOURCES {
         copy(&project.root.join("pkg-template").join(file), &sources.join(file))?;
     }
     fs::write(sources.join("glue.js"), glue::factory(&fs::read_to_string(&glue.javascript)?)?)?;
@@ -221,11 +249,7 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
             fs::write(sources.join("wasm-source.js"), external_source(file))?;
         }
     }
-    run(Command::new(project.npm_program("esbuild"))
-        .args(["src/approov.js", "--bundle", "--format=esm", "--target=es2022", "--minify", "--charset=utf8"])
-        .args(["--legal-comments=none", "--log-level=warning"])
-        .args(["--sourcemap", &format!("--outfile={}", bundle.file)])
-        .current_dir(&directory))?;
+    minify(project, &sources, bundle.source, bundle.file, &directory)?;
     let map = format!("{}.map", bundle.file);
     copy(&directory.join(&map), &dist.join(&map))?;
     let code = fs::read_to_string(directory.join(bundle.file))?;
@@ -234,6 +258,22 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
         Wasm::External(_) => code,
     };
     fs::write(dist.join(bundle.file), code).with_context(|| format!("writing {}", bundle.file))
+}
+
+/// Joins a module of a directory with those that it imports, and minifies it, with a source map.
+fn minify(project: &Project, sources: &Path, source: &str, file: &str, to: &Path) -> Result<()> {
+    let mut esbuild = Command::new(project.npm_program("esbuild"));
+    esbuild
+        .args([source, "--bundle", "--format=esm", "--target=es2022", "--minify", "--charset=utf8"])
+        .args(["--legal-comments=none", "--log-level=warning"])
+        .args(["--sourcemap", &format!("--outfile={}", to.join(file).display())]);
+    if source != ONE_FILE && source != ERRORS {
+        esbuild.arg(format!("--external:./{ERRORS}"));
+    }
+    if source == ONE_FILE || source == CHECKS {
+        esbuild.arg(format!("--banner:js={IMPORT_MODULE}"));
+    }
+    run(esbuild.current_dir(sources))
 }
 
 /// `wasm-source.js` of a build whose WebAssembly is a file of its own. Bundlers recognise this form of URL.
