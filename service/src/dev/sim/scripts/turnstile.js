@@ -104,8 +104,7 @@
         ? simulated.field(element, options.responsefieldname || 'cf-turnstile-response')
         : /** @type {HTMLTextAreaElement} */ (undefined)
       // The test key that forces a challenge, or whoever asks for one.
-      const isInteractive =
-        options.sitekey === '3x00000000000000000000FF' || simulated.isInteractive()
+      const isInteractive = options.sitekey === '3x00000000000000000000FF' || simulated.isInteractive()
       const widget = { id, element, options, field, isInteractive, round: 0, response: '', isRunning: false }
       widgets.set(id, { ...widget, isExpired: false, box: undefined, timer: undefined, retry: undefined })
       if (options.execution !== 'execute') run(widgets.get(id))
