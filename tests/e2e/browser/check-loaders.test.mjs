@@ -466,6 +466,7 @@ for (const engine of chosenEngines()) {
           const limits = globalThis.hold(12_345)
           const check = globalThis.make(about, { timeout: 12_345 })
           const button = () => document.querySelector('button')
+          // While a person is asked, nothing is limited.
           const isAsked = () => button() && limits.armed() && !limits.pending()
           const run = globalThis.comesTo(check(globalThis.context(about)))
           await globalThis.until(isAsked)
@@ -487,12 +488,13 @@ for (const engine of chosenEngines()) {
       test(`${name}: its container is where the page wants it`, async () => {
         const found = await run(async (about) => {
           globalThis.approovSim = { interactive: true }
+          const limits = globalThis.hold(12_345)
           const place = Object.assign(document.createElement('main'), { id: 'place' })
           document.body.append(place)
           const found = []
           for (const container of ['#place', place, () => place]) {
-            const run = globalThis.make(about, { container })(globalThis.context(about))
-            await globalThis.until(() => document.querySelector('button'))
+            const run = globalThis.make(about, { container, timeout: 12_345 })(globalThis.context(about))
+            await globalThis.until(() => document.querySelector('button') && !limits.pending())
             found.push(place.contains(document.querySelector('button')))
             document.querySelector('button').click()
             await run

@@ -11,12 +11,29 @@ import { promisify } from 'node:util'
 import { HANG } from '../harness/wait.mjs'
 import { unpackTarball } from '../harness/world.mjs'
 
-const SCRIPTS = ['approov.js', 'index.js', 'lite.js']
+const SCRIPTS = ['approov.js', 'index.js', 'lite.js', 'node.js']
+/** Scripts without WebAssembly. */
+const SMALL_SCRIPTS = ['checks.js', 'errors.js']
+
+/** The addresses of the check services, and the import of a module of one: what `approov-web-sdk/checks` loads. */
+const LOADED = [
+  'https://js.hcaptcha.com/1/api.js?render=explicit&recaptchacompat=off',
+  'https://www.google.com/recaptcha/',
+  'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
+  'https://cdn.jsdelivr.net/npm/@friendlycaptcha/sdk@1.0.2/site.min.js',
+  'https://fpjscdn.net/v4/',
+  'import(/* webpackIgnore: true */ /* @vite-ignore */ a)',
+]
+const withoutLoaded = (text) => LOADED.reduce((text, part) => text.replaceAll(part, ''), text)
+
+/** But an example in a message. */
+const OTHER_ADDRESS = /\bhttps?:\/\/(?!api\.example\.com")/
 
 /** Fails with the position alone: the files are long. The bytes of the WebAssembly, at the end of `approov.js`, are no code. */
 function lacks(file, text, patterns) {
   const [code] = text.split('function approovWasm(){')
-  assert.ok(code.length > 10_000 && code.length < 40_000, `${file} has ${code.length} characters of code`)
+  const least = SMALL_SCRIPTS.includes(file) ? 500 : 10_000
+  assert.ok(code.length > least && code.length < 40_000, `${file} has ${code.length} characters of code`)
   for (const pattern of patterns) {
     const at = code.search(pattern)
     assert.equal(at, -1, `${file} has ${pattern}: ${code.slice(Math.max(0, at - 40), at + 60)}`)
@@ -42,12 +59,20 @@ describe('the npm package', () => {
       'approov.js.map',
       'approov_bg.wasm',
       'approov_lite_bg.wasm',
+      'checks.d.ts',
+      'checks.js',
+      'checks.js.map',
+      'errors.js',
+      'errors.js.map',
       'index.js',
       'index.js.map',
       'integrity.json',
       'lite.d.ts',
       'lite.js',
       'lite.js.map',
+      'node.js',
+      'node.js.map',
+      'one-file.d.ts',
       'package.json',
     ])
   })
@@ -73,7 +98,7 @@ describe('the npm package', () => {
   })
 
   test('has no code that is made from text, which content security policies forbid', async () => {
-    for (const file of SCRIPTS) {
+    for (const file of [...SCRIPTS, ...SMALL_SCRIPTS]) {
       lacks(file, await read(file), [
         /\beval\s*\(/,
         // But the glue shows a function as `Function(name)` in a text.
@@ -82,19 +107,43 @@ describe('the npm package', () => {
         /set(Timeout|Interval)\s*\(\s*["'`]/,
         /\.innerHTML\b/,
         /document\.write/,
-        /createElement\(/,
+        /\.text(Content)?\s*=[^=]/,
       ])
     }
   })
 
   test('has its whole code in approov.js: no other file, no other address', async () => {
-    lacks('approov.js', await read('approov.js'), [
+    lacks('approov.js', withoutLoaded(await read('approov.js')), [
       /import\.meta/,
       /["'`][^"'`\s]*\.wasm["'`]/,
       /\bimport\(/,
       /(^|[;}\s])import\s*["'{*]/,
-      /\bhttps?:\/\//,
+      OTHER_ADDRESS,
     ])
+  })
+
+  test('has the loaders in two files only, and leaves the import of a module to the browser', async () => {
+    for (const file of ['approov.js', 'checks.js']) {
+      const code = await read(file)
+      for (const part of LOADED) assert.equal(code.split(part).length, 2, `${file}: ${part}`)
+    }
+    for (const file of ['index.js', 'lite.js', 'node.js', 'errors.js']) {
+      lacks(file, await read(file), [OTHER_ADDRESS, /createElement\(/, /\bimport\(/])
+    }
+  })
+
+  test('has its classes of errors in one file, which all entries import', async () => {
+    for (const file of ['index.js', 'lite.js', 'node.js', 'checks.js']) {
+      assert.match(await read(file), /\bfrom"\.\/errors\.js"/, file)
+    }
+    const urls = ['node.js', 'index.js', 'lite.js', 'checks.js'].map((file) => pathToFileURL(join(unpacked.path, file)))
+    const [node, index, lite, checks] = await Promise.all(urls.map(({ href }) => import(href)))
+    assert.equal(index.ApproovCheckError, node.ApproovCheckError)
+    assert.equal(lite.ApproovError, node.ApproovError)
+    await assert.rejects(checks.hcaptcha()({ signal: new AbortController().signal, keys: {} }), (error) => {
+      assert.ok(error instanceof node.ApproovCheckError)
+      return error.code === 'check-unsupported' && error.check === 'hcaptcha'
+    })
   })
 
   for (const [file, wasm] of [
@@ -113,8 +162,11 @@ describe('the npm package', () => {
       'approov.js',
       'approov_bg.wasm',
       'approov_lite_bg.wasm',
+      'checks.js',
+      'errors.js',
       'index.js',
       'lite.js',
+      'node.js',
     ])
     for (const [name, said] of Object.entries(hashes)) {
       assert.equal(
@@ -127,10 +179,11 @@ describe('the npm package', () => {
   })
 
   test('has source maps with sources, and without the embedded bytes', async () => {
-    for (const file of SCRIPTS) {
+    for (const file of [...SCRIPTS, ...SMALL_SCRIPTS]) {
       assert.match(await read(file), new RegExp(`//# sourceMappingURL=${file}\\.map\\s*$`))
       const map = JSON.parse(await read(`${file}.map`))
-      const facade = map.sources.findIndex((name) => name.endsWith('src/approov.js'))
+      const name = SMALL_SCRIPTS.includes(file) ? file : 'src/approov.js'
+      const facade = map.sources.findIndex((source) => source.endsWith(name))
       assert.match(map.sourcesContent[facade], /Approov/)
       assert.ok(
         map.sources.every((name) => !name.startsWith('/')),
@@ -153,7 +206,15 @@ describe('the npm package', () => {
         timeout: HANG,
       })
       assert.deepEqual(JSON.parse(stdout), {
-        exported: ['Approov', 'ApproovError', 'ApproovFetchError', 'ApproovServiceError', 'ApproovSessionError'],
+        exported: [
+          'Approov',
+          'ApproovCheckError',
+          'ApproovError',
+          'ApproovFetchError',
+          'ApproovServiceError',
+          'ApproovSessionError',
+          ...(file === 'approov.js' ? ['checks'] : []),
+        ],
         added: [],
         active: [],
       })
