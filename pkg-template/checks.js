@@ -202,7 +202,8 @@ function makeCheck(given, name, key, load, start) {
   return (context) => {
     const before = turns.get(name)
     const run = attempt(before, options, name, key, context ?? {}, load, start)
-    turns.set(name, Promise.allSettled([before, run]))
+    // Without the results, which would stay in memory.
+    turns.set(name, Promise.allSettled([before, run]).then(() => {}))
     return run
   }
 }
@@ -257,7 +258,7 @@ function attempt(before, options, name, key, { signal, keys }, load, start) {
       /** What to do when the script does not load. */
       onUnloaded: (forget) => (unloaded = forget),
       blocked(address, cause) {
-        unloaded()
+        unloaded?.()
         return error('check-blocked', `${address} did not load`, cause)
       },
       /** An element for a widget. */
