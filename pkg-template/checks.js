@@ -203,7 +203,10 @@ function makeCheck(given, name, key, load, start) {
     const before = turns.get(name)
     const run = attempt(before, options, name, key, context ?? {}, load, start)
     // Without the results, which would stay in memory.
-    turns.set(name, Promise.allSettled([before, run]).then(() => {}))
+    turns.set(
+      name,
+      Promise.allSettled([before, run]).then(() => {}),
+    )
     return run
   }
 }
