@@ -14,15 +14,17 @@ for (const engine of chosenEngines()) {
     after(() => world?.stop())
 
     for (const entry of ['/approov.js', '/package/index.js', '/package/lite.js']) {
-      test(`${entry} exports exactly what the specification names`, async () => {
+      test(`${entry} exports exactly what the types name`, async () => {
         await world.freshPage()
         const exported = await world.run(async (entry) => Object.keys(await import(entry)), entry)
         assert.deepEqual(exported.sort(), [
           'Approov',
+          'ApproovCheckError',
           'ApproovError',
           'ApproovFetchError',
           'ApproovServiceError',
           'ApproovSessionError',
+          ...(entry === '/approov.js' ? ['checks'] : []),
         ])
         const functions = await world.run(async (entry) => {
           const { Approov } = await import(entry)
@@ -31,6 +33,7 @@ for (const engine of chosenEngines()) {
           )
         }, entry)
         assert.deepEqual(functions.sort(), [
+          'createFetch',
           'fetchToken',
           'getDPoPToken',
           'getExpiries',

@@ -25,7 +25,11 @@ for (const engine of chosenEngines()) {
       await unpacked.remove()
       world = await startWorld(engine, {
         routes: { '/module.html': moduleScript },
-        mounts: { '/untyped.bin': join(directory, 'untyped.bin'), '/alone/index.js': 'index.js' },
+        mounts: {
+          '/untyped.bin': join(directory, 'untyped.bin'),
+          '/alone/index.js': 'index.js',
+          '/alone/errors.js': 'errors.js',
+        },
       })
       const { approovHost, approovSiteKey, keys, api } = world.settings
       visit = {
