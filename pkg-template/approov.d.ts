@@ -291,6 +291,10 @@ export class ApproovServiceError extends ApproovError {
 
 /** A check could not be passed: see `approov-web-sdk/checks`. */
 export class ApproovCheckError extends ApproovError {
+  constructor(
+    message?: string,
+    properties?: { code?: CheckErrorCode; retryable?: boolean; cause?: unknown; check?: string },
+  )
   readonly code: CheckErrorCode
   /** Its name, such as `hcaptcha`. */
   readonly check: string

@@ -11,6 +11,8 @@ import { ApproovCheckError, ApproovError, invalid } from './errors.js'
 /** Milliseconds for a script, and for an answer where no person is asked. */
 const TIMEOUT = 10_000
 const POLL_INTERVAL = 50
+/** What a timer takes; one of more milliseconds runs at once. */
+const MAX_TIMER = 2 ** 31 - 1
 
 /** What vendors say, in error codes, messages or names of callbacks, and what it means. All else is `check-failed`. */
 const MEANINGS = [
@@ -199,6 +201,7 @@ function makeCheck(given, name, key, load, start) {
   const options = { __proto__: null, timeout: TIMEOUT }
   for (const [option, value] of Object.entries(given ?? {})) if (value != null) options[option] = value
   if (!(options.timeout > 0)) throw invalid('"timeout" must be a number of milliseconds')
+  options.timeout = Math.min(options.timeout, MAX_TIMER)
   return (context) => {
     const before = turns.get(name)
     const run = attempt(before, options, name, key, context ?? {}, load, start)

@@ -569,6 +569,74 @@ for (const engine of chosenEngines()) {
       ])
     })
 
+    test('options reach the interfaces of the vendors', async () => {
+      const seen = await run(async () => {
+        const { checks, context } = /** @type {any} */ (globalThis)
+        const seen = []
+        const render = (element, { sitekey, callback, ...options }) => {
+          seen.push(options)
+          setTimeout(() => callback('token'))
+        }
+        const nothing = () => {}
+        const hcaptcha = { render, execute: nothing, remove: nothing, getRespKey: () => 'key' }
+        const createWidget = ({ element, ...options }) => {
+          seen.push(options)
+          const detail = { response: 'response' }
+          setTimeout(() => element.dispatchEvent(new CustomEvent('frc:widget.complete', { detail })))
+          return { destroy: nothing }
+        }
+        Object.assign(globalThis, { hcaptcha, turnstile: { render, remove: nothing }, frcaptcha: { createWidget } })
+        const agent = 'export const start = (options) => ({ get: async (more) => ({ ...options, ...more }) })'
+        const given = context({ keys: {} })
+        const siteKey = 'key'
+        await checks.hcaptcha({ siteKey, size: 'compact', theme: 'dark' })(given)
+        await checks.turnstile({ siteKey, action: 'login', appearance: 'always', theme: 'dark' })(given)
+        await checks.friendlyCaptcha({ siteKey, endpoint: 'eu', theme: 'auto', timeout: Infinity })(given)
+        const url = `data:text/javascript,${encodeURIComponent(agent)}`
+        const options = { siteKey, url, region: 'eu', endpoints: ['https://a.example'], timeout: 7000 }
+        seen.push((await checks.fingerprint(options)(given)).fingerprintIDResult)
+        seen.push((await checks.fingerprint({ siteKey, url, endpoints: null })(given)).fingerprintIDResult)
+        return seen
+      })
+      const [hcaptcha, turnstile, friendly, ...fingerprint] = seen
+      assert.deepEqual([hcaptcha.size, hcaptcha.theme], ['compact', 'dark'])
+      const { action, appearance, theme, retry } = turnstile
+      assert.deepEqual(
+        { action, appearance, theme, retry },
+        { action: 'login', appearance: 'always', theme: 'dark', retry: 'never' },
+      )
+      assert.deepEqual(friendly, {
+        sitekey: 'key',
+        apiEndpoint: 'eu',
+        theme: 'auto',
+        startMode: 'auto',
+        formFieldName: null,
+      })
+      assert.deepEqual(fingerprint, [
+        { region: 'eu', endpoints: ['https://a.example'], timeout: 7000 },
+        { region: 'us', timeout: 10_000 },
+      ])
+    })
+
+    test('a script of the page that has failed before is loaded anew after one time-out', async () => {
+      const url = scripts.url('once', CHECKS.hcaptcha.path)
+      const [first, second] = await run(
+        async (about) => {
+          await new Promise((resolve) => {
+            document.head.append(Object.assign(document.createElement('script'), { src: about.url, onerror: resolve }))
+          })
+          const limits = globalThis.hold(12_345)
+          const check = globalThis.make(about, { timeout: 12_345 })
+          const run = globalThis.comesTo(check(globalThis.context(about)))
+          await globalThis.until(() => limits.pending())
+          limits.fire()
+          return [await run, await globalThis.comesTo(check(globalThis.context(about)))]
+        },
+        about('hcaptcha', url),
+      )
+      assert.deepEqual([first.code, second.names], ['check-timeout', ['hcaptchaToken']])
+    })
+
     test('reCAPTCHA v3, Enterprise and hCaptcha stand side by side', async () => {
       const names = await run(
         async (all) => {

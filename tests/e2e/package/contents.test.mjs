@@ -140,10 +140,13 @@ describe('the npm package', () => {
     const [node, index, lite, checks] = await Promise.all(urls.map(({ href }) => import(href)))
     assert.equal(index.ApproovCheckError, node.ApproovCheckError)
     assert.equal(lite.ApproovError, node.ApproovError)
-    await assert.rejects(checks.hcaptcha()({ signal: new AbortController().signal, keys: {} }), (error) => {
-      assert.ok(error instanceof node.ApproovCheckError)
-      return error.code === 'check-unsupported' && error.check === 'hcaptcha'
-    })
+    await assert.rejects(
+      checks.hcaptcha()({ signal: new AbortController().signal, keys: {} }),
+      (/** @type {any} */ error) => {
+        assert.ok(error instanceof node.ApproovCheckError)
+        return error.code === 'check-unsupported' && error.check === 'hcaptcha'
+      },
+    )
   })
 
   for (const [file, wasm] of [
