@@ -1,368 +1,362 @@
-// The check services: each function gives a `renew` for createFetch, which loads the vendor's script, runs it, and gives its result as
-// `fetchToken` takes it. Nothing is loaded or looked at before that runs.
-import { ApproovCheckError, invalid } from './errors.js'
+// `approov-web-sdk/checks`: loads the script of a check service, runs its challenge, and gives the result as `fetchToken` takes it.
+// Importing this module, and making a check, touches no document.
+//
+//   check(context) ─▶ its turn ─▶ script ─▶ challenge ─▶ result
+//                        │          │           ├ while a person is asked, nothing but the signal ends it
+//                        └──────────┴───────────┴─▶ time-out, abort, or what the vendor says: an error
+//
+// Whatever the end is, it takes the widget down. A script that did not load is forgotten, so that the next run loads it again.
+import { ApproovCheckError, ApproovError, invalid } from './errors.js'
 
-/** How long a script may take to load, and a check that asks nobody to answer, in milliseconds. */
+/** Milliseconds for a script, and for an answer where no person is asked. */
 const TIMEOUT = 10_000
+const POLL_INTERVAL = 50
+/** What a timer takes; one of more milliseconds runs at once. */
+const MAX_TIMER = 2 ** 31 - 1
 
-/** Frameworks and errors of vendors give all kinds of values. */
-const own = (options) => /** @type {any} */ ({ __proto__: null, ...options })
+/** What vendors say, in error codes, messages or names of callbacks, and what it means. All else is `check-failed`. */
+const MEANINGS = [
+  [/challenge-closed/, 'check-cancelled'],
+  [/expired|timeout/i, 'check-timeout'],
+  // Codes of Fingerprint, Friendly Captcha and Turnstile: their own agent or frame did not load.
+  [/^(csp_block|script_load_fail|network_error|200500)$/, 'check-blocked'],
+  // Turnstile's codes are browsers that it cannot run in.
+  [/^(unsupported|1105[01]\d)$/, 'check-unsupported'],
+]
 
-const failure = (check, code, message, cause) =>
-  new ApproovCheckError(`${check}: ${message}`, {
-    code,
-    check,
-    retryable: /blocked|timeout|failed/.test(code),
-    ...(cause === undefined ? {} : { cause }),
-  })
-
-/**
- * What a promise comes to, unless the signal is aborted before, or the time is up. @param {any} promise @param {AbortSignal} [signal]
- * @param {number} [timeout] @param {() => Error} [late] @returns {Promise<any>}
- */
-function within(promise, signal, timeout, late) {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason)
-    const timer = timeout === undefined ? undefined : setTimeout(() => reject(late()), timeout)
-    if (signal?.aborted) abort()
-    signal?.addEventListener('abort', abort, { once: true })
-    Promise.resolve(promise)
-      .then(resolve, reject)
-      .finally(() => {
-        clearTimeout(timer)
-        signal?.removeEventListener('abort', abort)
+/** hCaptcha. */
+export const hcaptcha = (given) =>
+  makeCheck(
+    given,
+    'hcaptcha',
+    'hcaptchaSiteKey',
+    // Without recaptchacompat=off it takes the place of reCAPTCHA.
+    script('https://js.hcaptcha.com/1/api.js?render=explicit&recaptchacompat=off', 'hcaptcha'),
+    (api, { siteKey, size = 'invisible', theme = 'light', place, limit, done, fail }) => {
+      const isDark = theme === 'auto' && matchMedia('(prefers-color-scheme: dark)').matches
+      const id = api.render(place(), {
+        sitekey: siteKey,
+        size,
+        theme: theme !== 'auto' ? theme : isDark ? 'dark' : 'light',
+        callback: (response) => done({ hcaptchaToken: { response, key: api.getRespKey(id) } }),
+        'open-callback': () => limit(),
+        'close-callback': () => fail('challenge-closed'),
+        'chalexpired-callback': () => fail('challenge-expired'),
+        'error-callback': fail,
       })
-  })
-}
+      if (size === 'invisible') api.execute(id)
+      else limit()
+      return () => api.remove(id)
+    },
+  )
 
-/** Pages that require trusted types let scripts load by this policy. */
-let policy
-function trusted(url) {
-  const types = /** @type {any} */ (globalThis).trustedTypes
-  if (!types) return url
-  policy ??= types.createPolicy('approov-checks', { createScriptURL: (/** @type {string} */ url) => url })
-  return policy.createScriptURL(url)
-}
+/** reCAPTCHA v3. */
+export const recaptcha = (given) => google(given, 'recaptcha', 'api', (grecaptcha) => grecaptcha?.ready && grecaptcha)
 
-/** The loads under way, by URL. @type {Map<string, { loaded: Promise<void>, forget: () => void }>} */
-const loads = new Map()
-/** Script elements of the page that have come to nothing. */
-const dead = new WeakSet()
+/** reCAPTCHA Enterprise, with a score key. */
+export const recaptchaEnterprise = (given) =>
+  google(given, 'recaptchaEnterprise', 'enterprise', (grecaptcha) => grecaptcha?.enterprise)
 
-/** Loads a classic script. A load that failed is forgotten, and its element removed, so that the next try is a new one. */
-function load(url, nonce) {
-  const known = loads.get(url)
-  if (known) return known
-  const script = document.createElement('script')
-  const forget = () => {
-    loads.delete(url)
-    script.remove()
-  }
-  /** @type {Promise<void>} */
-  const loaded = new Promise((resolve, reject) => {
-    script.onload = () => resolve()
-    script.onerror = () => {
-      forget()
-      reject(new Error('it did not load'))
-    }
-    script.async = true
-    script.nonce = nonce ?? /** @type {HTMLScriptElement} */ (document.querySelector('script[nonce]'))?.nonce ?? ''
-    script.src = trusted(url)
-    document.head.append(script)
-  })
-  loads.set(url, { loaded, forget })
-  return { loaded, forget }
-}
+/** The clients in this page, by check and site key: reCAPTCHA has no way to remove one. */
+const clients = new Map()
 
-/** Waits until something is there that a script which has run makes; some do so later. */
-async function until(find, signal) {
-  for (;;) {
-    const found = find()
-    if (found || signal.aborted) return found
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
-}
-
-/**
- * What the vendor's script defines: of the page's own script, if there is one, or of one that is loaded now.
- *
- * @param {string} check
- * @param {string} url
- * @param {() => any} find
- */
-async function api(check, url, find, { nonce, timeout }, signal) {
-  const found = find()
-  if (found) return found
-  const blocked = (cause) =>
-    failure(check, 'check-blocked', `its script did not load within ${timeout} ms or was blocked: ${url}`, cause)
-  const stop = new AbortController()
-  const wait = (promise) => within(promise, signal, timeout, blocked)
-  const element = [...document.scripts].find((script) => isOf(script, url))
-  try {
-    if (element && !loads.has(url)) {
-      const failed = new Promise((_, reject) => element.addEventListener('error', reject, { once: true }))
-      try {
-        return await wait(Promise.race([until(find, stop.signal), failed]))
-      } catch (error) {
-        if (!signal?.aborted) dead.add(element)
-        if (error instanceof ApproovCheckError || signal?.aborted) throw error
+function google(given, name, file, select) {
+  if (typeof given?.action !== 'string') throw invalid('"action" must be text, such as "login"')
+  return makeCheck(
+    given,
+    name,
+    'recaptchaSiteKey',
+    script(`https://www.google.com/recaptcha/${file}.js?render=explicit`, 'grecaptcha', select, 'execute'),
+    (api, { siteKey, action, done, fail }) => {
+      const key = `${name} ${siteKey}`
+      let client = clients.get(key)
+      // A client of its own runs whatever key the page's script was loaded for.
+      if (client?.api !== api || !client.element.isConnected) {
+        const element = document.body.appendChild(document.createElement('div'))
+        client = { api, element, id: api.render(element, { sitekey: siteKey, size: 'invisible' }) }
+        clients.set(key, client)
       }
-    }
-    const { loaded, forget } = load(url, nonce)
-    try {
-      return await wait(loaded.then(() => until(find, stop.signal)))
-    } catch (error) {
-      if (!signal?.aborted) forget()
-      throw error
-    }
-  } catch (error) {
-    throw error instanceof ApproovCheckError || signal?.aborted ? error : blocked(error)
-  } finally {
-    stop.abort()
-  }
+      const { id } = client
+      api.execute(id, { action }).then((recaptchaToken) => done({ recaptchaToken }), fail)
+      return () => api.reset(id)
+    },
+  )
 }
 
-const isOf = (script, url) => !dead.has(script) && script.src.split('?')[0] === url.split('?')[0]
-
-/**
- * A `renew`: one run at a time.
- *
- * @param {string} check
- * @param {any} options
- * @param {string} keyName
- * @param {(run: any) => Promise<any>} run
- */
-function makeCheck(check, options, keyName, run) {
-  const given = own(options)
-  const { timeout = TIMEOUT } = given
-  if (typeof timeout !== 'number' || !(timeout > 0)) throw invalid('"timeout" must be a number of milliseconds')
-  let before = Promise.resolve()
-  return async (context) => {
-    const { signal, keys } = own(context)
-    if (typeof document === 'undefined') {
-      throw failure(check, 'check-unsupported', 'there is no page here to run it in')
-    }
-    const siteKey = given.siteKey ?? keys?.[keyName]
-    if (typeof siteKey !== 'string' || !siteKey) {
-      throw invalid(`${check}: "siteKey" is missing, and the session has no ${keyName}`)
-    }
-    signal?.throwIfAborted()
-    const turn = before.then(() => {
-      signal?.throwIfAborted()
-      return run({ ...given, timeout, siteKey, signal })
-    })
-    before = turn.then(
-      () => {},
-      () => {},
-    )
-    // Who gives up does not wait for the run before.
-    return within(turn, signal)
-  }
-}
-
-/** Runs with an element for a widget, which is gone after that. */
-async function inPlace(check, container, work) {
-  const parent =
-    typeof container === 'string'
-      ? document.querySelector(container)
-      : typeof container === 'function'
-        ? container()
-        : container
-  if (container !== undefined && !(parent?.nodeType === 1))
-    throw invalid(`${check}: "container" is no element of the page`)
-  const element = document.createElement('div')
-  if (!parent) Object.assign(element.style, { position: 'fixed', right: '16px', bottom: '16px', zIndex: '2147483647' })
-  ;(parent ?? document.body).append(element)
-  try {
-    return await work(element)
-  } finally {
-    element.remove()
-  }
-}
-
-/** What a vendor's script ends with instead of a result. */
-const thrown = (check, codes) => (error) => {
-  const code = String(error?.code ?? error?.message ?? error)
-  return failure(check, codes[code] ?? 'check-failed', `it ended with ${code}`, error)
-}
-
-const inTime = (check, promise, { signal, timeout }) =>
-  within(promise, signal, timeout, () => failure(check, 'check-timeout', `it did not end within ${timeout} ms`))
-
-/** hCaptcha. A person has until the signal. */
-export function hcaptcha(options) {
-  const check = 'hcaptcha'
-  const ended = thrown(check, { 'challenge-closed': 'check-cancelled', 'challenge-expired': 'check-timeout' })
-  return makeCheck(check, options, 'hcaptchaSiteKey', async (run) => {
-    const { siteKey, signal, container, theme, size = 'invisible' } = run
-    // recaptchacompat=off: or it takes the place of reCAPTCHA's own `grecaptcha`.
-    const url = run.url ?? 'https://js.hcaptcha.com/1/api.js?render=explicit&recaptchacompat=off'
-    const script = await api(check, url, () => globalThis.hcaptcha?.render && globalThis.hcaptcha, run, signal)
-    return inPlace(check, container, async (element) => {
-      let clicked
-      const click = new Promise((resolve, reject) => {
-        clicked = { callback: (response) => resolve({ response }), 'error-callback': (code) => reject(code) }
+/** Cloudflare Turnstile. */
+export const turnstile = (given) =>
+  makeCheck(
+    given,
+    'turnstile',
+    'turnstileSiteKey',
+    script('https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit', 'turnstile'),
+    (api, run) => {
+      const { siteKey, action, appearance = 'interaction-only', theme = 'auto' } = run
+      const { timeout, place, limit, done, fail } = run
+      const id = api.render(place(), {
+        sitekey: siteKey,
+        action,
+        appearance,
+        theme,
+        retry: 'never',
+        'refresh-expired': 'never',
+        'response-field': false,
+        callback: (turnstileToken) => done({ turnstileToken }),
+        'error-callback': (code) => {
+          fail(code)
+          // Handled: Turnstile need not write it to the console.
+          return true
+        },
+        'timeout-callback': () => fail('timeout'),
+        'unsupported-callback': () => fail('unsupported'),
+        'before-interactive-callback': () => limit(),
+        'after-interactive-callback': () => limit(timeout),
       })
-      const id = script.render(element, { sitekey: siteKey, size, theme, ...(size === 'invisible' ? {} : clicked) })
-      try {
-        const solving = size === 'invisible' ? script.execute(id, { async: true }) : click
-        const hcaptchaToken = await within(solving, signal)
-        return {
-          hcaptchaToken: size === 'invisible' ? hcaptchaToken : { ...hcaptchaToken, key: script.getRespKey(id) },
-        }
-      } catch (error) {
-        throw signal?.aborted ? signal.reason : ended(error)
-      } finally {
-        script.remove(id)
-      }
-    })
-  })
-}
-
-/** reCAPTCHA v3 and Enterprise, which may be on one page. */
-const google = (check, path, find) =>
-  function (options) {
-    const { action } = own(options)
-    if (typeof action !== 'string' || !action) throw invalid(`${check}: "action" must be the name of an action`)
-    return makeCheck(check, options, 'recaptchaSiteKey', async (run) => {
-      const { siteKey, signal } = run
-      const url = run.url ?? `https://www.google.com/recaptcha/${path}?render=${encodeURIComponent(siteKey)}`
-      const script = await api(check, url, () => (find()?.ready ? find() : undefined), run, signal)
-      try {
-        const solving = new Promise((resolve) => script.ready(resolve)).then(() => script.execute(siteKey, { action }))
-        return { recaptchaToken: await inTime(check, solving, run) }
-      } catch (error) {
-        throw error instanceof ApproovCheckError || signal?.aborted
-          ? error
-          : thrown(check, { Timeout: 'check-timeout' })(error)
-      }
-    })
-  }
-export const recaptcha = google('recaptcha', 'api.js', () => globalThis.grecaptcha)
-export const recaptchaEnterprise = google(
-  'recaptchaEnterprise',
-  'enterprise.js',
-  () => globalThis.grecaptcha?.enterprise,
-)
-
-/** Turnstile. Who is asked to click has until the signal. */
-export function turnstile(options) {
-  const check = 'turnstile'
-  return makeCheck(check, options, 'turnstileSiteKey', async (run) => {
-    const { siteKey, signal, container, theme, action, appearance = 'interaction-only', timeout } = run
-    const url = run.url ?? 'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit'
-    const find = () => /** @type {any} */ (globalThis).turnstile
-    const script = await api(check, url, () => (find()?.render ? find() : undefined), run, signal)
-    return inPlace(check, container, async (element) => {
-      let id
-      let timer
-      const solving = new Promise((resolve, reject) => {
-        const end = (code, message, cause) => reject(failure(check, code, message, cause))
-        timer = setTimeout(() => end('check-timeout', `it did not end within ${timeout} ms`), timeout)
-        id = script.render(element, {
-          sitekey: siteKey,
-          action,
-          theme,
-          appearance,
-          retry: 'never',
-          callback: resolve,
-          'before-interactive-callback': () => clearTimeout(timer),
-          'timeout-callback': () => end('check-timeout', 'nobody answered'),
-          'unsupported-callback': () => end('check-failed', 'it does not support this browser'),
-          'error-callback': (code) => {
-            end('check-failed', `it ended with ${code}`, code)
-            return true
-          },
-        })
-      })
-      try {
-        return { turnstileToken: await within(solving, signal) }
-      } finally {
-        clearTimeout(timer)
-        script.remove(id)
-      }
-    })
-  })
-}
+      return () => api.remove(id)
+    },
+  )
 
 /** Friendly Captcha, version 2. */
-export function friendlyCaptcha(options) {
-  const check = 'friendlyCaptcha'
-  return makeCheck(check, options, 'friendlyCaptchaSiteKey', async (run) => {
-    const { siteKey, signal, container, theme, endpoint } = run
-    const url = run.url ?? 'https://cdn.jsdelivr.net/npm/@friendlycaptcha/sdk@1.0.2/site.min.js'
-    const script = await api(check, url, () => globalThis.frcaptcha, run, signal)
-    return inPlace(check, container, async (element) => {
-      let widget
-      const solving = new Promise((resolve, reject) => {
-        const end = (code, message, cause) => reject(failure(check, code, message, cause))
-        element.addEventListener('frc:widget.complete', ({ detail }) => resolve(detail.response))
-        element.addEventListener('frc:widget.expire', () => end('check-timeout', 'its puzzle has expired'))
-        element.addEventListener('frc:widget.error', ({ detail: { error } }) =>
-          end(
-            error?.code === 'network_error' ? 'check-blocked' : 'check-failed',
-            `it ended with ${error?.code}`,
-            error,
-          ),
-        )
-        widget = script.createWidget({ element, sitekey: siteKey, startMode: 'auto', theme, apiEndpoint: endpoint })
-      })
+export const friendlyCaptcha = (given) =>
+  makeCheck(
+    given,
+    'friendlyCaptcha',
+    'friendlyCaptchaSiteKey',
+    script('https://cdn.jsdelivr.net/npm/@friendlycaptcha/sdk@1.0.2/site.min.js', 'frcaptcha'),
+    (api, { siteKey, endpoint = 'global', theme = 'light', timeout, place, limit, done, fail }) => {
+      const element = place()
+      const on = (name, listener) => element.addEventListener(`frc:widget.${name}`, ({ detail }) => listener(detail))
+      on('complete', ({ response }) => done({ friendlyCaptchaResponse: response }))
+      on('error', ({ error }) => fail(error))
+      on('expire', () => fail('expired'))
+      // Each step of its puzzle has its time; where a person has to click, that takes as long as it takes.
+      on('statechange', ({ mode }) => limit(mode === 'interactive' ? 0 : timeout))
+      const options = { sitekey: siteKey, apiEndpoint: endpoint, theme, startMode: 'auto', formFieldName: null }
+      const widget = api.createWidget({ element, ...options })
+      return () => widget.destroy()
+    },
+  )
+
+/** How often the agent at an address did not load. */
+const failures = new Map()
+
+/** Fingerprint, with its agent version 4. */
+export const fingerprint = (given) =>
+  makeCheck(
+    given,
+    'fingerprint',
+    'fingerprintPublicAPIKey',
+    async ({ url, siteKey, onUnloaded, blocked }) => {
+      const address = url ?? `https://fpjscdn.net/v4/${encodeURIComponent(siteKey)}`
+      const failed = failures.get(address)
+      onUnloaded(() => failures.set(address, (failed ?? 0) + 1))
+      // Browsers remember a module that did not load, but not for an address with another fragment.
+      const source = failed ? `${address}#${failed}` : address
       try {
-        return { friendlyCaptchaResponse: await within(solving, signal) }
-      } finally {
-        widget?.destroy()
+        return await importModule(source)
+      } catch (cause) {
+        throw blocked(address, cause)
       }
-    })
-  })
-}
+    },
+    (agent, { region = 'us', endpoints, timeout, done, fail }) => {
+      const result = agent.start({ region, ...(endpoints && { endpoints }) }).get({ timeout })
+      result.then((fingerprintIDResult) => done({ fingerprintIDResult }), fail)
+    },
+  )
 
-/** Fingerprint, agent v4. */
-export function fingerprint(options) {
-  const check = 'fingerprint'
-  const blocked = { script_load_fail: 'check-blocked', csp_block: 'check-blocked', network_connection: 'check-blocked' }
-  const ended = thrown(check, { ...blocked, client_timeout: 'check-timeout' })
-  let tries = 0
-  let agent
-  return makeCheck(check, options, 'fingerprintPublicAPIKey', async (run) => {
-    const { siteKey, signal, timeout, region, endpoints } = run
-    const url = run.url ?? `https://fpjscdn.net/v4/${encodeURIComponent(siteKey)}`
-    const late = () => failure(check, 'check-blocked', `its agent did not load within ${timeout} ms: ${url}`)
-    try {
-      // Browsers remember a load that failed, but not for an address with another fragment.
-      agent ??= import(/* webpackIgnore: true */ /* @vite-ignore */ tries++ ? `${url}#${tries}` : url)
-      const { start } = await within(agent, signal, timeout, late)
-      const options = { ...(region && { region }), ...(endpoints && { endpoints }) }
-      agent = Promise.resolve({ start })
-      return { fingerprintIDResult: await inTime(check, start({ apiKey: siteKey, ...options }).get({ timeout }), run) }
-    } catch (error) {
-      if (signal?.aborted) throw signal.reason
-      // What import() throws is a TypeError.
-      const isLoad = error instanceof TypeError
-      if (isLoad || error.code === 'check-blocked') agent = undefined
-      if (error instanceof ApproovCheckError) throw error
-      throw isLoad ? failure(check, 'check-blocked', `its agent did not load: ${url}`, error) : ended(error)
-    }
-  })
-}
+/** ALTCHA: the SDK itself solves a challenge of the service. */
+export const altcha = () => () => ({ altchaPayload: true })
 
-/** ALTCHA: the SDK solves a challenge of the service. */
-export const altcha = () => async () => ({ altchaPayload: /** @type {const} */ (true) })
-
-/** The first that passes, tried one after the other: not after one that the visitor cancelled, nor after an abort. */
+/** The first of these checks that can be passed. */
 export function firstOf(...checks) {
-  if (!checks.length || !checks.every((check) => typeof check === 'function')) {
-    throw invalid('firstOf needs at least one check, and checks alone')
+  if (!checks.length || checks.some((check) => typeof check !== 'function')) {
+    throw invalid('firstOf needs checks, such as firstOf(turnstile(), altcha())')
   }
   return async (context) => {
-    let last
+    let failure
     for (const check of checks) {
       try {
         return await check(context)
       } catch (error) {
-        if (context?.signal?.aborted || error?.code === 'check-cancelled') throw error
-        last = error
+        context?.signal?.throwIfAborted()
+        failure = error
+        if (error?.code === 'check-cancelled') break
       }
     }
-    throw last
+    throw failure
   }
+}
+
+/** By name of a check: ends with its last run. */
+const turns = new Map()
+
+/**
+ * A check, whose runs take turns. `load` resolves to the vendor's interface; `start` begins a challenge and returns what takes it down.
+ *
+ * @param {any} given @param {string} name @param {string} key the site key's name among the options of a session
+ * @param {(run: any) => Promise<any>} load @param {(api: any, run: any) => void | (() => void)} start
+ */
+function makeCheck(given, name, key, load, start) {
+  // Own properties only; `null` is left out.
+  const options = { __proto__: null, timeout: TIMEOUT }
+  for (const [option, value] of Object.entries(given ?? {})) if (value != null) options[option] = value
+  if (!(options.timeout > 0)) throw invalid('"timeout" must be a number of milliseconds')
+  options.timeout = Math.min(options.timeout, MAX_TIMER)
+  return (context) => {
+    const before = turns.get(name)
+    const run = attempt(before, options, name, key, context ?? {}, load, start)
+    // Without the results, which would stay in memory.
+    turns.set(
+      name,
+      Promise.allSettled([before, run]).then(() => {}),
+    )
+    return run
+  }
+}
+
+/** One run: settles once, takes down what it put up, and leaves no timer or listener. */
+function attempt(before, options, name, key, { signal, keys }, load, start) {
+  const { timeout } = options
+  const siteKey = options.siteKey ?? keys?.[key]
+  /** What remains to be done at the end, whatever it is. @type {(() => void)[]} */
+  const cleanups = []
+  let isOver
+  let timer
+  let unloaded
+  const error = (code, message, cause) =>
+    new ApproovCheckError(`${name}: ${message}`, {
+      code,
+      cause,
+      check: name,
+      retryable: !/cancelled|unsupported/.test(code),
+    })
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted()
+    if (!globalThis.document) throw error('check-unsupported', 'a check needs a page, and there is no document here')
+    if (typeof siteKey !== 'string' || !siteKey) {
+      throw invalid(`${name}: "siteKey" must be text, or else "${key}" of the session`)
+    }
+    const abort = () => reject(signal.reason)
+    signal?.addEventListener('abort', abort)
+    cleanups.push(() => signal?.removeEventListener('abort', abort))
+
+    const fail = (cause) => {
+      if (cause instanceof ApproovError) return reject(cause)
+      const said = String(cause?.code ?? cause?.message ?? cause)
+      const [, code] = MEANINGS.find(([pattern]) => /** @type {RegExp} */ (pattern).test(said)) ?? []
+      reject(error(code ?? 'check-failed', said, cause))
+    }
+    const limit = (milliseconds) => {
+      clearTimeout(timer)
+      if (isOver || !milliseconds) return
+      timer = setTimeout(() => {
+        unloaded?.()
+        reject(error('check-timeout', `no response within ${milliseconds} ms`))
+      }, milliseconds)
+    }
+    const run = {
+      ...options,
+      siteKey,
+      limit,
+      fail,
+      done: resolve,
+      isOver: () => isOver,
+      /** What to do when the script does not load. */
+      onUnloaded: (forget) => (unloaded = forget),
+      blocked(address, cause) {
+        unloaded?.()
+        return error('check-blocked', `${address} did not load`, cause)
+      },
+      /** An element for a widget. */
+      place() {
+        const element = placed(name, options.container)
+        cleanups.push(() => element.remove())
+        return element
+      },
+    }
+    Promise.resolve(before)
+      .then(() => {
+        if (isOver) return
+        limit(timeout)
+        return load(run)
+      })
+      .then((api) => {
+        if (isOver) return
+        unloaded = undefined
+        limit(timeout)
+        cleanups.push(start(api, run) ?? (() => {}))
+      })
+      .catch(fail)
+  }).finally(() => {
+    isOver = true
+    clearTimeout(timer)
+    for (const cleanup of cleanups.reverse()) {
+      try {
+        cleanup()
+      } catch {
+        // A vendor's script that cannot take its widget down does not change how the check ended.
+      }
+    }
+  })
+}
+
+/** A new element in the container; without one, in the lower right corner of the window. */
+function placed(name, container) {
+  const element = document.createElement('div')
+  let parent = container ?? document.body
+  if (!container) element.style.cssText = 'position:fixed;right:0;bottom:0;z-index:2147483647'
+  if (typeof parent === 'function') parent = parent()
+  if (typeof parent === 'string') parent = document.querySelector(parent)
+  if (!parent?.append) throw invalid(`${name}: "container" must be an element of the page, or a selector of one`)
+  parent.append(element)
+  return element
+}
+
+/**
+ * Loads a classic script, or waits for the one that the page has.
+ *
+ * @param {string} vendorUrl @param {string} global what it defines
+ * @param {(global: any) => any} [select] the interface in that @param {string} [method] of the interface, which comes last
+ */
+const script =
+  (vendorUrl, global, select = (value) => value, method) =>
+  ({ url = vendorUrl, nonce, isOver, onUnloaded, blocked }) =>
+    new Promise((resolve, reject) => {
+      const found = () => select(globalThis[global])
+      const look = () => {
+        const api = found()
+        const isThere = api && (!method || api[method])
+        if (isThere) resolve(api)
+        else if (!isOver()) setTimeout(look, POLL_INTERVAL)
+        return isThere
+      }
+      if (look()) return
+      const address = withoutQuery(new URL(url, document.baseURI).href)
+      const present = [...document.scripts].find(({ src }) => withoutQuery(src) === address)
+      const element = present ?? document.createElement('script')
+      const failed = (cause) => reject(blocked(url, cause))
+      onUnloaded(() => element.remove())
+      element.addEventListener('error', () => failed())
+      element.addEventListener('load', () => look() || found() || failed())
+      if (present) return
+      const { nonce: pageNonce = '' } = /** @type {any} */ (document.querySelector('script[nonce]')) ?? {}
+      element.async = true
+      element.nonce = nonce ?? pageNonce
+      try {
+        element.src = trusted(url)
+      } catch (cause) {
+        failed(cause)
+      }
+      document.head.append(element)
+    })
+
+const withoutQuery = (url) => url.split(/[?#]/)[0]
+
+let policy
+
+/** A script's address as pages with Trusted Types want it. @returns {any} */
+function trusted(url) {
+  const { trustedTypes } = /** @type {any} */ (globalThis)
+  policy ??= trustedTypes?.createPolicy('approov-checks', { createScriptURL: (url) => url })
+  return policy?.createScriptURL(url) ?? url
 }

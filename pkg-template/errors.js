@@ -57,14 +57,14 @@ export class ApproovServiceError extends ApproovError {}
 export class ApproovCheckError extends ApproovError {}
 
 /** By name. */
-export const classes = {
+export const classes = Object.freeze({
   __proto__: null,
   ApproovError,
   ApproovSessionError,
   ApproovFetchError,
   ApproovServiceError,
   ApproovCheckError,
-}
+})
 for (const [name, value] of Object.entries(classes)) {
   // Said outright, because minifiers rename classes.
   Object.defineProperty(value, 'name', { value: name })

@@ -15,6 +15,7 @@ import { installFixture } from './fixtures.mjs'
 const PASSED = '10000000-aaaa-bbbb-cccc-000000000001'
 
 const ENTRIES = ['approov-web-sdk', 'approov-web-sdk/lite', 'approov-web-sdk/approov.js']
+const CHECKS = 'approov-web-sdk/checks'
 
 /** Each bundler: the directory it builds into, the page (of its own, or one that loads the script), the package's entries it uses. */
 const BUNDLERS = [
@@ -36,10 +37,12 @@ describe('in a project of', () => {
   async function tokenOf(page, entry) {
     await world.webdriver.get(page)
     await world.webdriver.wait(() => world.webdriver.executeScript('return Boolean(globalThis.entries)'), HANG)
-    const { approovHost, approovSiteKey, keys, api } = world.settings
+    const { approovHost, approovSiteKey, keys, api, simulators } = world.settings
+    const url = `${simulators}/fingerprint/v4/${keys.fingerprint.fingerprintPublicAPIKey}`
     const settings = {
       api,
-      session: { approovHost, approovSiteKey, ...keys.hcaptcha },
+      session: { approovHost, approovSiteKey, ...keys[entry === CHECKS ? 'fingerprint' : 'hcaptcha'] },
+      check: { url, timeout: HANG },
       result: { hcaptchaToken: PASSED, timeout: HANG },
     }
     return world.run((entry, settings) => globalThis.entries[entry](settings), entry, settings)
@@ -61,6 +64,7 @@ describe('in a project of', () => {
         const modules = site.requests.slice(begin).filter((request) => /\.wasm(\?|$)/.test(request))
         assert.equal(modules.length, entry.endsWith('approov.js') ? 0 : 1, `${entry}: ${modules}`)
       }
+      assert.match(await tokenOf(`${site.url}/`, CHECKS), /^[\w-]+\.[\w-]+\.[\w-]+$/)
       const files = await readdir(built, { recursive: true })
       assert.equal(
         files.filter((file) => file.endsWith('.wasm')).length,
@@ -96,7 +100,8 @@ describe('in a project of', () => {
           ),
         HANG,
       )
-      for (const entry of entries) assert.match(await tokenOf(page, entry), /^[\w-]+\.[\w-]+\.[\w-]+$/, entry)
+      for (const entry of [...entries, CHECKS])
+        assert.match(await tokenOf(page, entry), /^[\w-]+\.[\w-]+\.[\w-]+$/, entry)
     } finally {
       server.kill()
       await ended

@@ -106,6 +106,10 @@ const SOURCES: &[&str] = &[
     "record.js",
 ];
 
+/// What `pkg-template/import-module.d.ts` declares. It is put before what esbuild makes, which would leave the comments out that keep
+/// bundlers from following the import.
+const IMPORT_MODULE: &str = "const importModule=a=>import(/* webpackIgnore: true */ /* @vite-ignore */ a);";
+
 /// What esbuild does with every file.
 const ESBUILD: &[&str] = &[
     "--bundle",
@@ -297,12 +301,12 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
 }
 
 fn esbuild(project: &Project, directory: &Path, entry: &str, to: &Path, external: &[&str]) -> Result<()> {
-    run(Command::new(project.npm_program("esbuild"))
-        .arg(entry)
-        .args(ESBUILD)
-        .args(external)
-        .arg(format!("--outfile={}", to.display()))
-        .current_dir(directory))
+    let mut esbuild = Command::new(project.npm_program("esbuild"));
+    esbuild.arg(entry).args(ESBUILD).args(external).arg(format!("--outfile={}", to.display()));
+    if matches!(entry, "one-file.js" | "checks.js") {
+        esbuild.arg(format!("--banner:js={IMPORT_MODULE}"));
+    }
+    run(esbuild.current_dir(directory))
 }
 
 /// `wasm-source.js` of a build whose WebAssembly is imported as a compiled module.

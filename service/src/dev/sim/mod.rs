@@ -31,6 +31,9 @@
 //! | `reject`, `reject:CODE` | no result: the script fails, with a code that the real one has |
 //! | `script-blocked` | the script does not load (in `window.approovSim`: loads, and does nothing) |
 //!
+//! With `window.approovSim = { interactive: true }` hCaptcha, Turnstile and Friendly Captcha ask the visitor to click, whatever the outcome
+//! then is. `reject:unsupported` is a browser that Turnstile cannot run in.
+//!
 //! The result names the outcome that the server then gives (`low` for `low-score`), so that a test can write one:
 //!
 //! `sim-<outcome>-<unique>[.base64url(host name)[.base64url(action)[.base64url(more)]]]`

@@ -29,16 +29,21 @@
       const name = { expired: 'expire', completed: 'complete', error: 'error', reset: 'reset' }[state]
       if (name) tell(`frc:widget.${name}`, more)
     }
-    const run = async () => {
+    const run = async (isClicked = false) => {
       if (handle.isDestroyed) throw new Error('Can not start destroyed widget.')
       clearTimeout(timer)
       const mine = (round += 1)
+      const mode = simulated.isInteractive() ? 'interactive' : 'noninteractive'
+      if (mode === 'interactive' && !isClicked) {
+        set('activated', '.ACTIVATED', { mode })
+        return
+      }
       const steps = { requesting: '.REQUESTING', solving: '.SOLVING', verifying: '.VERIFYING' }
       const { kind, outcome, code } = simulated.ending(sitekey)
       for (const [next, text] of Object.entries(steps)) {
         await new Promise((resolve) => setTimeout(resolve))
         if (mine !== round) return
-        set(next, text)
+        set(next, text, { mode })
       }
       if (kind === 'token') {
         set('completed', simulated.token(outcome, [location.hostname]))
@@ -87,7 +92,7 @@
     element.frcWidget = handle
     widgets.set(id, handle)
     if (field) field.value = response
-    box = simulated.checkbox(element, 'I am human (simulated Friendly Captcha)', () => run())
+    box = simulated.checkbox(element, 'I am human (simulated Friendly Captcha)', () => run(true))
     set('init', '.UNCONNECTED')
     handle.ready.then(() => {
       if (handle.isDestroyed || state !== 'init') return

@@ -40,8 +40,7 @@
         else simulated.call(options.errorcallback, code)
         reject(code)
       }
-      widget.pending.add(failed)
-      setTimeout(() => {
+      const end = () => {
         if (!widget.pending.has(failed)) return
         const { kind, outcome, code } = simulated.ending(options.sitekey, published)
         if (kind === 'token') {
@@ -53,15 +52,25 @@
           })
           simulated.call(options.callback, widget.response, widget.key)
           resolve({ response: widget.response, key: widget.key })
-          return
-        }
-        if (kind === 'script-blocked') {
+        } else if (kind === 'script-blocked') {
           failed('network-error')
-          return
+        } else if (kind !== 'never') {
+          simulated.call(options.opencallback)
+          failed(kind === 'timeout' ? 'challenge-expired' : code || 'challenge-error')
         }
-        simulated.call(options.opencallback)
-        if (kind === 'timeout') failed('challenge-expired')
-        if (kind === 'reject') failed(code || 'challenge-error')
+      }
+      widget.pending.add(failed)
+      setTimeout(() => {
+        if (!simulated.isInteractive()) {
+          end()
+        } else if (widget.pending.has(failed)) {
+          simulated.call(options.opencallback)
+          const challenge = simulated.checkbox(widget.element, 'A challenge (simulated hCaptcha)', () => {
+            challenge.remove()
+            end()
+          })
+          widget.challenges.push(challenge)
+        }
       })
     })
   const hcaptcha = {
@@ -76,7 +85,17 @@
       const options = simulated.options(element, more)
       const names = isCompatible ? ['g-recaptcha-response', 'h-captcha-response'] : ['h-captcha-response']
       const fields = names.map((name) => simulated.field(element, name))
-      const widget = { options, fields, response: '', key: '', box: undefined, timer: undefined, pending: new Set() }
+      const widget = {
+        element,
+        options,
+        fields,
+        response: '',
+        key: '',
+        box: undefined,
+        timer: undefined,
+        pending: new Set(),
+        challenges: [],
+      }
       if (options.size !== 'invisible')
         widget.box = simulated.checkbox(element, 'I am human (simulated hCaptcha)', () => run(widget).catch(() => {}))
       element.dataset.hcaptchaWidgetId = id
@@ -117,7 +136,7 @@
       const widget = find(id)
       widget.pending.clear()
       clearTimeout(widget.timer)
-      for (const part of [...widget.fields, widget.box]) if (part) part.remove()
+      for (const part of [...widget.fields, ...widget.challenges, widget.box]) if (part) part.remove()
       for (const [name, other] of widgets) if (other === widget) widgets.delete(name)
     },
   }

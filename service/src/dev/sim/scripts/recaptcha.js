@@ -33,10 +33,10 @@
         }
       }),
     )
-  const solve = async (widget) => {
+  const solve = async (widget, action = widget.options.action) => {
     const { options } = widget
     const failed = () => simulated.call(options.errorcallback)
-    const response = await challenge(options.sitekey, options.action, failed)
+    const response = await challenge(options.sitekey, action, failed)
     put(widget, response)
     widget.timer = simulated.whenExpired(lifetime, () => {
       put(widget, '')
@@ -64,7 +64,9 @@
       return widgets.length - 1
     },
     execute: async (target, options) =>
-      typeof target === 'string' ? challenge(target, options && options.action) : solve(find(target)),
+      typeof target === 'string'
+        ? challenge(target, options && options.action)
+        : solve(find(target), options && options.action),
     getResponse: (id) => find(id).response,
     reset: (id) => put(find(id), ''),
   }

@@ -4,6 +4,7 @@ declare const simulated: {
   random(length: number): string
   isBlocked(): boolean
   ending(siteKey?: string, published?: Record<string, string>): { kind: string; outcome?: string; code?: string }
+  isInteractive(): boolean
   token(outcome: string, parts: string[]): string
   options(element: HTMLElement, options?: object): Record<string, any>
   call(callback: unknown, ...values: unknown[]): any

@@ -50,6 +50,9 @@ const simulated = (() => {
       return kind ? { kind, code } : { kind: 'token', outcome: name === 'low-score' ? 'low' : name }
     },
 
+    /** Whether a visitor is asked to click, because the page says `window.approovSim = { interactive: true }`. */
+    isInteractive: () => Boolean(globalThis.approovSim && globalThis.approovSim.interactive),
+
     /** What the server takes for solved, or not: the parts say where and for what. */
     token: (outcome, parts) => [`sim-${outcome}-${now()}x${random(12)}`, ...parts.map(base64Url)].join('.'),
 

@@ -29,6 +29,10 @@
   const failed = (widget, code) => {
     widget.isRunning = false
     const { options } = widget
+    if (code === 'unsupported') {
+      simulated.call(options.unsupportedcallback)
+      return
+    }
     if (!simulated.call(options.errorcallback, code)) console.warn(`[Cloudflare Turnstile] Error: ${code}.`)
     if (options.retry !== 'never' && !code.startsWith('110'))
       widget.retry = setTimeout(() => run(widget), Number(options.retryinterval) || 8000)
@@ -100,8 +104,7 @@
         ? simulated.field(element, options.responsefieldname || 'cf-turnstile-response')
         : /** @type {HTMLTextAreaElement} */ (undefined)
       // The test key that forces a challenge, or whoever asks for one.
-      const isInteractive =
-        options.sitekey === '3x00000000000000000000FF' || Boolean(globalThis.approovSim?.interactive)
+      const isInteractive = options.sitekey === '3x00000000000000000000FF' || simulated.isInteractive()
       const widget = { id, element, options, field, isInteractive, round: 0, response: '', isRunning: false }
       widgets.set(id, { ...widget, isExpired: false, box: undefined, timer: undefined, retry: undefined })
       if (options.execution !== 'execute') run(widgets.get(id))
