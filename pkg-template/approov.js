@@ -1,10 +1,9 @@
 // The package's face: loads the WebAssembly on first use, and turns its failures into errors.
 // Importing this module has no side effect.
 import { base64url, compile, compileStreaming, fetch, isA, makeInstance, missing, ownProperty } from './built-ins.js'
+import { chosen, own } from './builds.js'
 import { makeCreateFetch } from './create-fetch.js'
 import { ApproovError, ApproovFetchError, ApproovSessionError, classes } from './errors.js'
-import makeGlue from './glue.js'
-import source from './wasm-source.js'
 
 export {
   ApproovCheckError,
@@ -40,7 +39,9 @@ export const Approov = Object.freeze({
 let instance
 /** The promise of it while it is being made. */
 let loading
-/** The compiled WebAssembly, kept for an instance after this one. @type {WebAssembly.Module} */
+/** The build in use, and its compiled WebAssembly, kept for an instance after this one. */
+let build
+/** @type {any} */
 let module
 /** What the last instance trapped with. */
 let lastTrap
@@ -104,7 +105,11 @@ async function start(options) {
     throw new ApproovError(`the Approov SDK needs ${missing.join(' and ')}, missing here`, { code: 'unsupported' })
   }
   try {
-    module ??= await compiled(ownProperty(options, 'wasm'))
+    if (!module) {
+      const given = await ownProperty(options, 'wasm')
+      build = await chosen(given)
+      module = build.makeInstance ? build : await compiled(given)
+    }
     return (instance = await begin())
   } catch (cause) {
     if (cause instanceof ApproovError) throw cause
@@ -118,7 +123,7 @@ async function start(options) {
 }
 
 async function compiled(given) {
-  let wasm = await (given ?? source())
+  let wasm = await (given ?? own.source())
   if (typeof wasm === 'string' || isA(wasm, 'URL')) wasm = await fetch(wasm)
   if (isA(wasm, 'Response')) {
     const type = wasm.headers.get('content-type') ?? ''
@@ -146,8 +151,9 @@ async function compiled(given) {
  * are rejected, its memory is wiped, and the next session gets another instance.
  */
 async function begin() {
-  const glue = makeGlue()
-  const { exports, wipe } = await makeInstance(module, glue.imports())
+  const glue = build.makeGlue()
+  const begun = () => glue.start({ exports: guarded })
+  const { exports, wipe } = await (build.makeInstance ?? makeInstance)(module, glue.imports(), begun)
   const pending = new Set()
   let isLost = false
   const guarded = { __proto__: null }
@@ -203,7 +209,7 @@ async function begin() {
       })
     },
   }
-  glue.start({ exports: guarded })
+  begun()
   return made
 }
 

@@ -103,6 +103,24 @@ const EXPORTS: &[&str] = &[
 /// an instance that has trapped could not be replaced. Its own loading, at its end, is left out: the facade loads, and the glue's
 /// way writes to the console and guesses a URL that bundlers would follow.
 pub(super) fn factory(glue: &str) -> Result<String> {
+    let body = body(glue)?;
+    Ok(format!(
+        "import {{ {BUILT_INS} }} from './built-ins.js'\n\n\
+         /** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{body}}}\n"
+    ))
+}
+
+/// The same for a file that is evaluated later than the facade, which gives it the built-ins that it has captured. This glue keeps the
+/// page's objects in an array, where the other has a table of the WebAssembly.
+pub(super) fn later_factory(glue: &str) -> Result<String> {
+    let body = body(glue)?;
+    Ok(format!(
+        "/** What makes the glue of one instance, with these built-ins. */\n\
+         export default ({{ {BUILT_INS}, Array }}) => function makeGlue() {{\n{body}}}\n"
+    ))
+}
+
+fn body(glue: &str) -> Result<String> {
     let (state, loading) = glue.split_once(LOADING).context("the generated glue does not load as expected")?;
     ensure!(
         loading.contains("function __wbg_init(") && state.contains("function __wbg_finalize_init(instance, module)"),
@@ -124,11 +142,7 @@ pub(super) fn factory(glue: &str) -> Result<String> {
         ensure!(inside.contains(&format!("function {name}(")), "the generated glue has no function {name}");
     }
     let exports = EXPORTS.join(", ");
-    Ok(format!(
-        "import {{ {BUILT_INS} }} from './built-ins.js'\n\n\
-         /** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{inside}\
-         return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n}}\n"
-    ))
+    Ok(format!("{inside}return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n"))
 }
 
 /// Everything from here on is the glue's own loader, which the facade replaces.

@@ -2,8 +2,10 @@
 //!
 //! wasm-pack compiles and binds, wasm-opt optimises, esbuild joins the facade (`pkg-template/approov.js`) with the
 //! generated glue and with one of two ways to reach the WebAssembly: embedded in the file, or as a file next to it.
-//! The crate is compiled twice: whole, and without the `wasm-key` feature for the lite entry.
+//! The crate is compiled twice: whole, and without the `wasm-key` feature for the lite entry, of which `compat.rs` makes the file that
+//! does without WebAssembly.
 
+mod compat;
 mod glue;
 mod trap_panics;
 pub(crate) mod verify;
@@ -26,6 +28,8 @@ enum Wasm {
     Embedded,
     /// In a file of this name next to the JavaScript.
     External(&'static str),
+    /// Nowhere: it has become JavaScript.
+    Translated,
 }
 
 /// One way to compile the crate.
@@ -67,7 +71,15 @@ const BUNDLES: &[Bundle] = &[
     Bundle { file: "approov.js", build: Build::Whole, wasm: Wasm::Embedded },
     Bundle { file: "index.js", build: Build::Whole, wasm: Wasm::External("approov_bg.wasm") },
     Bundle { file: "lite.js", build: Build::Lite, wasm: Wasm::External("approov_lite_bg.wasm") },
+    Bundle { file: COMPAT, build: Build::Lite, wasm: Wasm::Translated },
 ];
+
+/// The file that the others load where there is no WebAssembly.
+const COMPAT: &str = "approov.compat.js";
+
+/// What every bundle is made of, in `pkg-template/`.
+const SOURCES: &[&str] =
+    &["approov.js", "built-ins.js", "compat.js", "create-fetch.js", "errors.js", "without-wasm.js"];
 
 /// Files that the package takes over as they are: source in the repository, name in the package.
 const COPIED: &[(&str, &str)] = &[
@@ -155,6 +167,8 @@ pub(crate) fn install_tools(project: &Project) -> Result<()> {
 struct Glue {
     javascript: PathBuf,
     wasm: PathBuf,
+    /// What cargo has compiled, before all that.
+    compiled: PathBuf,
 }
 
 fn compile(project: &Project, build: Build, work: &Path) -> Result<Glue> {
@@ -169,18 +183,20 @@ fn compile(project: &Project, build: Build, work: &Path) -> Result<Glue> {
         .args(build.cargo_arguments())
         .args(without_machine_paths()?)
         .env("PATH", tools::path()?))?;
-    let compiled = directory.join("approov_bg.wasm");
+    let bound = directory.join("approov_bg.wasm");
     let trapping = directory.join("approov_bg.trapping.wasm");
     let optimised = directory.join("approov_bg.optimised.wasm");
     let stripped = directory.join("approov_bg.stripped.wasm");
-    fs::write(&trapping, trap_panics::trap_panics(&fs::read(&compiled)?)?)?;
+    fs::write(&trapping, trap_panics::trap_panics(&fs::read(&bound)?)?)?;
     let wasm_opt = project.npm_program("wasm-opt");
     run(Command::new(&wasm_opt).args(FEATURES).args(WASM_OPT).arg(&trapping).arg("-o").arg(&optimised))?;
     let names =
         output(Command::new(&wasm_opt).args(FEATURES).args(WASM_STRIP).arg(&optimised).arg("-o").arg(&stripped))?;
     let javascript = directory.join("approov.js");
     glue::rename(project, &javascript, &names)?;
-    Ok(Glue { javascript, wasm: stripped })
+    let compiled = directory.join("compiled.wasm");
+    copy(&project.target.join("wasm32-unknown-unknown/wasm/approov_web_sdk.wasm"), &compiled)?;
+    Ok(Glue { javascript, wasm: stripped, compiled })
 }
 
 /// Cargo's options that make the same WebAssembly on every machine, so that `integrity.json` can be compared: without them the
@@ -208,33 +224,53 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     let directory = work.join(bundle.file.trim_end_matches(".js"));
     let sources = directory.join("src");
     recreate(&sources)?;
-    for file in ["approov.js", "built-ins.js", "create-fetch.js", "errors.js"] {
+    for file in SOURCES {
         copy(&project.root.join("pkg-template").join(file), &sources.join(file))?;
     }
-    fs::write(sources.join("glue.js"), glue::factory(&fs::read_to_string(&glue.javascript)?)?)?;
-    match bundle.wasm {
-        Wasm::Embedded => {
-            fs::write(sources.join("wasm-source.js"), wasm_text::SOURCE)?;
+    let entry = match bundle.wasm {
+        Wasm::Embedded | Wasm::External(_) => {
+            fs::write(sources.join("glue.js"), glue::factory(&fs::read_to_string(&glue.javascript)?)?)?;
+            fs::write(sources.join("builds.js"), BUILDS)?;
+            "src/approov.js"
         }
+        Wasm::Translated => {
+            compat::translate(project, &glue.compiled, &directory, &sources)?;
+            "src/entry.js"
+        }
+    };
+    match bundle.wasm {
+        Wasm::Embedded => fs::write(sources.join("wasm-source.js"), wasm_text::SOURCE)?,
         Wasm::External(file) => {
             copy(&glue.wasm, &dist.join(file))?;
             fs::write(sources.join("wasm-source.js"), external_source(file))?;
         }
+        Wasm::Translated => {}
     }
     run(Command::new(project.npm_program("esbuild"))
-        .args(["src/approov.js", "--bundle", "--format=esm", "--target=es2022", "--minify", "--charset=utf8"])
+        .args([entry, "--bundle", "--format=esm", "--target=es2022", "--minify", "--charset=utf8"])
         .args(["--legal-comments=none", "--log-level=warning"])
-        .args(["--sourcemap", &format!("--outfile={}", bundle.file)])
+        .args(["--sourcemap", &format!("--external:./{COMPAT}"), &format!("--outfile={}", bundle.file)])
         .current_dir(&directory))?;
     let map = format!("{}.map", bundle.file);
     copy(&directory.join(&map), &dist.join(&map))?;
     let code = fs::read_to_string(directory.join(bundle.file))?;
     let code = match bundle.wasm {
-        Wasm::Embedded => wasm_text::with_bytes(&code, &fs::read(&glue.wasm)?)?,
-        Wasm::External(_) => code,
+        Wasm::Embedded => wasm_text::with_bytes(&compat::with_unfollowed_import(&code)?, &fs::read(&glue.wasm)?)?,
+        Wasm::External(_) => compat::with_unfollowed_import(&code)?,
+        Wasm::Translated => compat::with_asm(&code, &directory)?,
     };
     fs::write(dist.join(bundle.file), code).with_context(|| format!("writing {}", bundle.file))
 }
+
+/// `builds.js` of a bundle with WebAssembly: where that cannot be used, another file is.
+const BUILDS: &str = "\
+import makeGlue from './glue.js'
+import source from './wasm-source.js'
+import { withoutWasm } from './without-wasm.js'
+
+export const own = { __proto__: null, makeGlue, source }
+export const chosen = async (given) => (await withoutWasm(given)) ?? own
+";
 
 /// `wasm-source.js` of a build whose WebAssembly is a file of its own. Bundlers recognise this form of URL.
 fn external_source(file: &str) -> String {

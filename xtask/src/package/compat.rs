@@ -1,0 +1,204 @@
+//! `approov.compat.js`: the WebAssembly as JavaScript, for pages that have none or whose content security policy forbids it.
+//!
+//! ```text
+//!  compiled ─without reference types─▶ wasm-bindgen ─▶ trap_panics ─▶ wasm-merge ─▶ wasm-opt (lowered) ─▶ wasm2js ─▶ asm.js
+//!                                          └─▶ generated glue ─▶ the short names ─▶ glue.js
+//! ```
+//!
+//! It is made of the same compiled code as the lite entry. wasm2js knows the WebAssembly of 2017 alone: what came later is lowered, and
+//! wasm-bindgen keeps the page's objects in an array of the glue's, as it did before there were reference types.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use wasm_encoder::reencode::{self, Reencode};
+use wasm_encoder::{CustomSection, Module};
+use wasmparser::{CustomSectionReader, Parser};
+
+use super::wasm_text::with_appendix;
+use super::{WASM_OPT, WASM_STRIP, glue, recreate, trap_panics};
+use crate::process::{output, run};
+use crate::project::Project;
+use crate::tools::WASM_BINDGEN;
+
+/// The features that wasm-bindgen may count on.
+const BOUND_FEATURES: &[&str] = &["bulk-memory", "mutable-globals", "nontrapping-fptoint", "sign-ext"];
+
+/// The same in binaryen's words.
+const FEATURES: &[&str] =
+    &["--enable-bulk-memory", "--enable-mutable-globals", "--enable-nontrapping-float-to-int", "--enable-sign-ext"];
+
+/// What makes WebAssembly of 2017 of it.
+const LOWERING: &[&str] =
+    &["--llvm-memory-copy-fill-lowering", "--llvm-nontrapping-fptoint-lowering", "--signext-lowering"];
+
+/// Where the wasm-bindgen crate is compiled for reference types, it asks for the end of the objects that are never dropped. Without
+/// such a table they are its four constants (undefined, null, true, false), after 1,024 borrowed ones: `JSIDX_RESERVED` in its source.
+const STATICS: &str = "(module (func (export \"__wbindgen_externref_statics_end\") (result i32) (i32.const 1028)))\n";
+const STATICS_MODULE: &str = "__wbindgen_externref_xform__";
+
+/// The built-ins that wasm2js's code uses, which it gets as arguments: `shared` in `built-ins.js`.
+const BUILT_INS: &[&str] = &[
+    "ArrayBuffer",
+    "Int8Array",
+    "Int16Array",
+    "Int32Array",
+    "Uint8Array",
+    "Uint16Array",
+    "Uint32Array",
+    "Float32Array",
+    "Float64Array",
+    "Math",
+    "Object",
+];
+
+/// `entry.js` of the file: all that the others export, and what they import of it.
+const ENTRY: &str = "export * from './approov.js'\nexport { engine } from './compat.js'\n";
+
+/// `asm.js` of the file: the function is behind everything that the source map covers.
+const ASM: &str = "export default (builtIns) => approovAsm(builtIns)\n";
+/// Where that function is meanwhile.
+const MINIFIED: &str = "asm-function.min.js";
+
+/// `builds.js` of the file.
+const BUILDS: &str = "\
+import { shared } from './built-ins.js'
+import { engine } from './compat.js'
+
+export const own = engine(shared)
+export const chosen = async () => own
+";
+
+/// Writes the sources of the file that are made of what cargo has compiled.
+pub(super) fn translate(project: &Project, compiled: &Path, directory: &Path, sources: &Path) -> Result<()> {
+    let work = directory.join("translation");
+    recreate(&work)?;
+    let plain = work.join("plain.wasm");
+    fs::write(&plain, without_reference_types(&fs::read(compiled)?)?)?;
+    run(Command::new(WASM_BINDGEN.program()?)
+        .args(["--target", "web", "--no-typescript", "--out-name", "approov", "--out-dir"])
+        .arg(&work)
+        .arg(&plain))?;
+    let trapping = work.join("trapping.wasm");
+    fs::write(&trapping, trap_panics::trap_panics(&fs::read(work.join("approov_bg.wasm"))?)?)?;
+
+    let (statics, merged) = (work.join("statics.wat"), work.join("merged.wasm"));
+    fs::write(&statics, STATICS)?;
+    run(Command::new(project.npm_program("wasm-merge"))
+        .args(FEATURES)
+        .arg("--debuginfo")
+        .arg(&trapping)
+        .arg("approov")
+        .arg(&statics)
+        .arg(STATICS_MODULE)
+        .arg("-o")
+        .arg(&merged))?;
+    let (lowered, stripped) = (work.join("lowered.wasm"), work.join("stripped.wasm"));
+    let wasm_opt = project.npm_program("wasm-opt");
+    run(Command::new(&wasm_opt).args(FEATURES).args(LOWERING).args(WASM_OPT).arg(&merged).arg("-o").arg(&lowered))?;
+    let names = output(Command::new(&wasm_opt).args(WASM_STRIP).arg(&lowered).arg("-o").arg(&stripped))?;
+    let script = work.join("asm.js");
+    run(Command::new(project.npm_program("wasm2js"))
+        .args(["-Oz", "--emscripten"])
+        .arg(&stripped)
+        .arg("-o")
+        .arg(&script))?;
+
+    let javascript = work.join("approov.js");
+    fs::write(&javascript, without_statics(&fs::read_to_string(&javascript)?)?)?;
+    glue::rename(project, &javascript, &names)?;
+    fs::write(sources.join("glue.js"), glue::later_factory(&fs::read_to_string(&javascript)?)?)?;
+    fs::write(sources.join("asm.js"), ASM)?;
+    let function = sources.join("asm-function.js");
+    fs::write(&function, asm_function(&fs::read_to_string(&script)?)?)?;
+    let minified = directory.join(MINIFIED);
+    run(Command::new(project.npm_program("esbuild"))
+        .arg(&function)
+        .args(["--target=es2022", "--minify", "--log-level=warning"])
+        .arg(format!("--outfile={}", minified.display())))?;
+    fs::write(sources.join("builds.js"), BUILDS)?;
+    fs::write(sources.join("entry.js"), ENTRY).context("writing the entry")
+}
+
+/// The same module without a word of reference types among its features, so that wasm-bindgen uses none.
+fn without_reference_types(wasm: &[u8]) -> Result<Vec<u8>> {
+    let mut module = Module::new();
+    let mut features = Features { found: false };
+    features.parse_core_module(&mut module, Parser::new(0), wasm).context("writing the WebAssembly")?;
+    ensure!(features.found, "the WebAssembly does not say which features it has");
+    Ok(module.finish())
+}
+
+struct Features {
+    found: bool,
+}
+
+impl Reencode for Features {
+    type Error = std::convert::Infallible;
+
+    fn parse_custom_section(
+        &mut self,
+        module: &mut Module,
+        section: CustomSectionReader<'_>,
+    ) -> Result<(), reencode::Error<Self::Error>> {
+        if section.name() != "target_features" {
+            return reencode::utils::parse_custom_section(self, module, section);
+        }
+        self.found = true;
+        module.section(&CustomSection { name: "target_features".into(), data: bound_features().into() });
+        Ok(())
+    }
+}
+
+/// The contents of the section: how many, and each with a sign and its length. All numbers are below 128, and so one byte.
+fn bound_features() -> Vec<u8> {
+    let length = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
+    let mut section = vec![length(BOUND_FEATURES.len())];
+    for feature in BOUND_FEATURES {
+        section.extend([b'+', length(feature.len())]);
+        section.extend(feature.bytes());
+    }
+    section
+}
+
+/// The glue without the import that wasm-merge has resolved.
+fn without_statics(glue: &str) -> Result<String> {
+    let import = format!("import * as import1 from \"{STATICS_MODULE}\"\n");
+    let member = format!("        \"{STATICS_MODULE}\": import1,\n");
+    ensure!(
+        glue.matches(&import).count() == 1 && glue.matches(&member).count() == 1,
+        "the generated glue does not import {STATICS_MODULE} as expected"
+    );
+    Ok(glue.replace(&import, "").replace(&member, ""))
+}
+
+/// The bundle with what [`ASM`] calls, which is not in the source map.
+pub(super) fn with_asm(bundle: &str, directory: &Path) -> Result<String> {
+    let minified = directory.join(MINIFIED);
+    let asm = fs::read_to_string(&minified).with_context(|| format!("reading {}", minified.display()))?;
+    with_appendix(bundle, &asm)
+}
+
+/// What wasm2js has written, as a function that takes its built-ins as arguments.
+fn asm_function(script: &str) -> Result<String> {
+    ensure!(script.starts_with("function instantiate(info) {"), "wasm2js does not begin as expected");
+    for part in script.split("new ").skip(1) {
+        let class = part.split(|sign: char| !sign.is_alphanumeric()).next().unwrap_or_default();
+        ensure!(BUILT_INS.contains(&class) || class == "Error", "wasm2js uses the built-in {class}");
+    }
+    let built_ins = BUILT_INS.join(", ");
+    Ok(format!("function approovAsm({{ {built_ins} }}) {{\n{script}\nreturn instantiate\n}}\n"))
+}
+
+/// The beginning of the address that no bundler shall follow, in `without-wasm.js`.
+const UNFOLLOWED: &str = "import(`@compat-not-followed-by-any-bundler---";
+/// What says so to bundlers. esbuild drops comments; as long as the mark, it leaves the source map right.
+const UNFOLLOWED_COMMENT: &str = "import(/*webpackIgnore:true*//*@vite-ignore*/`";
+
+/// A bundle with the comments that keep bundlers from following its second import.
+pub(super) fn with_unfollowed_import(bundle: &str) -> Result<String> {
+    ensure!(bundle.matches(UNFOLLOWED).count() == 1, "the bundle does not try again to load {}", super::COMPAT);
+    Ok(bundle.replace(UNFOLLOWED, UNFOLLOWED_COMMENT))
+}
