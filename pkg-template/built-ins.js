@@ -58,10 +58,13 @@ export const missing = [
 /** The smallest module there is. */
 const EMPTY_MODULE = [0, 97, 115, 109, 1, 0, 0, 0]
 
-/** Whether WebAssembly is there, and the page's content security policy allows it: `validate` would say so even where it does not. */
-export function canCompile() {
+/**
+ * Whether WebAssembly is there, and the page's content security policy allows it. Chromium and Firefox refuse to compile where it
+ * does not, WebKit to make an instance; `validate` says yes everywhere.
+ */
+export function hasWebAssembly() {
   try {
-    new Module(new Uint8Array(EMPTY_MODULE))
+    new Instance(new Module(new Uint8Array(EMPTY_MODULE)))
     return true
   } catch {
     return false

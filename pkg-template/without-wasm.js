@@ -1,5 +1,5 @@
 // Where WebAssembly is missing or forbidden: the same code as JavaScript, in a file of its own that is loaded only there.
-import { canCompile, isA, shared } from './built-ins.js'
+import { hasWebAssembly, isA, shared } from './built-ins.js'
 import { ApproovError } from './errors.js'
 
 /** How often the file could not be loaded. */
@@ -8,7 +8,7 @@ let failures = 0
 /** The build that does without WebAssembly, if one is needed. @param {unknown} given the option `wasm` */
 export async function withoutWasm(given) {
   // Some places run modules that they have compiled themselves, and no others.
-  if (isA(given, 'WebAssembly.Module') || canCompile()) return
+  if (isA(given, 'WebAssembly.Module') || hasWebAssembly()) return
   try {
     const { engine } = await load()
     return engine(shared)

@@ -15,6 +15,7 @@ const { values: options } = parseArgs({ options: { output: { type: 'string' }, d
 /** What a visitor loads for each entry of the package. */
 const ENTRIES = [
   { name: 'approov.js', files: ['approov.js'] },
+  { name: 'approov.compat.js', files: ['approov.compat.js'] },
   { name: 'index.js + wasm', files: ['index.js', 'approov_bg.wasm'] },
   { name: 'lite.js + wasm', files: ['lite.js', 'approov_lite_bg.wasm'] },
 ]
