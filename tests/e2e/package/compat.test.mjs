@@ -89,7 +89,9 @@ for (const engine of chosenEngines()) {
       await world.webdriver.get(`${world.site.url}/${policy}.html#${task}`)
       await world.webdriver.wait(async () => (await world.webdriver.getTitle()).startsWith('{'), HANG)
       const requests = world.site.requests.slice(begin)
-      const files = requests.map((request) => request.split('/').at(-1)).filter((name) => /approov|index|lite/.test(name))
+      const files = requests
+        .map((request) => request.split('/').at(-1))
+        .filter((name) => /approov|index|lite/.test(name))
       return { ...JSON.parse(await world.webdriver.getTitle()), files }
     }
 
@@ -194,7 +196,7 @@ for (const engine of chosenEngines()) {
       await world.freshPage()
       const error = await world.run(async (visit) => {
         delete globalThis.WebAssembly
-        const { Approov, ApproovError } = await import('/package/approov.js')
+        const { Approov, ApproovError } = await import('/package/index.js')
         const { rejection } = await import('/flow.js')
         const error = await rejection(Approov.initializeSession({ ...visit.session, keyStorage: 'wasm' }))
         return { isOurs: error instanceof ApproovError, code: error.code }

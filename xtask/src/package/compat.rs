@@ -202,3 +202,79 @@ pub(super) fn with_unfollowed_import(bundle: &str) -> Result<String> {
     ensure!(bundle.matches(UNFOLLOWED).count() == 1, "the bundle does not try again to load {}", super::COMPAT);
     Ok(bundle.replace(UNFOLLOWED, UNFOLLOWED_COMMENT))
 }
+
+#[cfg(test)]
+mod tests {
+    use wasmparser::Payload;
+
+    use super::*;
+
+    fn features_of(wasm: &[u8]) -> Vec<Vec<u8>> {
+        Parser::new(0)
+            .parse_all(wasm)
+            .filter_map(|payload| match payload.unwrap() {
+                Payload::CustomSection(section) if section.name() == "target_features" => Some(section.data().to_vec()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_features_lack_reference_types_and_all_else_stays() {
+        let mut module = Module::new();
+        module.section(&CustomSection { name: "other".into(), data: b"kept".into() });
+        let none = module.clone().finish();
+        module.section(&CustomSection { name: "target_features".into(), data: b"\x01+\x0freference-types".into() });
+        let plain = without_reference_types(&module.finish()).unwrap();
+        assert_eq!(
+            features_of(&plain),
+            [b"\x04+\x0bbulk-memory+\x0fmutable-globals+\x13nontrapping-fptoint+\x08sign-ext".to_vec()]
+        );
+        assert!(plain.windows(4).any(|bytes| bytes == b"kept"));
+        assert!(without_reference_types(&none).is_err());
+    }
+
+    #[test]
+    fn the_glue_loses_the_resolved_import_and_nothing_else() {
+        let glue = format!(
+            "import * as import1 from \"{STATICS_MODULE}\"\nreturn {{\n        \"{STATICS_MODULE}\": import1,\n}}\n"
+        );
+        assert_eq!(without_statics(&glue).unwrap(), "return {\n}\n");
+        assert!(without_statics(&glue.replace("import1,", "import2,")).is_err());
+    }
+
+    #[test]
+    fn translated_code_takes_its_built_ins_as_arguments_and_may_use_no_others() {
+        let script = "function instantiate(info) { return new Int8Array(new ArrayBuffer(1)) }";
+        let function = asm_function(script).unwrap();
+        assert!(
+            function.starts_with("function approovAsm({ ArrayBuffer, Int8Array,")
+                && function.ends_with("}\nreturn instantiate\n}\n")
+        );
+        assert!(asm_function(&script.replace("Int8Array", "BigInt64Array")).is_err());
+        assert!(asm_function("import * as a from 'a'").is_err());
+    }
+
+    #[test]
+    fn the_mark_becomes_comments_of_the_same_length() {
+        let bundle = format!("{UNFOLLOWED}${{a}}`)");
+        let commented = with_unfollowed_import(&bundle).unwrap();
+        assert_eq!(commented, "import(/*webpackIgnore:true*//*@vite-ignore*/`${a}`)");
+        assert_eq!(commented.len(), bundle.len());
+        assert!(with_unfollowed_import("import('a')").is_err());
+        let source = Project::locate().unwrap().root.join("pkg-template/without-wasm.js");
+        assert_eq!(fs::read_to_string(source).unwrap().matches(UNFOLLOWED).count(), 1);
+    }
+
+    #[test]
+    fn the_built_ins_of_translated_code_are_those_that_the_facade_gives() {
+        let source = Project::locate().unwrap().root.join("pkg-template/built-ins.js");
+        let source = fs::read_to_string(source).unwrap();
+        let (_, shared) = source.split_once("export const shared = own({").unwrap();
+        let (shared, _) = shared.split_once("})").unwrap();
+        // `compat.js` has an `Object` of its own.
+        for name in BUILT_INS.iter().filter(|name| **name != "Object") {
+            assert!(shared.lines().any(|line| line.trim_start().split([':', ',']).next() == Some(name)), "{name}");
+        }
+    }
+}
