@@ -12,10 +12,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use wasm_encoder::reencode::{self, Reencode};
 use wasm_encoder::{CustomSection, Module};
-use wasmparser::{CustomSectionReader, Parser};
+use wasmparser::{CustomSectionReader, Operator, Parser, Payload};
 
 use super::wasm_text::with_appendix;
 use super::{WASM_OPT, WASM_STRIP, glue, recreate, trap_panics};
@@ -29,6 +29,13 @@ const BOUND_FEATURES: &[&str] = &["bulk-memory", "mutable-globals", "nontrapping
 /// The same in binaryen's words.
 const FEATURES: &[&str] =
     &["--enable-bulk-memory", "--enable-mutable-globals", "--enable-nontrapping-float-to-int", "--enable-sign-ext"];
+
+/// The stack ends where WebAssembly would trap for the address of what is beyond: at its beginning, but for the first kilobyte, which
+/// `--low-memory-unused` counts on. In JavaScript, what is beyond would be lost without a word.
+const STACK_LIMIT: u32 = 1024;
+const STACK_CHECK: &str = "--stack-check";
+/// What sets base and limit of the stack in a module with checks.
+const SET_STACK_LIMITS: &str = "__set_stack_limits";
 
 /// What makes WebAssembly of 2017 of it.
 const LOWERING: &[&str] =
@@ -57,9 +64,7 @@ const BUILT_INS: &[&str] = &[
 /// `entry.js` of the file: all that the others export, and what they import of it.
 const ENTRY: &str = "export * from './approov.js'\nexport { engine } from './compat.js'\n";
 
-/// `asm.js` of the file: the function is behind everything that the source map covers.
-const ASM: &str = "export default (builtIns) => approovAsm(builtIns)\n";
-/// Where that function is meanwhile.
+/// Where the translated function is until the bundle is made.
 const MINIFIED: &str = "asm-function.min.js";
 
 /// `builds.js` of the file.
@@ -95,10 +100,12 @@ pub(super) fn translate(project: &Project, compiled: &Path, directory: &Path, so
         .arg(STATICS_MODULE)
         .arg("-o")
         .arg(&merged))?;
-    let (lowered, stripped) = (work.join("lowered.wasm"), work.join("stripped.wasm"));
+    let (lowered, checked, stripped) =
+        (work.join("lowered.wasm"), work.join("checked.wasm"), work.join("stripped.wasm"));
     let wasm_opt = project.npm_program("wasm-opt");
     run(Command::new(&wasm_opt).args(FEATURES).args(LOWERING).args(WASM_OPT).arg(&merged).arg("-o").arg(&lowered))?;
-    let names = output(Command::new(&wasm_opt).args(WASM_STRIP).arg(&lowered).arg("-o").arg(&stripped))?;
+    run(Command::new(&wasm_opt).args([STACK_CHECK, "--debuginfo"]).arg(&lowered).arg("-o").arg(&checked))?;
+    let names = output(Command::new(&wasm_opt).args(WASM_STRIP).arg(&checked).arg("-o").arg(&stripped))?;
     let script = work.join("asm.js");
     run(Command::new(project.npm_program("wasm2js"))
         .args(["-Oz", "--emscripten"])
@@ -110,7 +117,8 @@ pub(super) fn translate(project: &Project, compiled: &Path, directory: &Path, so
     fs::write(&javascript, without_statics(&fs::read_to_string(&javascript)?)?)?;
     glue::rename(project, &javascript, &names)?;
     fs::write(sources.join("glue.js"), glue::later_factory(&fs::read_to_string(&javascript)?)?)?;
-    fs::write(sources.join("asm.js"), ASM)?;
+    let set_stack_limits = glue::short_name(&names, SET_STACK_LIMITS)?;
+    fs::write(sources.join("asm.js"), asm(&set_stack_limits, stack_base(&fs::read(&lowered)?)?))?;
     let function = sources.join("asm-function.js");
     fs::write(&function, asm_function(&fs::read_to_string(&script)?)?)?;
     let minified = directory.join(MINIFIED);
@@ -120,6 +128,32 @@ pub(super) fn translate(project: &Project, compiled: &Path, directory: &Path, so
         .arg(format!("--outfile={}", minified.display())))?;
     fs::write(sources.join("builds.js"), BUILDS)?;
     fs::write(sources.join("entry.js"), ENTRY).context("writing the entry")
+}
+
+/// `asm.js` of the file. The function that it calls is behind everything that the source map covers.
+fn asm(set_stack_limits: &str, stack_base: i32) -> String {
+    format!(
+        "export default (builtIns) => (imports) => {{\n\
+         \x20 const exports = approovAsm(builtIns)(imports)\n\
+         \x20 exports.{set_stack_limits}({stack_base}, {STACK_LIMIT})\n\
+         \x20 return exports\n\
+         }}\n"
+    )
+}
+
+/// Where the stack begins, from which it grows down: the first value of the stack pointer, which is the first global.
+fn stack_base(wasm: &[u8]) -> Result<i32> {
+    for payload in Parser::new(0).parse_all(wasm) {
+        if let Payload::GlobalSection(globals) = payload? {
+            let global = globals.into_iter().next().context("the WebAssembly has no globals")??;
+            if let (true, Some(Ok(Operator::I32Const { value }))) =
+                (global.ty.mutable, global.init_expr.get_operators_reader().into_iter().next())
+            {
+                return Ok(value);
+            }
+        }
+    }
+    bail!("the WebAssembly has no stack pointer")
 }
 
 /// The same module without a word of reference types among its features, so that wasm-bindgen uses none.
@@ -174,7 +208,7 @@ fn without_statics(glue: &str) -> Result<String> {
     Ok(glue.replace(&import, "").replace(&member, ""))
 }
 
-/// The bundle with what [`ASM`] calls, which is not in the source map.
+/// The bundle with what [`asm`] calls, which is not in the source map.
 pub(super) fn with_asm(bundle: &str, directory: &Path) -> Result<String> {
     let minified = directory.join(MINIFIED);
     let asm = fs::read_to_string(&minified).with_context(|| format!("reading {}", minified.display()))?;
@@ -205,7 +239,7 @@ pub(super) fn with_unfollowed_import(bundle: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use wasmparser::Payload;
+    use wasm_encoder::{ConstExpr, GlobalSection, GlobalType, ValType};
 
     use super::*;
 
@@ -253,6 +287,17 @@ mod tests {
         );
         assert!(asm_function(&script.replace("Int8Array", "BigInt64Array")).is_err());
         assert!(asm_function("import * as a from 'a'").is_err());
+    }
+
+    #[test]
+    fn the_stack_begins_where_its_pointer_does() {
+        let mut globals = GlobalSection::new();
+        let pointer = GlobalType { val_type: ValType::I32, mutable: true, shared: false };
+        globals.global(pointer, &ConstExpr::i32_const(4096));
+        let mut module = Module::new();
+        assert!(stack_base(&module.clone().finish()).is_err());
+        module.section(&globals);
+        assert_eq!(stack_base(&module.finish()).unwrap(), 4096);
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub(super) fn rename(project: &Project, glue: &Path, printed: &str) -> Result<()
     Ok(())
 }
 
+/// The name that wasm-opt has given to one of the exports.
+pub(super) fn short_name(printed: &str, name: &str) -> Result<String> {
+    Names::read(printed)?.short.remove(name).with_context(|| format!("the WebAssembly exports no {name}"))
+}
+
 /// What glue and WebAssembly share, by its long name.
 #[derive(Debug, PartialEq, Eq)]
 struct Names {
