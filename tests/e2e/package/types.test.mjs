@@ -55,7 +55,7 @@ describe('the types of the package', () => {
       ...data,
     )
     const { analysis, problems } = JSON.parse(stdout)
-    assert.deepEqual(Object.keys(analysis.entrypoints).sort(), ['.', './approov.js', './lite'])
+    assert.deepEqual(Object.keys(analysis.entrypoints).sort(), ['.', './approov.compat.js', './approov.js', './lite'])
     const relevant = Object.values(problems ?? {})
       .flat()
       .filter(({ resolutionKind }) => !NOT_ESM.includes(resolutionKind))
