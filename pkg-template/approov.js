@@ -16,7 +16,7 @@ import { isCheckKey, makeCreateFetch } from './create-fetch.js'
 import { ApproovError, ApproovFetchError, ApproovSessionError, classes } from './errors.js'
 import { makeEvents } from './events.js'
 import { makeRecord } from './record.js'
-import { own, whole } from './builds.js'
+import { chosen } from './builds.js'
 
 export {
   ApproovCheckError,
@@ -63,7 +63,7 @@ export const Approov = Object.freeze({
 let instance
 /** The promise of it while it is being made. */
 let loading
-/** The compiled WebAssembly by whether it can keep keys, for an instance after this one. @type {Map<boolean, WebAssembly.Module>} */
+/** What instances are made of, by whether it can keep keys, for one after this. @type {Map<boolean, any>} */
 const modules = new Map()
 /** What the last instance trapped with. */
 let lastTrap
@@ -238,8 +238,10 @@ async function start(options, needsWhole) {
   const reading = hasStarted ? undefined : readRecord(options)
   let module
   try {
-    const build = needsWhole ? await whole() : own
-    module = modules.get(build.hasWasmKeys) ?? (await compiled(build.source, option(options, 'wasm')))
+    const given = await option(options, 'wasm')
+    const build = await chosen(given, needsWhole)
+    module = modules.get(build.hasWasmKeys)
+    module ??= build.makeInstance ? build : await compiled(build.source, given)
     modules.set(build.hasWasmKeys, module)
     const made = await begin(build, module)
     const found = await reading
@@ -292,9 +294,11 @@ async function compiled(source, given) {
  * A fresh instance. One that throws has trapped (a bug, no memory, no stack): what it was doing can never go on, so its calls
  * are rejected, its memory is wiped, and the next session gets another instance.
  */
-async function begin({ makeGlue, hasWasmKeys }, module) {
-  const glue = makeGlue()
-  const { exports, wipe } = await makeInstance(module, glue.imports())
+async function begin(build, module) {
+  const { hasWasmKeys } = build
+  const glue = build.makeGlue()
+  const begun = () => glue.start({ exports: guarded })
+  const { exports, wipe } = await (build.makeInstance ?? makeInstance)(module, glue.imports(), begun)
   const pending = new Set()
   let isLost = false
   let isStopped = false
@@ -367,7 +371,7 @@ async function begin({ makeGlue, hasWasmKeys }, module) {
       })
     },
   }
-  glue.start({ exports: guarded })
+  begun()
   return made
 }
 

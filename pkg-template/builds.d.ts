@@ -1,21 +1,20 @@
-/**
- * A build of the WebAssembly: the bindings of one instance, and where its module is. The packager writes this file
- * (`xtask/src/package/glue.rs`) of what wasm-bindgen generates.
- */
-interface Build {
-  /** Makes the bindings of one instance: its imports, how it is started, and its functions by name. */
+/** The code that keeps the session, in one of its forms. The packager writes this file (`xtask/src/package/`) of what wasm-bindgen makes. */
+export interface Build {
+  /** The bindings of one instance: its imports, how it is started, and its functions by name. */
   makeGlue(): {
     imports(): WebAssembly.Imports
     start(instance: { exports: WebAssembly.Exports }): void
     [name: string]: (...args: any[]) => any
   }
-  /** Where the module is, its bytes, or itself. */
-  source(): Promise<URL | Uint8Array | WebAssembly.Module>
+  /** Where its WebAssembly is, its bytes, or the module itself. */
+  source?(): Promise<URL | Uint8Array | WebAssembly.Module>
   /** Whether it can keep keys in its memory. */
-  hasWasmKeys: boolean
+  hasWasmKeys?: boolean
+  /** Of a build that is not WebAssembly: the exports of a new instance. `refresh` has to be called when the memory's buffer is another. */
+  makeInstance?(module: unknown, imports: WebAssembly.Imports, refresh: () => void): { exports: any; wipe(): void }
 }
 
-/** The build that comes with this entry. */
+/** The build that is in the same file. */
 export const own: Build
-/** The one that has everything. */
-export function whole(): Promise<Build>
+/** The build to use where the option `wasm` is this, and keys are wanted in the memory of the WebAssembly or not. */
+export function chosen(given: unknown, needsWhole: boolean): Promise<Build>

@@ -8,7 +8,7 @@ const { freeze, getPrototypeOf, hasOwn, prototype } = Object
 const { defineProperty, getOwnPropertyDescriptor, ownKeys } = Reflect
 const { call } = Function.prototype
 const { crypto, CryptoKey, WebAssembly } = globalThis
-const { Instance, Memory, Table } = WebAssembly ?? {}
+const { Instance, Memory, Module, Table } = WebAssembly ?? {}
 
 const uncurried = (method) => method && call.bind(method)
 // Also of a class that a page's script has put in place of the built-in one before, as monitoring scripts do.
@@ -50,12 +50,27 @@ export const { compile, compileStreaming, instantiate } = WebAssembly ?? {}
 
 /** The names of what the page lacks. */
 export const missing = [
-  ['WebAssembly', WebAssembly],
   ['fetch', fetch],
   ['crypto', crypto],
 ]
   .filter(([, builtIn]) => !builtIn)
   .map(([name]) => name)
+
+/** The smallest module there is. */
+const EMPTY_MODULE = [0, 97, 115, 109, 1, 0, 0, 0]
+
+/**
+ * Whether WebAssembly is there, and the page's content security policy allows it. Chromium and Firefox refuse to compile where it
+ * does not, WebKit to make an instance; `validate` says yes everywhere.
+ */
+export function hasWebAssembly() {
+  try {
+    new Instance(new Module(new Uint8Array(EMPTY_MODULE)))
+    return true
+  } catch {
+    return false
+  }
+}
 
 /** Whether a value is of a built-in class, of whichever realm. */
 export const isA = (value, name) => tagOf(value) === `[object ${name}]`
@@ -167,6 +182,29 @@ export {
   ownReflect as Reflect,
 }
 
+/** What an engine of another file uses (`compat.js`), which is evaluated later than this one. */
+export const shared = own({
+  builtIns,
+  DataView: OwnView,
+  FinalizationRegistry: OwnRegistry,
+  JSON: ownJson,
+  Reflect: ownReflect,
+  TextDecoder: OwnDecoder,
+  TextEncoder: OwnEncoder,
+  Uint8Array: OwnBytes,
+  Array: ownClass(Array),
+  ArrayBuffer: ownClass(ArrayBuffer),
+  Int8Array: ownClass(Int8Array),
+  Int16Array,
+  Int32Array,
+  Uint16Array,
+  Uint32Array,
+  Float32Array,
+  Float64Array,
+  Math: copyOf(Math),
+  queueMicrotask: bound(globalThis, 'queueMicrotask'),
+})
+
 // Of the buffer of a view, which is the whole memory, the glue reads only whether it is detached.
 const buffer = {
   get() {
@@ -175,7 +213,7 @@ const buffer = {
 }
 defineProperty(OwnView.prototype, 'buffer', own(buffer))
 
-/** The exports of a new instance, and `wipe`, which clears its memory. Memory and table come with the methods of now. */
+/** The exports of a new instance of a module, and `wipe`, which clears its memory. Memory and table come with the methods of now. */
 export async function makeInstance(module, imports) {
   let instance
   try {

@@ -22,8 +22,10 @@ const NOTES = `<script>
   globalThis.instances = 0
   WebAssembly.Instance = new Proxy(WebAssembly.Instance, {
     construct(target, values) {
-      globalThis.instances += 1
-      return Reflect.construct(target, values)
+      const instance = Reflect.construct(target, values)
+      // Not the one that only shows whether there may be any.
+      if (Object.keys(instance.exports).length) globalThis.instances += 1
+      return instance
     },
   })
 </script>`

@@ -66,12 +66,17 @@ const sessionSettings = (service) => ({
 })
 
 function subjectsFor(service) {
-  const ours = (keyStorage) => ({
+  const ours = (keyStorage, file = '/approov.js') => ({
     module: '/subjects/approov.js',
-    options: { file: '/approov.js', settings: sessionSettings(service), keyStorage },
+    options: { file, settings: sessionSettings(service), keyStorage },
   })
   const peers = PEERS.map((name) => [name, { module: `/subjects/${name}.js` }])
-  return { 'ours (auto)': ours('auto'), 'ours (wasm)': ours('wasm'), ...Object.fromEntries(peers) }
+  return {
+    'ours (auto)': ours('auto'),
+    'ours (wasm)': ours('wasm'),
+    'ours (compat)': ours('auto', '/approov.compat.js'),
+    ...Object.fromEntries(peers),
+  }
 }
 
 /** The names, each round beginning with another one. */
@@ -93,6 +98,7 @@ try {
     mounts: {
       '/': here('pages'),
       '/approov.js': join(unpacked.path, 'approov.js'),
+      '/approov.compat.js': join(unpacked.path, 'approov.compat.js'),
       '/subjects': temporary,
       '/altcha.js': here('../node_modules/altcha/dist/main/altcha.min.js'),
     },

@@ -18,6 +18,7 @@ const ENTRIES = [
   { name: 'index.js + wasm', files: ['index.js', 'errors.js', 'approov_bg.wasm'] },
   { name: 'whole.js + wasm, where there is no WebCrypto', files: ['whole.js', 'approov_whole_bg.wasm'] },
   { name: 'checks.js', files: ['checks.js'] },
+  { name: 'approov.compat.js', files: ['approov.compat.js'] },
 ]
 
 /** What a page imports of each peer for the job: a client that gets tokens and keeps them fresh, or a maker of proofs. */

@@ -1,7 +1,7 @@
 // The tarball in a fresh project of each bundler: installed, built, loaded in a browser, used for a token.
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { readdir } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 
@@ -55,7 +55,12 @@ describe('in a project of', () => {
       await fixture.build()
       const built = join(fixture.path, output)
       const page = `<!doctype html><link rel="icon" href="data:,"><script type="module" src="/${script}"></script>`
-      const site = await serveSite({ mounts: { '/': built }, routes: script ? { '/': () => page } : {} })
+      const without = async () => {
+        const whole = script ? page : await readFile(join(built, 'index.html'), 'utf8')
+        return whole.replace('<script', '<script>delete globalThis.WebAssembly</script><script')
+      }
+      const routes = { '/without-wasm.html': without, ...(script && { '/': () => page }) }
+      const site = await serveSite({ mounts: { '/': built }, routes })
       context.after(site.stop)
 
       for (const entry of entries) {
@@ -63,6 +68,12 @@ describe('in a project of', () => {
         assert.match(await tokenOf(`${site.url}/`, entry), /^[\w-]+\.[\w-]+\.[\w-]+$/, entry)
         const modules = site.requests.slice(begin).filter((request) => /\.wasm(\?|$)/.test(request))
         assert.equal(modules.length, entry.endsWith('approov.js') ? 0 : 1, `${entry}: ${modules}`)
+      }
+      // esbuild's page asks for keys in the memory of the WebAssembly by one of its entries.
+      for (const entry of entries.filter((entry) => name !== 'esbuild' || !entry.endsWith('/lite'))) {
+        const begin = site.requests.length
+        assert.match(await tokenOf(`${site.url}/without-wasm.html`, entry), /^[\w-]+\.[\w-]+\.[\w-]+$/, entry)
+        assert.ok(!site.requests.slice(begin).some((request) => request.includes('.wasm')), entry)
       }
       assert.match(await tokenOf(`${site.url}/`, CHECKS), /^[\w-]+\.[\w-]+\.[\w-]+$/)
       const files = await readdir(built, { recursive: true })

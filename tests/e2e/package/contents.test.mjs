@@ -11,11 +11,20 @@ import { promisify } from 'node:util'
 import { HANG } from '../harness/wait.mjs'
 import { unpackTarball } from '../harness/world.mjs'
 
-const SCRIPTS = ['approov.js', 'index.js', 'node.js', 'whole.js', 'workerd.js']
+const COMPAT = 'approov.compat.js'
+/** The beginning of an import that bundlers are told to leave alone: the second try for the file without WebAssembly. */
+const UNFOLLOWED = 'import(/*webpackIgnore:true*//*@vite-ignore*/'
+const SCRIPTS = ['approov.js', COMPAT, 'index.js', 'node.js', 'whole.js', 'workerd.js']
 
 /** Fails with the position alone: the files are long. The bytes of the WebAssembly, at the end of `approov.js`, are no code. */
 function lacks(file, text, patterns) {
   const [code] = text.split('function approovWasm(){')
+  if (file === COMPAT) {
+    const [hand, made] = code.split('function approovAsm(')
+    assert.ok(made.length > 200_000, `${file} has no code of the WebAssembly`)
+    for (const pattern of patterns) assert.equal(made.search(pattern), -1, `${file} has ${pattern}`)
+    return lacks('', hand, patterns)
+  }
   assert.ok(code.length > 5_000 && code.length < 45_000, `${file} has ${code.length} characters of code`)
   for (const pattern of patterns) {
     const at = code.search(pattern)
@@ -37,6 +46,8 @@ describe('the npm package', () => {
       'LICENSE-APACHE',
       'LICENSE-MIT',
       'README.md',
+      'approov.compat.js',
+      'approov.compat.js.map',
       'approov.d.ts',
       'approov.js',
       'approov.js.map',
@@ -98,17 +109,27 @@ describe('the npm package', () => {
     }
   })
 
-  test('has its whole code in approov.js: no other file, no other address', async () => {
-    lacks('approov.js', await read('approov.js'), [
-      /import\.meta/,
-      /["'`][^"'`\s]*\.wasm["'`]/,
-      // But Fingerprint's agent, whose address has the key.
-      /\bimport\(\s*["']/,
-      /(^|[;}\s])import\s*["'{*]/,
-      // But the check services' scripts.
-      /\bhttps?:\/\/(?!js\.hcaptcha\.com\/|www\.google\.com\/recaptcha\/|challenges\.cloudflare\.com\/|cdn\.jsdelivr\.net\/|fpjscdn\.net\/|api\.example\.com")/,
-    ])
-  })
+  for (const file of ['approov.js', COMPAT]) {
+    test(`has its whole code in ${file}: no other file, no other address`, async () => {
+      const imports = file === COMPAT ? [] : ['import("./approov.compat.js")', `${UNFOLLOWED}\``]
+      const agent = 'import(/* webpackIgnore: true */ /* @vite-ignore */ a)'
+      const text = [...imports, agent].reduce(
+        (text, part) => {
+          assert.equal(text.split(part).length, 2, `${file} has not once ${part}`)
+          return text.replace(part, '')
+        },
+        await read(file),
+      )
+      lacks(file, text, [
+        /import\.meta/,
+        /["'`][^"'`\s]*\.wasm["'`]/,
+        /\bimport\(/,
+        /(^|[;}\s])import\s*["'{*]/,
+        // But the check services' scripts, and how an error shows an origin.
+        /\bhttps?:\/\/(?!js\.hcaptcha\.com\/|www\.google\.com\/recaptcha\/|challenges\.cloudflare\.com\/|cdn\.jsdelivr\.net\/|fpjscdn\.net\/|api\.example\.com")/,
+      ])
+    })
+  }
 
   for (const [file, wasm] of [
     ['index.js', 'approov_bg.wasm'],
@@ -123,6 +144,7 @@ describe('the npm package', () => {
   test('says the integrity hash of each script and each WebAssembly file', async () => {
     const hashes = JSON.parse(await read('integrity.json'))
     assert.deepEqual(Object.keys(hashes), [
+      'approov.compat.js',
       'approov.js',
       'approov_bg.wasm',
       'approov_whole_bg.wasm',
@@ -181,6 +203,7 @@ describe('the npm package', () => {
       assert.deepEqual(JSON.parse(stdout), {
         exported: {
           'approov.js': ['Approov', ...ERRORS, 'checks'],
+          [COMPAT]: ['Approov', ...ERRORS, 'checks', 'engine'],
           'checks.js': [
             'altcha',
             'fingerprint',

@@ -205,7 +205,7 @@ for (const engine of chosenEngines()) {
       assert.match(message, /\/alone\/approov_bg\.wasm: status 404; .*"wasm".* approov-web-sdk\/approov\.js$/)
     })
 
-    for (const name of ['WebAssembly', 'fetch', 'crypto']) {
+    for (const name of ['fetch', 'crypto']) {
       test(`a page without ${name} gets an error that says so`, async () => {
         await world.freshPage()
         const error = await world.run(
@@ -247,7 +247,8 @@ for (const engine of chosenEngines()) {
         WebAssembly.Instance = class {
           constructor(module, imports) {
             const { exports } = new Instance(module, imports)
-            globalThis.instances.push(exports)
+            // Not the one that only shows whether there may be any.
+            if (Object.keys(exports).length) globalThis.instances.push(exports)
             const trapping =
               (/** @type {any} */ value) =>
               (...args) =>

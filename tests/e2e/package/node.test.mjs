@@ -61,7 +61,20 @@ describe('in Node', () => {
     assert.equal(proof.split('.').length, 3)
   })
 
-  for (const name of ['fetch', 'crypto', 'WebAssembly']) {
+  test('without WebAssembly, it begins a session all the same', async () => {
+    const code = await printed(`
+      delete globalThis.WebAssembly
+      // Node's own needs WebAssembly.
+      globalThis.fetch = async () => {
+        throw new TypeError('no network')
+      }
+      const { Approov } = await import('approov-web-sdk')
+      await Approov.initializeSession(${JSON.stringify(session())})
+      console.log(JSON.stringify(await Approov.fetchToken('api.example.com').catch(({ code }) => code)))`)
+    assert.equal(code, 'results-required')
+  })
+
+  for (const name of ['fetch', 'crypto']) {
     test(`without ${name}, importing works and a call says what is missing`, async () => {
       const error = await printed(`
         delete globalThis.${name}

@@ -75,7 +75,14 @@ describe('the types of the package', () => {
       ...data,
     )
     const { analysis, problems } = JSON.parse(stdout)
-    assert.deepEqual(Object.keys(analysis.entrypoints).sort(), ['.', './approov.js', './checks', './lite', './testing'])
+    assert.deepEqual(Object.keys(analysis.entrypoints).sort(), [
+      '.',
+      './approov.compat.js',
+      './approov.js',
+      './checks',
+      './lite',
+      './testing',
+    ])
     const relevant = Object.values(problems ?? {})
       .flat()
       .filter(({ resolutionKind }) => !NOT_ESM.includes(resolutionKind))

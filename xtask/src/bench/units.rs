@@ -11,9 +11,10 @@ pub(crate) const ENGINES: [(&str, &str); 3] =
     [("chromium", "Chromium"), ("firefox", "Firefox"), ("webkit", "WebKitGTK")];
 
 /// Who makes proofs, and how they are called.
-pub(crate) const PROVERS: [(&str, &str); 5] = [
+pub(crate) const PROVERS: [(&str, &str); 6] = [
     (AUTO, "this SDK, default key"),
     (WASM, "this SDK, keyStorage: 'wasm'"),
+    ("ours (compat)", "this SDK, without WebAssembly"),
     ("dpop", "npm dpop"),
     ("jose", "npm jose"),
     ("noble", "@noble/curves"),

@@ -82,6 +82,11 @@ fn texts<const N: usize>(row: &Value) -> Result<[String; N]> {
 /// What the glue sees in place of the page's globals of these names, and the functions that the crate imports (`built-ins.js`).
 const BUILT_INS: &str = "builtIns, DataView, FinalizationRegistry, JSON, Reflect, TextDecoder, TextEncoder, Uint8Array";
 
+/// The name that wasm-opt has given to one of the exports.
+pub(super) fn short_name(printed: &str, name: &str) -> Result<String> {
+    Names::read(printed)?.short.remove(name).with_context(|| format!("the WebAssembly exports no {name}"))
+}
+
 /// How the glue calls one of its own functions: by a method that the page can replace.
 const APPLY: &str = "return f.apply(this, args);";
 
@@ -104,9 +109,25 @@ const EXPORTS: &[&str] = &[
 /// As generated, the glue is a module with state: it can serve one instance of the WebAssembly for as long as the page lives, and
 /// an instance that has trapped could not be replaced. Its own loading, at its end, is left out: the facade loads, and the glue's
 /// way writes to the console and guesses a URL that bundlers would follow.
-///
-/// `is_shared`: the built-ins come from the facade, which is another file.
-pub(super) fn factory(glue: &str, is_shared: bool) -> Result<String> {
+pub(super) fn factory(glue: &str) -> Result<String> {
+    let body = body(glue)?;
+    Ok(format!(
+        "import {{ {BUILT_INS} }} from './built-ins.js'\n\n\
+         /** Makes the glue of one instance. */\nexport default function makeGlue() {{\n{body}}}\n"
+    ))
+}
+
+/// The same for a file that is evaluated later than the facade, which gives it the built-ins that it has captured. The glue of code without
+/// WebAssembly keeps the page's objects in an array, where the other has a table.
+pub(super) fn later_factory(glue: &str) -> Result<String> {
+    let body = body(glue)?;
+    Ok(format!(
+        "/** What makes the glue of one instance, with these built-ins. */\n\
+         export default ({{ {BUILT_INS}, Array }}) => function makeGlue() {{\n{body}}}\n"
+    ))
+}
+
+fn body(glue: &str) -> Result<String> {
     let (state, loading) = glue.split_once(LOADING).context("the generated glue does not load as expected")?;
     ensure!(
         loading.contains("function __wbg_init(") && state.contains("function __wbg_finalize_init(instance, module)"),
@@ -128,40 +149,38 @@ pub(super) fn factory(glue: &str, is_shared: bool) -> Result<String> {
         ensure!(inside.contains(&format!("function {name}(")), "the generated glue has no function {name}");
     }
     let exports = EXPORTS.join(", ");
-    let (import, begin) = if is_shared {
-        (String::new(), format!("export default ({{ {BUILT_INS} }}) => function makeGlue() {{"))
-    } else {
-        (
-            format!("import {{ {BUILT_INS} }} from './built-ins.js'\n\n"),
-            "export default function makeGlue() {".to_owned(),
-        )
-    };
-    Ok(format!(
-        "{import}/** Makes the glue of one instance. */\n{begin}\n{inside}\
-         return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n}}\n"
-    ))
+    Ok(format!("{inside}return {{ imports: __wbg_get_imports, start: __wbg_finalize_init, {exports} }}\n"))
 }
 
-/// `builds.js`: the build of the WebAssembly that a bundle has, and how it gets the whole one.
-pub(super) fn builds(is_whole: bool) -> String {
-    let own = format!(
-        "import makeGlue from './glue.js'\nimport source from './wasm-source.js'\n\n\
-         export const own = {{ makeGlue, source, hasWasmKeys: {is_whole} }}\n"
-    );
-    if is_whole {
-        return format!("{own}export const whole = async () => own\n");
-    }
+/// `builds.js`: the build that a file has, and which one is to be used where the option `wasm` is this: another file's where WebAssembly
+/// cannot be used, or where keys are wanted in its memory and this build keeps none.
+pub(super) fn builds(is_whole: bool, compiles: bool) -> String {
+    let (imports, whole) = if is_whole {
+        ("", "own")
+    } else {
+        ("import { shared } from './built-ins.js'\n", "needsWhole ? (await import('./whole.js')).default(shared) : own")
+    };
+    let (imports, chosen) = if compiles {
+        (
+            format!("{imports}import {{ withoutWasm }} from './without-wasm.js'\n"),
+            format!("async (given, needsWhole) => (await withoutWasm(given)) ?? ({whole})"),
+        )
+    } else {
+        // It runs modules that it has compiled itself, and no others.
+        (String::new(), "async () => own".to_owned())
+    };
     format!(
-        "import {{ {BUILT_INS} }} from './built-ins.js'\n{own}\
-         export const whole = async () => (await import('./whole.js')).default({{ {BUILT_INS} }})\n"
+        "import makeGlue from './glue.js'\nimport source from './wasm-source.js'\n{imports}\n\
+         export const own = {{ __proto__: null, makeGlue, source, hasWasmKeys: {is_whole} }}\n\
+         export const chosen = {chosen}\n"
     )
 }
 
 /// The entry of the whole build in a file of its own.
-pub(super) const WHOLE: &str = "import bind from './glue.js'
+pub(super) const WHOLE: &str = "import makeGlueMaker from './glue.js'
 import source from './wasm-source.js'
 
-export default (builtIns) => ({ makeGlue: bind(builtIns), source, hasWasmKeys: true })
+export default (shared) => ({ __proto__: null, makeGlue: makeGlueMaker(shared), source, hasWasmKeys: true })
 ";
 
 /// Everything from here on is the glue's own loader, which the facade replaces.
@@ -231,7 +250,7 @@ export { initSync, __wbg_init as default };
 
     #[test]
     fn the_glue_becomes_a_function_with_its_state_inside_and_without_its_loading() {
-        let factory = factory(GLUE, false).unwrap();
+        let factory = factory(GLUE).unwrap();
         let (head, inside) = factory.split_once("export default function makeGlue() {").unwrap();
         assert!(!head.contains("wasm;") && inside.contains("let wasm;"), "{factory}");
         assert!(!factory.contains("import.meta") && !inside.contains("export"), "{factory}");
@@ -246,7 +265,7 @@ export { initSync, __wbg_init as default };
             ("export function fetchToken", "export function fetchTokens"),
             ("let wasm;", "import { a } from 'b';"),
         ] {
-            assert!(factory(&GLUE.replacen(part, other, 1), false).is_err(), "{part}");
+            assert!(factory(&GLUE.replacen(part, other, 1)).is_err(), "{part}");
         }
     }
 }

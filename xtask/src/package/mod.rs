@@ -4,6 +4,7 @@
 //! generated glue and with one of two ways to reach the WebAssembly: embedded in the file, or as a file next to it.
 //! The crate is compiled twice: whole, and without the `wasm-key` feature for the lite entry.
 
+mod compat;
 mod glue;
 mod trap_panics;
 pub(crate) mod verify;
@@ -29,6 +30,8 @@ enum Wasm {
     External(&'static str),
     /// The same, imported as a module, where nothing else may be compiled.
     Module(&'static str),
+    /// Nowhere: it has become JavaScript.
+    Translated,
 }
 
 /// One way to compile the crate.
@@ -89,7 +92,14 @@ const BUNDLES: &[Bundle] = &[
     },
     Bundle { file: "index.js", build: Build::Lite, wasm: Wasm::External("approov_bg.wasm"), entry: Entry::Facade },
     Bundle { file: "workerd.js", build: Build::Lite, wasm: Wasm::Module("approov_bg.wasm"), entry: Entry::Facade },
+    Bundle { file: COMPAT, build: Build::Lite, wasm: Wasm::Translated, entry: Entry::Alone },
 ];
+
+/// The file that the others load where there is no WebAssembly.
+const COMPAT: &str = "approov.compat.js";
+
+/// The entry of a file that has everything.
+const ONE_FILE: &str = "one-file.js";
 
 /// The files of the package without WebAssembly.
 const SCRIPTS: &[&str] = &["errors.js", "checks.js", "testing.js"];
@@ -99,11 +109,13 @@ const SOURCES: &[&str] = &[
     "approov.js",
     "built-ins.js",
     "checks.js",
+    "compat.js",
     "create-fetch.js",
     "errors.js",
     "events.js",
     "one-file.js",
     "record.js",
+    "without-wasm.js",
 ];
 
 /// What `pkg-template/import-module.d.ts` declares. It is put before what esbuild makes, which would leave the comments out that keep
@@ -215,6 +227,8 @@ pub(crate) fn install_tools(project: &Project) -> Result<()> {
 struct Glue {
     javascript: PathBuf,
     wasm: PathBuf,
+    /// What cargo has compiled, before all that.
+    compiled: PathBuf,
 }
 
 fn compile(project: &Project, build: Build, work: &Path) -> Result<Glue> {
@@ -229,18 +243,20 @@ fn compile(project: &Project, build: Build, work: &Path) -> Result<Glue> {
         .args(build.cargo_arguments())
         .args(without_machine_paths()?)
         .env("PATH", tools::path()?))?;
-    let compiled = directory.join("approov_bg.wasm");
+    let bound = directory.join("approov_bg.wasm");
     let trapping = directory.join("approov_bg.trapping.wasm");
     let optimised = directory.join("approov_bg.optimised.wasm");
     let stripped = directory.join("approov_bg.stripped.wasm");
-    fs::write(&trapping, trap_panics::trap_panics(&fs::read(&compiled)?)?)?;
+    fs::write(&trapping, trap_panics::trap_panics(&fs::read(&bound)?)?)?;
     let wasm_opt = project.npm_program("wasm-opt");
     run(Command::new(&wasm_opt).args(FEATURES).args(WASM_OPT).arg(&trapping).arg("-o").arg(&optimised))?;
     let names =
         output(Command::new(&wasm_opt).args(FEATURES).args(WASM_STRIP).arg(&optimised).arg("-o").arg(&stripped))?;
     let javascript = directory.join("approov.js");
     glue::rename(project, &javascript, &names)?;
-    Ok(Glue { javascript, wasm: stripped })
+    let compiled = directory.join("compiled.wasm");
+    copy(&project.target.join("wasm32-unknown-unknown/wasm/approov_web_sdk.wasm"), &compiled)?;
+    Ok(Glue { javascript, wasm: stripped, compiled })
 }
 
 /// Cargo's options that make the same WebAssembly on every machine, so that `integrity.json` can be compared: without them the
@@ -271,22 +287,15 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     for file in SOURCES {
         copy(&project.root.join("pkg-template").join(file), &sources.join(file))?;
     }
-    let javascript = fs::read_to_string(&glue.javascript)?;
-    fs::write(sources.join("glue.js"), glue::factory(&javascript, bundle.entry == Entry::Build)?)?;
-    fs::write(sources.join("builds.js"), glue::builds(bundle.build == Build::Whole))?;
-    fs::write(sources.join("whole-build.js"), glue::WHOLE)?;
-    let source = match bundle.wasm {
-        Wasm::Embedded => wasm_text::SOURCE.to_owned(),
-        Wasm::External(file) | Wasm::Module(file) => {
-            copy(&glue.wasm, &dist.join(file))?;
-            if matches!(bundle.wasm, Wasm::Module(_)) { module_source(file) } else { external_source(file) }
+    write_sources(project, bundle, glue, &directory, dist)?;
+    let beside = format!("--external:*/{COMPAT}");
+    let (entry, external): (_, &[&str]) = match (bundle.wasm, bundle.entry) {
+        (Wasm::Translated, _) => (compat::ENTRY_FILE, &[]),
+        (_, Entry::Alone) => (ONE_FILE, &[&beside]),
+        (_, Entry::Facade) => {
+            ("approov.js", &["--external:*/errors.js", "--external:*/whole.js", "--external:*.wasm", &beside])
         }
-    };
-    fs::write(sources.join("wasm-source.js"), source)?;
-    let (entry, external): (_, &[&str]) = match bundle.entry {
-        Entry::Alone => ("one-file.js", &[]),
-        Entry::Facade => ("approov.js", &["--external:*/errors.js", "--external:*/whole.js", "--external:*.wasm"]),
-        Entry::Build => ("whole-build.js", &[]),
+        (_, Entry::Build) => ("whole-build.js", &[]),
     };
     let made = directory.join(bundle.file);
     esbuild(project, &sources, entry, &made, external)?;
@@ -294,16 +303,40 @@ fn assemble(project: &Project, bundle: &Bundle, glue: &Glue, work: &Path, dist: 
     copy(&directory.join(&map), &dist.join(&map))?;
     let code = fs::read_to_string(&made)?;
     let code = match bundle.wasm {
-        Wasm::Embedded => wasm_text::with_bytes(&code, &fs::read(&glue.wasm)?)?,
+        Wasm::Embedded => wasm_text::with_bytes(&compat::with_unfollowed_import(&code)?, &fs::read(&glue.wasm)?)?,
+        Wasm::External(_) if bundle.entry == Entry::Facade => compat::with_unfollowed_import(&code)?,
         Wasm::External(_) | Wasm::Module(_) => code,
+        Wasm::Translated => compat::with_asm(&code, &directory)?,
     };
     fs::write(dist.join(bundle.file), code).with_context(|| format!("writing {}", bundle.file))
+}
+
+/// The sources of a bundle that are made: its glue, where its WebAssembly is, and which builds it can use.
+fn write_sources(project: &Project, bundle: &Bundle, glue: &Glue, directory: &Path, dist: &Path) -> Result<()> {
+    let sources = directory.join("src");
+    let javascript = fs::read_to_string(&glue.javascript)?;
+    let source = match bundle.wasm {
+        Wasm::Embedded => wasm_text::SOURCE.to_owned(),
+        Wasm::External(file) => external_source(file),
+        Wasm::Module(file) => module_source(file),
+        Wasm::Translated => return compat::translate(project, &glue.compiled, directory, &sources),
+    };
+    if let Wasm::External(file) | Wasm::Module(file) = bundle.wasm {
+        copy(&glue.wasm, &dist.join(file))?;
+    }
+    let factory =
+        if bundle.entry == Entry::Build { glue::later_factory(&javascript)? } else { glue::factory(&javascript)? };
+    fs::write(sources.join("glue.js"), factory)?;
+    let compiles = !matches!(bundle.wasm, Wasm::Module(_));
+    fs::write(sources.join("builds.js"), glue::builds(bundle.build == Build::Whole, compiles))?;
+    fs::write(sources.join("whole-build.js"), glue::WHOLE)?;
+    fs::write(sources.join("wasm-source.js"), source).context("writing the sources of a bundle")
 }
 
 fn esbuild(project: &Project, directory: &Path, entry: &str, to: &Path, external: &[&str]) -> Result<()> {
     let mut esbuild = Command::new(project.npm_program("esbuild"));
     esbuild.arg(entry).args(ESBUILD).args(external).arg(format!("--outfile={}", to.display()));
-    if matches!(entry, "one-file.js" | "checks.js") {
+    if matches!(entry, ONE_FILE | "checks.js" | compat::ENTRY_FILE) {
         esbuild.arg(format!("--banner:js={IMPORT_MODULE}"));
     }
     run(esbuild.current_dir(directory))

@@ -35,9 +35,14 @@ export default async function wasmSource() {
 
 /// The bundle with the function that [`SOURCE`] calls, after everything that the source map covers.
 pub(crate) fn with_bytes(bundle: &str, bytes: &[u8]) -> Result<String> {
-    let (code, comment) = bundle.rsplit_once("//# sourceMappingURL=").context("the bundle names no source map")?;
     let (frequent, text) = encoded(bytes)?;
-    Ok(format!("{code}function approovWasm(){{return[\"{frequent}\",\"{text}\"]}}\n//# sourceMappingURL={comment}"))
+    with_appendix(bundle, &format!("function approovWasm(){{return[\"{frequent}\",\"{text}\"]}}\n"))
+}
+
+/// The bundle with more code after everything that the source map covers.
+pub(super) fn with_appendix(bundle: &str, appendix: &str) -> Result<String> {
+    let (code, comment) = bundle.rsplit_once("//# sourceMappingURL=").context("the bundle names no source map")?;
+    Ok(format!("{code}{appendix}//# sourceMappingURL={comment}"))
 }
 
 /// The frequent bytes in hexadecimal, and the text.
