@@ -91,7 +91,7 @@ for (const engine of chosenEngines()) {
       const requests = world.site.requests.slice(begin)
       const files = requests
         .map((request) => request.split('/').at(-1))
-        .filter((name) => /approov|index|node|errors/.test(name))
+        .filter((name) => /approov|index|node/.test(name))
       return { ...JSON.parse(await world.webdriver.getTitle()), files }
     }
 
