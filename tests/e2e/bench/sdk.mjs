@@ -30,6 +30,7 @@ const TURNS = { slice: 40, slices: 4 }
 const CHALLENGE = 600
 const CONCURRENT = 1000
 const CACHED_CALLS = 2000
+const WRAPPED_CALLS = 200
 const API = 'localhost'
 const PEERS = ['dpop', 'jose', 'noble', 'webcrypto']
 
@@ -46,7 +47,7 @@ function record(engine, measure, subject, unit, value) {
 /** Every peer as one minified module, as a bundler would deliver it. */
 async function bundleSubjects(directory) {
   await build({
-    entryPoints: ['approov', ...PEERS].map((name) => here(`subjects/${name}.js`)),
+    entryPoints: ['approov', 'wrappers', ...PEERS].map((name) => here(`subjects/${name}.js`)),
     nodePaths: [here('peers/node_modules')],
     outdir: directory,
     bundle: true,
@@ -126,6 +127,7 @@ try {
       await concurrent(world)
       await challenge(world)
       await proofOfWork(world)
+      await wrappers(world)
     } finally {
       await browser.close()
     }
@@ -226,6 +228,42 @@ async function proofOfWork(world) {
     ]) {
       record(world.engine, 'ALTCHA solved', subject, 'ms', solved[name].time)
       record(world.engine, 'ALTCHA, longest block', subject, 'ms', solved[name].blocked)
+    }
+  }
+}
+
+/** What a fetch with token and proof adds to one without, in microseconds a call, beside Auth0's and atproto's wrappers. */
+async function wrappers(world) {
+  await openPage(world)
+  await world.browser.run(
+    async (options) => {
+      const { load } = await import(/** @type {any} */ ('/subjects/wrappers.js'))
+      globalThis.prepared = await load(options)
+    },
+    { file: '/approov.js', session: sessionSettings(world.near).session, result: freshResult() },
+  )
+  for (let round = 0; round <= ROUNDS; round++) {
+    const times = await world.browser.run(
+      async (names, count) => {
+        const times = {}
+        for (const name of names) {
+          const begin = performance.now()
+          for (let call = 0; call < count; call++) await prepared[name]()
+          times[name] = ((performance.now() - begin) / count) * 1000
+        }
+        return times
+      },
+      rotated(['bare', 'ours', 'auth0', 'atproto'], round),
+      WRAPPED_CALLS,
+    )
+    // The first round is the warm-up.
+    if (round === 0) continue
+    for (const [name, subject] of Object.entries({
+      ours: 'ours (auto)',
+      auth0: 'auth0 fetcher',
+      atproto: 'atproto wrapper',
+    })) {
+      record(world.engine, 'fetch with token and proof, added', subject, 'µs', times[name] - times.bare)
     }
   }
 }
