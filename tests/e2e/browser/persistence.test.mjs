@@ -1,5 +1,8 @@
 // Sessions that outlive their page (`persistence: 'browser'`): reloads, further tabs, other realms, and storage that fails.
 import assert from 'node:assert/strict'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, beforeEach, describe, test } from 'node:test'
 
 import { createApi } from '../harness/api.mjs'
@@ -14,8 +17,10 @@ for (const engine of chosenEngines()) {
     const api = createApi()
     let site
     let browser
+    let directory
     before(async () => {
-      site = await startSite()
+      directory = await mkdtemp(join(tmpdir(), 'approov-worker-'))
+      site = await startSite({ mounts: { '/sw.js': join(directory, 'sw.js') } })
       await stub.start()
       await api.start()
       browser = await openBrowser(engine)
@@ -24,6 +29,7 @@ for (const engine of chosenEngines()) {
       await browser?.close()
       for (const one of [stub, api]) if (one.url) await one.stop()
       await site?.stop()
+      if (directory) await rm(directory, { recursive: true, force: true })
     })
 
     const run = (work, ...args) => browser.run(work, ...args)
@@ -247,6 +253,70 @@ for (const engine of chosenEngines()) {
         response.end(JSON.stringify(isOld ? { 'aprv-invalid-refresh-token': '' } : stub.grant(form)))
       })
       assert.deepEqual(await call(), [200, 1])
+    })
+
+    test("the README's service worker signs images with the kept session, after a restart too, and leaves them alone without one", async (context) => {
+      const readme = await readFile(new URL('../../../pkg-template/README.md', import.meta.url), 'utf8')
+      const code = /^```js\n(\/\/ sw\.js\n.*?)^```$/ms.exec(readme)[1]
+      const put = code
+        .replace("'approov-web-sdk'", "'/package/index.js'")
+        .replace('https://api.example.com', api.url)
+        .replace('web-1.approovr.io', stub.url)
+        .replace('your-Approov-site-key', stub.options().approovSiteKey)
+        .replace('your-reCAPTCHA-site-key', stub.options().recaptchaSiteKey)
+      await writeFile(join(directory, 'sw.js'), put)
+      assert.deepEqual(await call(), [200, 1])
+      await written()
+      const first = key()
+      const register = () =>
+        run(async () => {
+          try {
+            await navigator.serviceWorker.register('/sw.js', { type: 'module' })
+          } catch (error) {
+            return String(error)
+          }
+          await navigator.serviceWorker.ready
+        })
+      const refused = await register()
+      if (refused) {
+        context.skip(`this engine has no module service workers: ${refused}`)
+        return
+      }
+      /** What the API sees of an image of a page that the worker controls. */
+      const image = async (name) => {
+        await page()
+        api.reply()
+        await run(
+          (src) =>
+            new Promise((resolve) => {
+              const image = new Image()
+              image.onload = image.onerror = () => resolve(undefined)
+              image.src = src
+            }),
+          `${api.url}/${name}`,
+        )
+        const [{ headers }] = api.seen()
+        return { headers, checks: await run(() => checks) }
+      }
+      const unregister = () =>
+        run(async () => {
+          for (const registration of await navigator.serviceWorker.getRegistrations()) await registration.unregister()
+        })
+      try {
+        for (const start of ['first', 'second']) {
+          const { headers, checks } = await image(start)
+          assert.match(headers['approov-token'] ?? '', /^token\./, start)
+          assert.deepEqual([key(), checks], [first, 0])
+          await unregister()
+          await page()
+          assert.equal(await register(), null)
+        }
+        await run(() => Approov.endSession())
+        const { headers } = await image('unsigned')
+        assert.equal('approov-token' in headers || 'dpop' in headers, false)
+      } finally {
+        await unregister()
+      }
     })
 
     /** Ways in which a browser keeps nothing. @type {Record<string, () => void>} */

@@ -149,8 +149,8 @@ const MODULES = {
   },
 }
 
-/** Snippets that want a framework: `frameworks.test.mjs` runs them. */
-const FRAMEWORKS = ['react.js', 'vue.js', 'svelte.js', 'axios.js']
+/** Snippets that want a framework, or a service worker: `frameworks.test.mjs` and `browser/persistence.test.mjs` run them. */
+const FRAMEWORKS = ['react.js', 'vue.js', 'svelte.js', 'axios.js', 'sw.js']
 
 /** What the page of each HTML snippet shows in the end. */
 const PAGES = {

@@ -354,12 +354,21 @@ fn external_source(file: &str) -> String {
     )
 }
 
-/// The template with the crate's version. npm writes it, which keeps the order of the members (export conditions are ordered).
+/// The template with the crate's version, and with the repository that the package is released from, if one is named: npm signs the
+/// provenance of nothing else. npm writes it, which keeps the order of the members (export conditions are ordered).
 fn write_package_json(project: &Project, dist: &Path) -> Result<()> {
     copy(&project.root.join("pkg-template/package.json"), &dist.join("package.json"))?;
-    let version = format!("version={}", project.version);
-    run(Command::new("npm").args(["pkg", "set", &version]).current_dir(dist))
+    let set = |arguments: &[&str]| run(Command::new("npm").args(["pkg", "set"]).args(arguments).current_dir(dist));
+    set(&[&format!("version={}", project.version)])?;
+    if let Ok(repository) = env::var(REPOSITORY) {
+        set(&["repository.type=git", &format!("repository.url={repository}")])?;
+        set(&["publishConfig.provenance=true", "--json"])?;
+    }
+    Ok(())
 }
+
+/// The variable with the URL of the repository.
+const REPOSITORY: &str = "APPROOV_REPOSITORY";
 
 fn print_sizes(project: &Project) -> Result<()> {
     let table = output(Command::new("node").arg(project.root.join("xtask/sizes.mjs")).arg(project.dist()))?;
