@@ -167,7 +167,9 @@ describeWithStub('complaints of others', ({ stub, run, advance, sleep }) => {
   // Check adapters
   test('react-recaptcha-hook#9 and recaptcha#269, a promise that never settles: it ends with check-timeout', async () => {
     await run(() => {
-      const url = scriptOf('globalThis.grecaptcha = { ready: (f) => f(), execute: () => new Promise(() => {}) }')
+      const url = scriptOf(
+        'globalThis.grecaptcha = { ready: (f) => f(), render: () => 0, execute: () => new Promise(() => {}), reset() {} }',
+      )
       globalThis.call = codeOf(checks.recaptcha({ action: 'a', siteKey: 'k', url })({}))
     })
     await run(async () => {
@@ -180,7 +182,14 @@ describeWithStub('complaints of others', ({ stub, run, advance, sleep }) => {
   test('react-hcaptcha#75, the script is loaded twice: once, however many run', async () => {
     const loads = await run(async () => {
       const url = scriptOf(
-        'globalThis.loads = (globalThis.loads ?? 0) + 1; globalThis.hcaptcha = { render: () => "w", execute: async () => ({ response: "x" }), remove() {} }',
+        `globalThis.loads = (globalThis.loads ?? 0) + 1
+        const made = []
+        globalThis.hcaptcha = {
+          render: (element, { callback }) => made.push(callback) - 1,
+          execute: (id) => made[id]('x'),
+          getRespKey: () => 'key',
+          remove() {},
+        }`,
       )
       const run = () => checks.hcaptcha({ siteKey: 'k', url })({})
       await Promise.all([run(), run(), run()])
