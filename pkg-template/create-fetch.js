@@ -176,7 +176,9 @@ export function makeCreateFetch(sdk) {
     if (!wanted) return send(...args)
     const { origin, url } = wanted
     const given = new Request(input, init)
-    const { signal } = given
+    // The caller's own: one that only follows it may be collected before it hears of the abort (WebKit).
+    const own = init?.signal === undefined && isA(input, 'Request') ? input.signal : init?.signal
+    const signal = own ?? given.signal
     signal.throwIfAborted()
     for (const name of [TOKEN_HEADER, 'DPoP', ...(options.scheme === 'dpop' ? ['Authorization'] : [])]) {
       if (given.headers.has(name)) throw invalid(`the request has a header ${name} already, which createFetch adds`)
@@ -184,8 +186,8 @@ export function makeCreateFetch(sdk) {
     const isStream = isA(init?.body, 'ReadableStream')
     // A redirect would take the token to wherever it leads, and the proof is for one URL.
     /** @type {RequestInit} */
-    const own = { redirect: 'manual', referrer: given.referrer, referrerPolicy: given.referrerPolicy }
-    let request = new Request(given, own)
+    const sent = { redirect: 'manual', referrer: given.referrer, referrerPolicy: given.referrerPolicy }
+    let request = new Request(given, sent)
     let hash
     // Not every browser says whether a request has a body.
     if (options.body === 'hash' && !isStream && !/^(GET|HEAD)$/.test(request.method)) {
@@ -197,7 +199,7 @@ export function makeCreateFetch(sdk) {
         const body = await abortable(multipart(init.body), signal)
         const headers = new Headers(given.headers)
         if (/^multipart\/form-data/.test(headers.get('content-type'))) headers.set('content-type', body.type)
-        request = new Request(given, { ...own, headers, body })
+        request = new Request(given, { ...sent, headers, body })
         hash = await hashOf(body, signal)
       }
     }
@@ -224,7 +226,8 @@ export function makeCreateFetch(sdk) {
         // The last response is of no use to anybody any more.
         refused?.body?.cancel().catch(() => {})
         refused = undefined
-        const response = await send(copy)
+        // A copy does not always hear of the abort (WebKit).
+        const response = await abortable(send(copy), signal)
         const next = readHeader(response, 'dpop-nonce')
         if (next) nonces.set(origin, next)
         if (isRedirect(response, given.redirect)) {
