@@ -6,9 +6,10 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-#[derive(Default, Deserialize)]
+/// As its host gives it.
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct CorsOptions {
+pub struct CorsOptions {
     origins: Texts,
     methods: Texts,
     headers: Texts,
@@ -18,7 +19,7 @@ pub(crate) struct CorsOptions {
 }
 
 /// What pages of other origins may do.
-pub(crate) struct Cors {
+pub struct Cors {
     origins: Vec<String>,
     methods: String,
     headers: String,
@@ -28,7 +29,9 @@ pub(crate) struct Cors {
 }
 
 impl Cors {
-    pub(crate) fn new(options: CorsOptions) -> Result<Self, String> {
+    /// # Errors
+    /// What cannot be allowed.
+    pub fn new(options: CorsOptions) -> Result<Self, String> {
         let origins = options.origins.as_slice().to_vec();
         if origins.is_empty() {
             return Err("cors needs origins: those of your pages, such as https://app.example.com, or *".to_owned());
@@ -80,7 +83,8 @@ impl Cors {
     }
 
     /// The headers of a response to a request of this origin.
-    pub(crate) fn fields(&self, origin: Option<&str>) -> Map<String, Value> {
+    #[must_use]
+    pub fn fields(&self, origin: Option<&str>) -> Map<String, Value> {
         let mut fields = Map::new();
         let any = self.origins.iter().any(|allowed| allowed == "*");
         if !any {

@@ -3,8 +3,8 @@
 //! The check stops wherever its host has to do something that only the host can do (read a body, ask Redis, fetch keys), and
 //! goes on with the result. Texts of headers have one character for each byte, as HTTP libraries of both languages have them.
 
-mod cors;
-mod options;
+pub mod cors;
+pub mod options;
 mod verdict;
 
 use approov_verify::redis_commands::{Command, RedisCommands};
@@ -72,7 +72,7 @@ impl Face {
     /// # Errors
     /// What is wrong with the options.
     pub fn new(options: &str) -> Result<Self, String> {
-        options::read(options)
+        options::face(options)
     }
 
     /// Begins to check a request, a JSON object. `keys_fetched`: [`Step::Keys`] was done for it.

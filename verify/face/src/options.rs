@@ -1,4 +1,4 @@
-//! Options as JSON.
+//! Options as JSON, of the packages and of the gate.
 
 use crate::cors::{Cors, CorsOptions};
 use crate::{Face, Store};
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use std::time::Duration;
 
 /// One text or several.
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Texts {
     #[default]
@@ -35,9 +35,10 @@ impl Texts {
     }
 }
 
+/// What a verifier is told: everything but where its requests come from is optional.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Options {
+pub struct Options {
     public_url: Texts,
     secret: Texts,
     jwe_secret: Texts,
@@ -70,28 +71,66 @@ struct Options {
     cors: Option<CorsOptions>,
 }
 
-pub(crate) fn read(text: &str) -> Result<Face, String> {
-    let options: Options = serde_json::from_str(text).map_err(|error| {
-        // Where in the JSON, which its host made, is of no use to anybody.
-        let message = error.to_string();
-        message.split(" at line ").next().unwrap_or(&message).replace("unknown field", "unknown option")
-    })?;
-    let public_urls = options.public_url.as_slice().iter().map(|url| {
+impl Options {
+    /// Reads a JSON object.
+    ///
+    /// # Errors
+    /// Which option there is not, or is of another type.
+    pub fn read(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| {
+            // Where in the JSON, which its host made, is of no use to anybody.
+            let message = error.to_string();
+            message.split(" at line ").next().unwrap_or(&message).replace("unknown field", "unknown option")
+        })
+    }
+
+    /// A verifier with these options, before it has a store. Keys at a URL are to be handed to it.
+    ///
+    /// # Errors
+    /// Which option has a value that cannot be.
+    pub fn builder(&self) -> Result<VerifierBuilder, String> {
+        policies(self, rules(self)?)
+    }
+
+    /// Where the account's public keys are.
+    #[must_use]
+    pub fn jwks_url(&self) -> Option<&str> {
+        self.jwks_url.as_deref()
+    }
+
+    /// What is to be done about the bodies that proofs cover; `None`: the default.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+}
+
+/// URLs at which clients find a server.
+///
+/// # Errors
+/// Which of them is none.
+pub fn public_urls(texts: &[String]) -> Result<Vec<PublicUrl>, String> {
+    let read = |url: &String| {
         PublicUrl::parse(url).map_err(|_| format!("\"{url}\" is not a URL such as https://api.example.com"))
-    });
+    };
+    texts.iter().map(read).collect()
+}
+
+pub(crate) fn face(text: &str) -> Result<Face, String> {
+    let options = Options::read(text)?;
     let capacity = options.capacity.unwrap_or(1_000_000);
     Ok(Face {
-        public_urls: public_urls.collect::<Result<_, _>>()?,
+        public_urls: public_urls(options.public_url.as_slice())?,
         store: match &options.redis_prefix {
             Some(prefix) => Store::Redis(RedisCommands::new(prefix.clone()).with_capacity(capacity)),
             None => Store::Memory(MemoryReplayStore::with_capacity(capacity)),
         },
-        verifier: verifier(&options)?,
+        verifier: options.builder()?.build().map_err(|error| error.to_string())?,
         cors: options.cors.map(Cors::new).transpose()?,
     })
 }
 
-fn verifier(options: &Options) -> Result<Verifier, String> {
+fn rules(options: &Options) -> Result<VerifierBuilder, String> {
     let mut builder = keys(options)?;
     if let Some(issuer) = &options.issuer {
         builder = builder.issuer(issuer);
@@ -140,7 +179,7 @@ fn verifier(options: &Options) -> Result<Verifier, String> {
             _ => builder.nonce_ttl(time),
         };
     }
-    policies(options, builder)?.build().map_err(|error| error.to_string())
+    Ok(builder)
 }
 
 fn keys(options: &Options) -> Result<VerifierBuilder, String> {

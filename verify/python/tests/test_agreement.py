@@ -108,6 +108,19 @@ class Agreement(unittest.TestCase):
         cargo = os.environ.get("CARGO", "cargo")
         self.assert_agrees([cargo, "run", "--quiet", "--manifest-path", manifest, "--example", "url_verdicts"])
 
+    def test_the_gate_agrees(self):
+        """Here whole requests are compared: the gate is asked about each, with a proof that is good but for its URL."""
+        manifest = str(VERIFY.parent / "gate/Cargo.toml")
+        cargo = os.environ.get("CARGO", "cargo")
+        command = [cargo, "run", "--quiet", "--manifest-path", manifest, "--example", "gate_url_verdicts"]
+        verdicts = verdicts_of(command, self.pairs)
+        self.assertEqual(len(verdicts), len(self.pairs))
+        asked = [(pair, bool(mine), gate) for pair, mine, gate in zip(self.pairs, self.python, verdicts) if gate is not None]
+        differing = [(pair, mine, gate) for pair, mine, gate in asked if mine != gate]
+        self.assertEqual(differing, [], f"{len(differing)} pairs: [pair], Python, the gate")
+        self.assertGreater(len(asked), 25_000)
+        self.assertGreater(sum(gate for _, _, gate in asked), 2_000)
+
     def test_the_pairs_are_of_all_kinds(self):
         for kind, verdicts in [("pairs", self.python[:PAIRS]), ("targets", self.python[PAIRS:])]:
             counts = Counter(verdicts)
