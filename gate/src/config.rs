@@ -213,7 +213,7 @@ impl Config {
         if raw.store.timeout_ms == 0 || raw.store.capacity == 0 {
             return Err("store: timeout_ms and capacity must be more than 0".to_owned());
         }
-        let base = resolve(&raw.verify, around).map_err(|error| format!("verify.{error}"))?;
+        let base = resolve(&raw.verify, around).map_err(|error| format!("verify: {error}"))?;
         let mut policies = Vec::new();
         for (index, policy) in raw.policies.iter().enumerate() {
             let name = policy.name.clone().unwrap_or_else(|| format!("policy-{}", index + 1));
@@ -225,7 +225,7 @@ impl Config {
             scope: None,
             access: Access::Verify,
             monitor: raw.monitor,
-            options: options(base, raw.bodies).map_err(|error| format!("verify.{error}"))?,
+            options: options(base, raw.bodies).map_err(|error| format!("verify: {error}"))?,
         };
         policies.push(default);
         if let Some(twice) = policies.iter().enumerate().find_map(|(index, policy)| {
@@ -267,13 +267,13 @@ fn read_policy(
         return Err("verify: nothing is verified where access is \"open\"".to_owned());
     }
     let mut merged = base.clone();
-    merged.extend(resolve(&policy.verify, around).map_err(|error| format!("verify.{error}"))?);
+    merged.extend(resolve(&policy.verify, around).map_err(|error| format!("verify: {error}"))?);
     Ok(PolicyConfig {
         name,
         scope: Some(Scope::new(&policy.paths, &policy.methods)?),
         access: policy.access,
         monitor: policy.monitor.unwrap_or(raw.monitor),
-        options: options(merged, raw.bodies).map_err(|error| format!("verify.{error}"))?,
+        options: options(merged, raw.bodies).map_err(|error| format!("verify: {error}"))?,
     })
 }
 
@@ -413,7 +413,7 @@ mod tests {
         for (text, part) in [
             ("".to_owned(), "public_urls"),
             (verify.clone(), "public_urls"),
-            (LEAST.to_owned(), "verify."),
+            (LEAST.to_owned(), "verify: "),
             (format!("public_urls = [\"api.shop.co\"]\n{verify}"), "public_urls: \"api.shop.co\""),
             (format!("{LEAST}listen = \"8090\"\n{verify}"), "socket address"),
             (format!("{LEAST}trusted_peers = []\n{verify}"), "trusted_peers"),
@@ -422,14 +422,14 @@ mod tests {
             (format!("{LEAST}drain = -1.0\n{verify}"), "drain"),
             (format!("{LEAST}bodys = \"forwarded\"\n{verify}"), "bodys"),
             (format!("{LEAST}bodies = \"some\"\n{verify}"), "some"),
-            (format!("{LEAST}[verify]\nsecret = \"c2hvcnQ=\""), "verify.secret"),
-            (format!("{LEAST}[verify]\nsecret_env = \"NONE\""), "verify.secret_env: the environment has no NONE"),
-            (format!("{LEAST}[verify]\nsecret_file = \"/none\""), "verify.secret_file: /none: no such file"),
-            (format!("{LEAST}[verify]\nsecret_file = 1"), "verify.secret_file must be a text"),
-            (format!("{LEAST}{verify}proof = \"always\""), "verify.proof must be one of"),
-            (format!("{LEAST}{verify}prof = \"required\""), "verify.unknown option `prof`"),
-            (format!("{LEAST}{verify}message = \"required\""), "verify.message: \"required\" needs bodies"),
-            (format!("{LEAST}{verify}public_url = \"https://a\""), "verify.public_url: that is public_urls"),
+            (format!("{LEAST}[verify]\nsecret = \"c2hvcnQ=\""), "verify: an HS256 secret must have at least 32 bytes"),
+            (format!("{LEAST}[verify]\nsecret_env = \"NONE\""), "verify: secret_env: the environment has no NONE"),
+            (format!("{LEAST}[verify]\nsecret_file = \"/none\""), "verify: secret_file: /none: no such file"),
+            (format!("{LEAST}[verify]\nsecret_file = 1"), "verify: secret_file must be a text"),
+            (format!("{LEAST}{verify}proof = \"always\""), "verify: proof must be one of"),
+            (format!("{LEAST}{verify}prof = \"required\""), "verify: unknown option `prof`"),
+            (format!("{LEAST}{verify}message = \"required\""), "verify: message: \"required\" needs bodies"),
+            (format!("{LEAST}{verify}public_url = \"https://a\""), "verify: public_url: that is public_urls"),
             (format!("{LEAST}[store]\ncapacity = 0\n{verify}"), "store"),
             (format!("{LEAST}[cors]\norigins = [\"shop.co\"]\n{verify}"), "cors: \"shop.co\""),
             (format!("{LEAST}{verify}[[policies]]\npaths = [\"public\"]"), "policies, \"policy-1\": paths: \"public\""),
@@ -441,7 +441,7 @@ mod tests {
             ),
             (
                 format!("{LEAST}{verify}[[policies]]\npaths = [\"/a\"]\n[policies.verify]\nproof = \"never\""),
-                "policies, \"policy-1\": verify.proof",
+                "policies, \"policy-1\": verify: proof",
             ),
         ] {
             let error = error(&text);
