@@ -202,7 +202,9 @@ impl Config {
     pub fn parse(text: &str, around: &impl Surroundings) -> Result<Self, String> {
         let raw: Raw = toml::from_str(text).map_err(|error| without_source(&error))?;
         if raw.public_urls.is_empty() {
-            return Err("public_urls must name where clients find the backend, such as \"https://api.example.com\"".to_owned());
+            return Err(
+                "public_urls must name where clients find the backend, such as \"https://api.example.com\"".to_owned()
+            );
         }
         if raw.trusted_peers.is_empty() {
             return Err("trusted_peers must name the gateways' addresses: nobody else may ask".to_owned());
@@ -337,7 +339,9 @@ fn options(mut options: Map<String, Value>, bodies: Bodies) -> Result<Options, S
         match options.get("message").and_then(Value::as_str) {
             None | Some("ignored") => {}
             Some(other) => {
-                return Err(format!("message: \"{other}\" needs bodies = \"forwarded\", and a gateway that sends them"));
+                return Err(format!(
+                    "message: \"{other}\" needs bodies = \"forwarded\", and a gateway that sends them"
+                ));
             }
         }
         options.insert("message".to_owned(), Value::from("ignored"));
@@ -436,7 +440,9 @@ mod tests {
             (format!("{LEAST}{verify}[[policies]]\nname = \"a b\"\npaths = [\"/a\"]"), "name must be"),
             (format!("{LEAST}{verify}[[policies]]\nname = \"default\"\npaths = [\"/a\"]"), "two are named \"default\""),
             (
-                format!("{LEAST}{verify}[[policies]]\npaths = [\"/a\"]\naccess = \"open\"\n[policies.verify]\nproof = \"optional\""),
+                format!(
+                    "{LEAST}{verify}[[policies]]\npaths = [\"/a\"]\naccess = \"open\"\n[policies.verify]\nproof = \"optional\""
+                ),
                 "nothing is verified",
             ),
             (

@@ -119,7 +119,8 @@ impl Gate {
         };
         let (parts, body) = request.into_parts();
         let mut nonce = None;
-        let (policy, verdict) = if self.preflights == Preflights::Pass && is_preflight(&original.method, &parts.headers) {
+        let (policy, verdict) = if self.preflights == Preflights::Pass && is_preflight(&original.method, &parts.headers)
+        {
             (String::new(), Verdict::pass("preflight", None))
         } else {
             match self.policy(&original) {
@@ -187,12 +188,10 @@ impl Gate {
     {
         // Without a proof nothing says what the body must be.
         let bytes = match self.bodies {
-            Bodies::Forwarded if headers.contains_key(PROOF_HEADER) => {
-                match self.read(headers, body).await {
-                    Ok(bytes) => Some(bytes),
-                    Err(refusal) => return refusal,
-                }
-            }
+            Bodies::Forwarded if headers.contains_key(PROOF_HEADER) => match self.read(headers, body).await {
+                Ok(bytes) => Some(bytes),
+                Err(refusal) => return refusal,
+            },
             _ => None,
         };
         let body = bytes.as_ref().map_or(Body::Unread, |bytes| Body::Bytes(bytes));

@@ -67,9 +67,7 @@ impl Original {
         };
         let method = needed(&FORWARDED_METHOD)?;
         Ok(Self {
-            method: method
-                .parse()
-                .map_err(|_| NoQuestion::Incomplete(format!("{FORWARDED_METHOD} is no method")))?,
+            method: method.parse().map_err(|_| NoQuestion::Incomplete(format!("{FORWARDED_METHOD} is no method")))?,
             target: needed(&FORWARDED_URI)?,
             host: single(headers, &FORWARDED_HOST)?,
         })
@@ -115,7 +113,8 @@ mod tests {
 
     #[test]
     fn forwarded_headers_say_what_is_asked_about() {
-        let headers = [("X-Forwarded-Method", "PUT"), ("X-Forwarded-Uri", "/a?b=c"), ("X-Forwarded-Host", "api.shop.co")];
+        let headers =
+            [("X-Forwarded-Method", "PUT"), ("X-Forwarded-Uri", "/a?b=c"), ("X-Forwarded-Host", "api.shop.co")];
         assert_eq!(question("/forward-auth", &headers), original(Method::PUT, "/a?b=c", Some("api.shop.co")));
         assert_eq!(question("/forward-auth", headers.get(..2).unwrap()), original(Method::PUT, "/a?b=c", None));
     }
@@ -142,7 +141,10 @@ mod tests {
         let host = [("Host", "api.shop.co"), ("X-Forwarded-Uri", "/other"), ("X-Forwarded-Method", "GET")];
         assert_eq!(question("/ext-authz/a%2Fb?c", &host), original(Method::POST, "/a%2Fb?c", Some("api.shop.co")));
         assert_eq!(question("/ext-authz/", &host), original(Method::POST, "/", Some("api.shop.co")));
-        assert_eq!(question("http://api.shop.co/ext-authz//a", &[]), original(Method::POST, "//a", Some("api.shop.co")));
+        assert_eq!(
+            question("http://api.shop.co/ext-authz//a", &[]),
+            original(Method::POST, "//a", Some("api.shop.co"))
+        );
         assert!(matches!(question("/ext-authz", &host), Err(NoQuestion::Incomplete(_))));
         for other in ["/", "/forward-auth/", "/ext-authzz", "/forward-authx", "/ext-authz?x", "/favicon.ico"] {
             let asked = question(other, &host);

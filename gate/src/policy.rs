@@ -43,7 +43,10 @@ impl Scope {
         if let Some(small) = methods.iter().find(|method| method.bytes().any(|byte| byte.is_ascii_lowercase())) {
             return Err(format!("methods: methods are case-sensitive: \"{}\"", small.to_ascii_uppercase()));
         }
-        Ok(Self { paths: paths.iter().map(|path| Pattern::parse(path)).collect::<Result<_, _>>()?, methods: methods.to_vec() })
+        Ok(Self {
+            paths: paths.iter().map(|path| Pattern::parse(path)).collect::<Result<_, _>>()?,
+            methods: methods.to_vec(),
+        })
     }
 
     /// Whether a request is one of them. `path` is a normalised one that [`can_be_read_in_one_way`].
@@ -58,17 +61,21 @@ impl Pattern {
     fn parse(text: &str) -> Result<Self, String> {
         let (path, below) = match text.strip_suffix('*') {
             Some(path) if path.ends_with('/') => (path, true),
-            Some(_) => return Err(format!("paths: \"{text}\": a star stands for what follows a slash, as in \"/public/*\"")),
+            Some(_) => {
+                return Err(format!("paths: \"{text}\": a star stands for what follows a slash, as in \"/public/*\""));
+            }
             None => (text, false),
         };
         // As the paths are that it is compared with.
         let url = format!("http://path.invalid{path}");
         let normal = approov_verify::uri::HttpUri::of_request(&url);
         match normal {
-            Ok(normal) if path.starts_with('/') && normal.path() == path && can_be_read_in_one_way(path) => Ok(match below {
-                true => Self::Below(path.to_owned()),
-                false => Self::Exact(path.to_owned()),
-            }),
+            Ok(normal) if path.starts_with('/') && normal.path() == path && can_be_read_in_one_way(path) => {
+                Ok(match below {
+                    true => Self::Below(path.to_owned()),
+                    false => Self::Exact(path.to_owned()),
+                })
+            }
             _ => Err(format!(
                 "paths: \"{text}\" is no normalised path: it begins with one slash, and has neither dot segments, empty ones, a query nor %2F"
             )),
@@ -124,7 +131,10 @@ mod tests {
 
     #[test]
     fn patterns_that_would_never_fit_are_refused() {
-        for path in ["", "public", "/public*", "*", "/a/../b", "//a", "/a//b", "/a?b", "/a#b", "/a%2Fb", "/%61", "/a;b", "/a b", "/é"] {
+        for path in [
+            "", "public", "/public*", "*", "/a/../b", "//a", "/a//b", "/a?b", "/a#b", "/a%2Fb", "/%61", "/a;b", "/a b",
+            "/é",
+        ] {
             let error = scope(&[path], &[]).unwrap_err();
             assert!(error.starts_with("paths: "), "{path}: {error}");
         }
@@ -135,7 +145,9 @@ mod tests {
 
     #[test]
     fn paths_that_servers_read_differently_are_known() {
-        for path in ["/a%2fb", "/a%2Fb", "/a%5c..%5cb", "/a\\b", "//a", "/a//b", "/a;x=1/b", "/a%3Bb", "/%2561", "/a%00"] {
+        for path in
+            ["/a%2fb", "/a%2Fb", "/a%5c..%5cb", "/a\\b", "//a", "/a//b", "/a;x=1/b", "/a%3Bb", "/%2561", "/a%00"]
+        {
             assert!(!can_be_read_in_one_way(path), "{path}");
         }
         for path in ["/", "/a/b", "/a%20b", "/%C3%A9", "/a:b@c", "/a,b"] {

@@ -14,8 +14,7 @@ pub type ResponseBody = Full<Bytes>;
 
 /// What a backend learns. A verdict that lets a request pass has all of them, so that a gateway that copies them
 /// replaces what a client may have sent under these names.
-pub const IDENTITY_HEADERS: [HeaderName; 7] =
-    [VERIFIED, CHANNEL, KEY, CLAIMS, MESSAGE, WOULD_FAIL, POLICY];
+pub const IDENTITY_HEADERS: [HeaderName; 7] = [VERIFIED, CHANNEL, KEY, CLAIMS, MESSAGE, WOULD_FAIL, POLICY];
 
 const VERIFIED: HeaderName = HeaderName::from_static("approov-verified");
 const CHANNEL: HeaderName = HeaderName::from_static("approov-channel");
@@ -80,7 +79,8 @@ pub fn refuse(error: &Error) -> Response<ResponseBody> {
 #[must_use]
 pub fn problem(status: StatusCode, code: &str, detail: &str) -> Response<ResponseBody> {
     let title = status.canonical_reason().unwrap_or_default();
-    let body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "detail": detail});
+    let body =
+        json!({"type": "about:blank", "title": title, "status": status.as_u16(), "code": code, "detail": detail});
     let mut response = Response::new(ResponseBody::from(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -81,8 +81,7 @@ async fn serve(options: &Options, log: &Log) -> Result<(), String> {
     let signals = Signals::take().map_err(|error| error.to_string())?;
     let hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
     let draining = Arc::clone(&drain);
-    let phases =
-        signals.follow(move || *draining.lock().unwrap_or_else(PoisonError::into_inner), log.clone());
+    let phases = signals.follow(move || *draining.lock().unwrap_or_else(PoisonError::into_inner), log.clone());
     if options.json {
         announce(&serde_json::json!({ "url": url, "operations": operations_url }).to_string());
     }

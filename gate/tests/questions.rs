@@ -21,13 +21,16 @@ async fn a_good_request_passes_and_the_backend_is_told_whose_it_is() {
         assert_eq!(said.brief(), (200, ""), "{said:?}");
         let header = |name: &str| said.header(name).unwrap().to_owned();
         assert_eq!(
-            [header("approov-verified"), header("approov-channel"), header("approov-key"), header("approov-would-fail")],
+            [
+                header("approov-verified"),
+                header("approov-channel"),
+                header("approov-key"),
+                header("approov-would-fail")
+            ],
             ["proof".to_owned(), "web".to_owned(), session.thumbprint(), "none".to_owned()]
         );
-        let claims = base64::Engine::decode(
-            &base64::engine::general_purpose::URL_SAFE_NO_PAD,
-            header("approov-claims"),
-        );
+        let claims =
+            base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, header("approov-claims"));
         let claims: Value = serde_json::from_slice(&claims.unwrap()).unwrap();
         assert_eq!((&claims["ip"], &claims["cnf"]["jkt"]), (&json!("192.0.2.1"), &json!(session.thumbprint())));
         assert_eq!(header("cache-control"), "no-store");
@@ -50,7 +53,8 @@ async fn every_verdict_that_lets_pass_has_all_headers_so_that_none_of_a_client_s
         with_proof(gate.question("GET", TARGET), &session, session.proof("GET", URL)),
     ] {
         // What a client sends under these names never comes back.
-        let request = request.header("Approov-Verified", "proof").header("Approov-Claims", "e30").header("Approov-Key", "k");
+        let request =
+            request.header("Approov-Verified", "proof").header("Approov-Claims", "e30").header("Approov-Key", "k");
         let said = said(request).await;
         assert_eq!(said.status, 200, "{said:?}");
         for name in ["verified", "channel", "key", "claims", "message", "would-fail", "policy"] {
@@ -76,7 +80,11 @@ async fn what_does_not_fit_is_refused_with_a_challenge() {
         (proven("POST", TARGET, session.proof("GET", URL)), "proof_method", Some("invalid_dpop_proof")),
         (proven("GET", "/other", session.proof("GET", URL)), "proof_url", Some("invalid_dpop_proof")),
         (proven("GET", "/shapes?big=2", session.proof("GET", URL)), "query_mismatch", Some("invalid_dpop_proof")),
-        (proven("GET", TARGET, session.proof("GET", "https://evil.example/shapes?big=1")), "proof_url", Some("invalid_dpop_proof")),
+        (
+            proven("GET", TARGET, session.proof("GET", "https://evil.example/shapes?big=1")),
+            "proof_url",
+            Some("invalid_dpop_proof"),
+        ),
         (proven("GET", TARGET, other.proof("GET", URL)), "proof_token", Some("invalid_dpop_proof")),
         (
             gate.question("GET", TARGET).header("Approov-Token", session.token()),
@@ -101,7 +109,15 @@ async fn what_does_not_fit_is_refused_with_a_challenge() {
             None => assert_eq!(named, "DPoP algs=\"ES256\"", "{said:?}"),
             Some(error) => assert!(named.starts_with(&format!("DPoP error=\"{error}\"")), "{code} {said:?}"),
         }
-        assert!(said.code == code || (code == "proof_token" && matches!(said.code.as_str(), "proof_key" | "proof_key_mismatch" | "proof_token_mismatch" | "proof_binding")), "{code} {said:?}");
+        assert!(
+            said.code == code
+                || (code == "proof_token"
+                    && matches!(
+                        said.code.as_str(),
+                        "proof_key" | "proof_key_mismatch" | "proof_token_mismatch" | "proof_binding"
+                    )),
+            "{code} {said:?}"
+        );
     }
 }
 
@@ -118,7 +134,10 @@ async fn a_gateway_that_does_not_replace_what_its_client_says_is_not_answered() 
     assert!(log.contains("the gateway must replace its client's"), "{log}");
     // What the client calls itself does not matter where there is one public URL.
     let request = with_proof(gate.question("GET", TARGET), &session, session.proof("GET", URL));
-    assert_eq!(said(request.header("X-Forwarded-Host", "evil.example").header("X-Forwarded-Proto", "http")).await.status, 200);
+    assert_eq!(
+        said(request.header("X-Forwarded-Host", "evil.example").header("X-Forwarded-Proto", "http")).await.status,
+        200
+    );
     // Envoy's questions are the request itself, whatever these headers say.
     let request = gate.ext_authz("GET", TARGET).header("X-Forwarded-Method", "POST").header("X-Forwarded-Uri", "/x");
     assert_eq!(said(with_proof(request, &session, session.proof("GET", URL))).await.status, 200);
@@ -140,7 +159,10 @@ async fn of_several_public_urls_the_host_selects_one_and_a_proof_is_for_that() {
         let said = said(with_proof(question, &session, session.proof("GET", url))).await;
         assert_eq!(said.status, status, "{host} {url} {said:?}");
     }
-    assert_eq!(said(with_proof(gate.question("GET", "/shapes"), &session, session.proof("GET", URL))).await.status, 401);
+    assert_eq!(
+        said(with_proof(gate.question("GET", "/shapes"), &session, session.proof("GET", URL))).await.status,
+        401
+    );
 }
 
 #[tokio::test]
@@ -170,7 +192,10 @@ async fn policies_are_by_path_and_method_and_a_path_that_can_be_read_in_two_ways
         let said = said(gate.question(method, target)).await;
         assert_eq!(said.brief(), expected, "{method} {target} {said:?}");
         if said.status == 200 {
-            assert_eq!((said.header("approov-verified"), said.header("approov-policy")), (Some("none"), Some("public")));
+            assert_eq!(
+                (said.header("approov-verified"), said.header("approov-policy")),
+                (Some("none"), Some("public"))
+            );
         }
     }
     let with_token = |target: &str| gate.question("GET", target).header("Approov-Token", session.token());
@@ -183,7 +208,9 @@ async fn policies_are_by_path_and_method_and_a_path_that_can_be_read_in_two_ways
 async fn preflights_pass_and_nothing_passes_as_one() {
     let gate = Gate::start(&configuration("", ""));
     let preflight = |method: &str| {
-        gate.question(method, "/shapes").header("Origin", "https://www.shop.co").header("Access-Control-Request-Method", "PUT")
+        gate.question(method, "/shapes")
+            .header("Origin", "https://www.shop.co")
+            .header("Access-Control-Request-Method", "PUT")
     };
     let passed = said(preflight("OPTIONS")).await;
     assert_eq!((passed.status, passed.header("approov-verified")), (200, Some("none")), "{passed:?}");
@@ -197,7 +224,8 @@ async fn preflights_pass_and_nothing_passes_as_one() {
         assert_eq!(said(request).await.status, 401, "{what}");
     }
     let strict = Gate::start(&configuration("preflights = \"check\"", ""));
-    let request = strict.question("OPTIONS", "/").header("Origin", "https://a").header("Access-Control-Request-Method", "PUT");
+    let request =
+        strict.question("OPTIONS", "/").header("Origin", "https://a").header("Access-Control-Request-Method", "PUT");
     assert_eq!(said(request).await.brief(), (401, "token_missing"));
 }
 
@@ -229,7 +257,8 @@ async fn pages_may_read_refusals_where_cors_names_them() {
 
 #[tokio::test]
 async fn bodies_are_compared_where_the_gateway_sends_them() {
-    let (gate, session) = (Gate::start(&configuration("bodies = \"forwarded\"\nbody_limit = 64\n", "")), Session::new());
+    let (gate, session) =
+        (Gate::start(&configuration("bodies = \"forwarded\"\nbody_limit = 64\n", "")), Session::new());
     let proof = |body: &str| session.proof_of_body("POST", URL, body.as_bytes());
     for (signed, sent, expected) in [
         ("amount=1", "amount=1", (200, "")),
@@ -255,7 +284,11 @@ async fn without_bodies_the_backend_is_given_the_hash_to_compare() {
     let (gate, session) = (Gate::start(&configuration("", "")), Session::new());
     let proof = session.proof_of_body("POST", URL, b"amount=1");
     let passed = said(with_proof(gate.question("POST", TARGET), &session, proof)).await;
-    assert_eq!((passed.status, passed.header("approov-message")), (200, Some(hash(b"amount=1").as_str())), "{passed:?}");
+    assert_eq!(
+        (passed.status, passed.header("approov-message")),
+        (200, Some(hash(b"amount=1").as_str())),
+        "{passed:?}"
+    );
 }
 
 #[tokio::test]

@@ -297,6 +297,18 @@ pub(crate) fn ensure_redis() -> Result<()> {
     ensure_debian_tools(&[&DebianTool { program: "redis-server", package: "redis-server" }])
 }
 
+/// Installs the gateways that Debian has, which ask the gate in a test.
+pub(crate) fn ensure_gateways() -> Result<()> {
+    ensure_debian_tools(
+        &[
+            DebianTool { program: "nginx", package: "nginx-light" },
+            DebianTool { program: "caddy", package: "caddy" },
+            DebianTool { program: "haproxy", package: "haproxy" },
+        ]
+        .each_ref(),
+    )
+}
+
 fn install_debian_packages(packages: &[&str]) -> Result<()> {
     let Some(administrator) = administrator().filter(|_| find("apt-get").is_some()) else {
         bail!(

@@ -56,10 +56,7 @@ pub(crate) fn program() -> Command {
 /// A configuration with the test's secret, `top` above the tables and `rest` below them.
 pub(crate) fn configuration(top: &str, rest: &str) -> String {
     let public = if top.contains("public_urls") { "" } else { "public_urls = [\"https://api.shop.co\"]\n" };
-    format!(
-        "listen = \"127.0.0.1:0\"\n{public}{top}\n[verify]\nsecret = \"{}\"\n{rest}\n",
-        session::SECRET
-    )
+    format!("listen = \"127.0.0.1:0\"\n{public}{top}\n[verify]\nsecret = \"{}\"\n{rest}\n", session::SECRET)
 }
 
 impl Gate {

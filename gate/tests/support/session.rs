@@ -50,6 +50,30 @@ impl Session {
         &self.token
     }
 
+    /// A token that this key signs: it is an account's here.
+    pub(crate) fn issue(&self, claims: &Value) -> String {
+        let input = format!("{}.{}", encoded(&json!({"typ": "JWT", "alg": "ES256", "kid": "es-1"})), encoded(claims));
+        let signature = self.key.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// The public key as a keyset has it.
+    pub(crate) fn jwks(&self) -> Value {
+        let mut key = self.jwk.clone();
+        (key["kid"], key["alg"], key["use"]) = ("es-1".into(), "ES256".into(), "sig".into());
+        json!({"keys": [key]})
+    }
+
+    /// The public key as SubjectPublicKeyInfo, PEM (RFC 5480).
+    pub(crate) fn pem(&self) -> String {
+        let algorithm = [
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+            0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+        ];
+        let text = STANDARD.encode([&algorithm[..], self.key.public_key().as_ref()].concat());
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n{}\n-----END PUBLIC KEY-----\n", &text[..64], &text[64..])
+    }
+
     pub(crate) fn thumbprint(&self) -> String {
         hash(format!(r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#, self.jwk["x"], self.jwk["y"]).as_bytes())
     }
@@ -68,7 +92,8 @@ impl Session {
     pub(crate) fn proof_claims(&self, method: &str, url: &str) -> Map<String, Value> {
         let jti = format!("jti-{}", PROOFS.fetch_add(1, Ordering::Relaxed));
         let (htu, query) = url.split_once('?').unwrap_or((url, ""));
-        let mut claims = json!({"jti": jti, "htm": method, "htu": htu, "iat": now(), "ath": hash(self.token.as_bytes())});
+        let mut claims =
+            json!({"jti": jti, "htm": method, "htu": htu, "iat": now(), "ath": hash(self.token.as_bytes())});
         if !query.is_empty() {
             claims["htq"] = hash(query.as_bytes()).into();
         }

