@@ -136,7 +136,7 @@ impl Gate {
             }
         };
         let mut response = match &verdict.outcome {
-            Outcome::Pass { verified, would_fail } => pass(&policy, verified.as_ref(), *would_fail),
+            Outcome::Pass { verified, would_fail } => pass(&policy, verified.as_deref(), *would_fail),
             Outcome::Refuse(error) => refuse(error),
             Outcome::Problem(status, detail) => problem(*status, verdict.code, detail),
         };
@@ -247,19 +247,24 @@ struct Verdict {
 }
 
 enum Outcome {
-    Pass { verified: Option<Verified>, would_fail: Option<&'static str> },
+    Pass { verified: Option<Box<Verified>>, would_fail: Option<&'static str> },
     Refuse(Error),
     Problem(StatusCode, String),
 }
 
 impl Verdict {
-    const fn pass(code: &'static str, verified: Option<Verified>) -> Self {
+    fn pass(code: &'static str, verified: Option<Verified>) -> Self {
+        let verified = verified.map(Box::new);
         Self { code, detail: None, outcome: Outcome::Pass { verified, would_fail: None } }
     }
 
     fn monitored(error: &Error, verified: Option<Verified>) -> Self {
         let detail = Some(format!("would fail: {}: {error}", error.code()));
-        Self { code: "monitored", detail, outcome: Outcome::Pass { verified, would_fail: Some(error.code()) } }
+        Self {
+            code: "monitored",
+            detail,
+            outcome: Outcome::Pass { verified: verified.map(Box::new), would_fail: Some(error.code()) },
+        }
     }
 
     const fn problem(status: StatusCode, code: &'static str, detail: String) -> Self {

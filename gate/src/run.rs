@@ -65,7 +65,7 @@ async fn serve(options: &Options, log: &Log) -> Result<(), String> {
         None => None,
     };
     let address = socket.local_addr().map_err(|error| error.to_string())?;
-    let identity = config.tls.as_ref().map(identity).transpose()?.map(|identity| watch::Sender::new(identity));
+    let identity = config.tls.as_ref().map(identity).transpose()?.map(watch::Sender::new);
     let scheme = if identity.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     let operations_url = match &operations {

@@ -3,6 +3,14 @@
 //! Everything is as in `configurations/`, but for ports. What is asked is what a client of the gateway can do, and what is looked at is
 //! what it gets and what the backend behind the gateway gets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use axum::Router;

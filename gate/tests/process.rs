@@ -1,5 +1,13 @@
 //! The process: arguments, reloads, its end, and a store that several share.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,6 +1,12 @@
 //! The gate as a program for the conformance kit's `run.sh`: each case is a gateway's question.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's program fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test's program fails by panicking"
+)]
 
 use approov_gate::config::{Config, Surroundings};
 use approov_gate::gate::{Gate, Store};

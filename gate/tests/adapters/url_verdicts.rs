@@ -2,7 +2,13 @@
 //! lets a question about the request pass with a proof for the first. `null`: no gateway can ask about it. For the test that
 //! compares the implementations (`verify/python/tests/test_agreement.py`).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's program fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test's program fails by panicking"
+)]
 
 #[path = "../support/session.rs"]
 mod session;

@@ -61,11 +61,20 @@ pub(crate) fn configuration(top: &str, rest: &str) -> String {
 
 impl Gate {
     pub(crate) fn start(configuration: &str) -> Self {
+        Self::start_with("--log-json", configuration)
+    }
+
+    /// One that has no log line for a request.
+    pub(crate) fn start_quietly(configuration: &str) -> Self {
+        Self::start_with("--quiet", configuration)
+    }
+
+    fn start_with(log_format: &str, configuration: &str) -> Self {
         let directory = Directory::new();
         let config = directory.file("gate.toml", configuration);
         let log = directory.file("log", "");
         let mut child = program()
-            .args(["--json", "--log-json", "--config"])
+            .args(["--json", log_format, "--config"])
             .arg(config)
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).unwrap())

@@ -57,6 +57,11 @@ impl Session {
         format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
+    /// The public key as an uncompressed point.
+    pub(crate) fn point(&self) -> Vec<u8> {
+        self.key.public_key().as_ref().to_vec()
+    }
+
     /// The public key as a keyset has it.
     pub(crate) fn jwks(&self) -> Value {
         let mut key = self.jwk.clone();

@@ -107,6 +107,14 @@ pub(crate) fn all() -> Vec<Budget> {
             rule: Rule::RatioAtMost(1.0 / 0.7),
         },
         Budget {
+            what: "gate, processor time of a question over HTTP",
+            engine: "",
+            measure: "verify",
+            ours: "gate: a question over HTTP, processor time",
+            peer: Some("bare signatures of token and proof"),
+            rule: Rule::RatioAtMost(1.5),
+        },
+        Budget {
             what: "service, resident memory in the second half of the load against the first",
             engine: "",
             measure: "service memory",

@@ -320,7 +320,7 @@ fn attacks(project: &Project, directory: &Path) -> Result<Value> {
     Ok(json!({ "reports": reports, "series": series.iter().map(Series::to_json).collect::<Vec<_>>() }))
 }
 
-/// Criterion's benchmarks of the verify crate, several short runs of them, and the packages made from it next to libraries.
+/// Criterion's benchmarks of the verify crate and the gate, several short runs of them, and the packages made from it next to libraries.
 fn verify(project: &Project, directory: &Path) -> Result<Value> {
     let home = directory.join("criterion");
     let mut series: Vec<Series> = Vec::new();
@@ -328,11 +328,13 @@ fn verify(project: &Project, directory: &Path) -> Result<Value> {
         if home.exists() {
             fs::remove_dir_all(&home).context("removing the results of an earlier run")?;
         }
-        run(project
-            .cargo()
-            .args(["bench", "-p", "approov-verify", "--bench", "verify", "--", "--noplot", "--quiet"])
-            .args(["--warm-up-time", "0.5", "--measurement-time", "1"])
-            .env("CRITERION_HOME", &home))?;
+        for (package, bench) in [("approov-verify", "verify"), ("approov-gate", "gate")] {
+            run(project
+                .cargo()
+                .args(["bench", "-p", package, "--bench", bench, "--", "--noplot", "--quiet"])
+                .args(["--warm-up-time", "0.5", "--measurement-time", "1"])
+                .env("CRITERION_HOME", &home))?;
+        }
         for (name, nanoseconds) in criterion_medians(&home)? {
             let microseconds = nanoseconds / 1000.0;
             match series.iter_mut().find(|series| series.subject == name) {
