@@ -624,3 +624,25 @@ async fn whole_results_travel_in_encrypted_tokens_only() {
         }
     }
 }
+
+#[tokio::test]
+async fn tokens_name_their_issuer_and_audience_where_the_configuration_does() {
+    let config = dev_config(|config| {
+        let account = config.accounts.values_mut().next().unwrap();
+        account.issuer = Some("https://web.example.com/site".to_owned());
+        account.apis.get_mut("api.example.com").unwrap().audience = Some("api.example.com".to_owned());
+    })
+    .await;
+    let service = service(config).await;
+    let mut browser = Browser::new(&service).await;
+    for token in ["sim-pass-iss-1.YXBwLmV4YW1wbGU", "sim-fail-iss-2"] {
+        let response = browser.attest(&service, &with_hcaptcha(token)).await;
+        let (_, claims) = decode(&response.token());
+        assert_eq!((&claims["iss"], &claims["aud"]), (&json!("https://web.example.com/site"), &json!("api.example.com")));
+    }
+    // Of an account that names none, tokens have none.
+    let service = dev_service().await;
+    let mut browser = Browser::new(&service).await;
+    let (_, claims) = decode(&browser.attest(&service, &with_hcaptcha("sim-pass-iss-3.YXBwLmV4YW1wbGU")).await.token());
+    assert!(claims.get("iss").is_none() && claims.get("aud").is_none(), "{claims}");
+}

@@ -106,6 +106,8 @@ impl Attest<'_> {
         let mut tokens = BTreeMap::new();
         for (name, api) in &request.targets {
             let claims = Claims {
+                iss: account.issuer.as_deref(),
+                aud: api.audience.as_deref(),
                 exp: incoming.now.plus(account.token_lifetime).as_secs(),
                 iat: incoming.now.as_secs(),
                 ip: incoming.client_ip,

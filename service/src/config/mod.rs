@@ -102,6 +102,8 @@ pub struct Account {
     pub allowed_origins: AllowedOrigins,
     /// Whether its public keys are published.
     pub publish_jwks: bool,
+    /// What its tokens have as `iss`.
+    pub issuer: Option<String>,
     /// Asymmetric signing keys, by key id.
     pub keys: BTreeMap<String, KeptKey>,
     /// Protected APIs, by lower-case domain.
@@ -121,6 +123,8 @@ pub struct Api {
     pub jwe: bool,
     /// The signing key, when not the account secret.
     pub keyset_kid: Option<String>,
+    /// What its tokens have as `aud`.
+    pub audience: Option<String>,
 }
 
 impl Config {
@@ -309,6 +313,8 @@ max_elapsed_time = 2.5
             (account("[[account.api]]\ndomain = \"https://x\"\n"), (5, 10), "domain"),
             (account("[[account.api]]\ndomain = \"x\"\njwe = true\n"), (6, 7), "jwe_secret"),
             (account("[[account.api]]\ndomain = \"x\"\nkeyset_kid = \"nope\"\n"), (6, 14), "nope"),
+            (account("[[account.api]]\ndomain = \"x\"\naudience = \"\"\n"), (6, 12), "audience"),
+            (account("issuer = \"\"\n"), (4, 10), "issuer"),
             (account("allowed_origins = [\"example.com\"]\n"), (4, 20), "origin"),
             (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\n"), (5, 12), "secret_env"),
             (account("[[account.key]]\nkid = \"e\"\nalg = \"ES256\"\nprivate_key = \"x\"\n"), (7, 15), "PKCS#8"),

@@ -45,6 +45,7 @@ pub(super) struct Account {
     pub(super) allowed_origins: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) publish_jwks: bool,
+    pub(super) issuer: Option<Spanned<String>>,
     pub(super) any_of: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) not_before: Option<Spanned<Datetime>>,
     #[serde(default)]
@@ -70,4 +71,5 @@ pub(super) struct Api {
     #[serde(default)]
     pub(super) jwe: Option<Spanned<bool>>,
     pub(super) keyset_kid: Option<Spanned<String>>,
+    pub(super) audience: Option<Spanned<String>>,
 }

@@ -119,6 +119,7 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
         refresh_token_lifetime: lifetime(source, raw.refresh_token_lifetime.as_ref(), 7200)?,
         allowed_origins: allowed_origins(source, &raw.allowed_origins)?,
         publish_jwks: raw.publish_jwks,
+        issuer: claim_text(source, raw.issuer.as_ref(), "issuer")?,
         revocations: Revocations::read(source, raw.not_before.as_ref(), &raw.revoked)?,
         apis: apis(source, &raw.api, &keys, jwe_secret.is_some())?,
         keys,
@@ -217,11 +218,23 @@ fn apis(
             None => false,
         };
         let keyset_kid = api.keyset_kid.as_ref().map(|kid| kid.get_ref().clone());
-        if apis.insert(domain, Api { allow_web: api.allow_web, jwe, keyset_kid }).is_some() {
+        let audience = claim_text(source, api.audience.as_ref(), "audience")?;
+        if apis.insert(domain, Api { allow_web: api.allow_web, jwe, keyset_kid, audience }).is_some() {
             return source.error(&api.domain, "the account has this API twice");
         }
     }
     Ok(apis)
+}
+
+/// The longest `iss` and `aud`, bytes: they are in every token.
+const MAX_CLAIM: usize = 256;
+
+fn claim_text(source: &Source<'_>, text: Option<&Spanned<String>>, name: &str) -> Read<Option<String>> {
+    let Some(text) = text else { return Ok(None) };
+    if text.get_ref().is_empty() || text.get_ref().len() > MAX_CLAIM {
+        return source.error(text, format!("{name} must have 1 to {MAX_CLAIM} bytes"));
+    }
+    Ok(Some(text.get_ref().clone()))
 }
 
 fn domain(source: &Source<'_>, text: &Spanned<String>) -> Read<String> {

@@ -67,6 +67,7 @@ pub fn config(
         refresh_token_lifetime: Duration::from_secs(7200),
         allowed_origins: AllowedOrigins::default(),
         publish_jwks: false,
+        issuer: None,
         any_of: Vec::new(),
         revocations: Revocations::default(),
         keys: BTreeMap::new(),
@@ -74,7 +75,7 @@ pub fn config(
             .into_iter()
             .map(str::to_owned)
             .chain(apis.iter().map(|api| lookup_name(api).into_owned()))
-            .map(|domain| (domain, Api { allow_web: true, jwe: false, keyset_kid: None }))
+            .map(|domain| (domain, Api { allow_web: true, jwe: false, keyset_kid: None, audience: None }))
             .collect(),
         checks,
     };

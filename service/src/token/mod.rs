@@ -21,6 +21,12 @@ pub use signing_key::{SigningKey, private_pem};
 /// What an Approov web token says (specification, "embed token claim").
 #[derive(Clone, Debug, Serialize)]
 pub struct Claims<'a> {
+    /// Who issued it, where the account says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<&'a str>,
+    /// Whom it is for, where the API says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<&'a str>,
     /// End of its lifetime, Unix seconds.
     pub exp: i64,
     /// Time of issue, Unix seconds.
