@@ -34,6 +34,9 @@ fn processor_time(id: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// A gateway that is busy has questions under way on several connections.
+const CONNECTIONS: usize = 16;
+
 /// A connection of a gateway that keeps its connections.
 struct Gateway(TcpStream);
 
@@ -44,6 +47,9 @@ impl Gateway {
              X-Forwarded-Host: api.shop.co\r\nApproov-Token: {token}\r\nDPoP: {proof}\r\nUser-Agent: a browser\r\nAccept: */*\r\n\r\n"
         );
         self.0.write_all(question.as_bytes()).unwrap();
+    }
+
+    fn hear(&mut self) {
         let mut response = [0; 8192];
         let length = self.0.read(&mut response).unwrap();
         let response = String::from_utf8_lossy(&response[..length]);
@@ -56,15 +62,23 @@ fn benchmarks(criterion: &mut Criterion) {
     // More proofs than a memory of the default size forgets in time are not asked for.
     let gate = Gate::start_quietly(&configuration("", "[store]\ncapacity = 4000000"));
     let address = gate.url.strip_prefix("http://").unwrap().to_owned();
-    let mut gateway = Gateway(TcpStream::connect(&address).unwrap());
-    gateway.0.set_nodelay(true).unwrap();
+    let mut gateway: Vec<Gateway> = (0..CONNECTIONS)
+        .map(|_| {
+            let connection = TcpStream::connect(&address).unwrap();
+            connection.set_nodelay(true).unwrap();
+            Gateway(connection)
+        })
+        .collect();
     criterion.bench_function("gate: a question over HTTP, processor time", |bencher| {
         bencher.iter_custom(|iterations| {
             let proofs: Vec<String> =
                 (0..iterations).map(|_| session.proof("POST", "https://api.shop.co/shapes")).collect();
             let begun = processor_time(gate.id());
-            for proof in &proofs {
-                gateway.ask(session.token(), proof);
+            for proofs in proofs.chunks(CONNECTIONS) {
+                for (connection, proof) in gateway.iter_mut().zip(proofs) {
+                    connection.ask(session.token(), proof);
+                }
+                gateway.iter_mut().take(proofs.len()).for_each(Gateway::hear);
             }
             (processor_time(gate.id()) - begun).max(Duration::from_nanos(1))
         });

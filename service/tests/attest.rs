@@ -638,7 +638,10 @@ async fn tokens_name_their_issuer_and_audience_where_the_configuration_does() {
     for token in ["sim-pass-iss-1.YXBwLmV4YW1wbGU", "sim-fail-iss-2"] {
         let response = browser.attest(&service, &with_hcaptcha(token)).await;
         let (_, claims) = decode(&response.token());
-        assert_eq!((&claims["iss"], &claims["aud"]), (&json!("https://web.example.com/site"), &json!("api.example.com")));
+        assert_eq!(
+            (&claims["iss"], &claims["aud"]),
+            (&json!("https://web.example.com/site"), &json!("api.example.com"))
+        );
     }
     // Of an account that names none, tokens have none.
     let service = dev_service().await;

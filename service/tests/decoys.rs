@@ -125,7 +125,9 @@ async fn config() -> Config {
         config.limits.failed_checks = None;
         let account = config.accounts.get_mut(dev::SITE_KEY).unwrap();
         account.jwe_secret = Some(KeptSecret::here(SecretKind::Key32, secret()).into());
-        account.apis.insert("jwe.example".to_owned(), Api { allow_web: true, jwe: true, keyset_kid: None, audience: None });
+        account
+            .apis
+            .insert("jwe.example".to_owned(), Api { allow_web: true, jwe: true, keyset_kid: None, audience: None });
         for site in account.checks.values_mut().flat_map(|check| check.sites.values_mut()) {
             site.embed_result = true;
         }

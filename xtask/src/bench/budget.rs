@@ -111,7 +111,7 @@ pub(crate) fn all() -> Vec<Budget> {
             engine: "",
             measure: "verify",
             ours: "gate: a question over HTTP, processor time",
-            peer: Some("bare signatures of token and proof"),
+            peer: Some("whole verification: token, proof, body"),
             rule: Rule::RatioAtMost(1.5),
         },
         Budget {
