@@ -86,13 +86,14 @@ impl AccountKeys {
         let keys = keys.collect::<Read<BTreeMap<_, _>>>()?;
         let decoys =
             keys.iter().map(|(kid, key)| Ok((kid.clone(), Signer::Key(key.with_pair(key.pair().generate_similar()?)))));
+        let kid = account.secret_kid.as_deref();
         let decoy = Signers {
-            account: Signer::hs256(&Secret::from_bytes(random::<64>()?.to_vec())).into(),
+            account: Signer::hs256(&Secret::from_bytes(random::<64>()?.to_vec()), kid).into(),
             by_kid: decoys.collect::<Result<_, CryptoError>>()?,
         };
         let public = keys.values().map(SigningKey::public_jwk).collect::<Result<Vec<_>, CryptoError>>()?;
         let trusted = Signers {
-            account: secret.try_map(|secret| Ok::<_, CryptoError>(Signer::hs256(secret)))?,
+            account: secret.try_map(|secret| Ok::<_, CryptoError>(Signer::hs256(secret, kid)))?,
             by_kid: keys.into_iter().map(|(kid, key)| (kid, Signer::Key(key))).collect(),
         };
         let sites = account.checks.iter().map(|(provider, check)| {

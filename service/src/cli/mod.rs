@@ -6,8 +6,10 @@ mod args;
 mod config;
 mod document;
 mod edit_lock;
+mod example;
 mod keys;
 mod replace;
+mod request;
 mod secret;
 mod secret_entries;
 mod session;
@@ -51,7 +53,11 @@ approov-web-service web     -fingerprint|-hcaptcha|-recaptcha|-turnstile|-friend
         -friendly:      [-domain DOMAIN]... [-region global|EU]
         -altcha:        [-cost ITERATIONS] [-zeros DIGITS] [-widget]
 approov-web-service token   -check TOKEN | -genExample DOMAIN [-type valid|invalid] [-setDataHashInToken DATA]
-approov-web-service secret  -get base64|base64url [-jwe] [-staged]
+                            [-proof METHOD URL]
+approov-web-service request METHOD URL [-api DOMAIN | -secret SECRET|-] [-header 'NAME: VALUE']... [-data TEXT|@FILE|-]
+                            [-bind HEADER]... [-type valid|invalid] [-noProof] [-caCert FILE]
+approov-web-service secret  -get base64|base64url|text [-jwe] [-staged] [-plain]
+                            -setKeyID ID|none | -change [-forcePrintable]
                             -rotate [-jwe|-session] [-secretFile FILE|-secretEnv VARIABLE]
                             -activate [-jwe|-session] | -retire [-jwe|-session] [-staged]
 approov-web-service keyset  -add RS256|ES256 [-kid KID] | -list | -getPublic KID | -remove KID
@@ -122,6 +128,7 @@ pub fn run(command: &str, args: Args, console: &mut Console<'_>) -> Option<CliRe
         "token" => token::token,
         "secret" => secret::secret,
         "keyset" => keys::keyset,
+        "request" => request::request,
         "session" => session::session,
         _ => return None,
     };

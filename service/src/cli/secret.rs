@@ -11,11 +11,12 @@ use std::time::Duration;
 use approov_verify::time::UnixTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use toml_edit::value;
 
 use crate::crypto::random;
 use crate::secrets::ProcessEnvironment;
 
-use super::document::Edit;
+use super::document::{self, Edit};
 use super::secret_entries::{Held, SecretEntries};
 use super::{Action, Arg, Args, CliResult, CommonFlags, Console, Failure, UsageError, unknown};
 
@@ -60,6 +61,8 @@ struct Choices {
     common: CommonFlags,
     which: Which,
     staged: bool,
+    plain: bool,
+    printable: bool,
     held: Option<Held>,
 }
 
@@ -80,20 +83,38 @@ pub(super) fn secret(mut args: Args, console: &mut Console<'_>) -> CliResult {
                 let format = args.value(flag)?;
                 action.set(flag, Some(format))?;
             }
-            "rotate" | "activate" | "retire" => action.set(flag, None)?,
+            "setKeyID" => {
+                let id = args.value(flag)?;
+                action.set(flag, Some(id))?;
+            }
+            "rotate" | "activate" | "retire" | "change" => action.set(flag, None)?,
+            "forcePrintable" => choices.printable = true,
+            // Nothing but the secret is printed in any case.
+            "plain" => choices.plain = true,
             _ if choices.common.take(flag, &mut args)? => {}
             _ => return Err(unknown("secret", &arg).into()),
         }
     }
-    let (flag, format) = action.required("secret", "-get, -rotate, -activate or -retire")?;
+    let (flag, format) = action.required("secret", "-get, -setKeyID, -change, -rotate, -activate or -retire")?;
     if choices.staged && !matches!(flag.as_str(), "get" | "retire") {
         return Err(Failure::Usage(format!("-{flag} takes no -staged")));
+    }
+    if choices.printable && flag != "change" {
+        return Err(Failure::Usage(format!("-{flag} takes no -forcePrintable")));
+    }
+    if choices.plain && flag != "get" {
+        return Err(Failure::Usage(format!("-{flag} takes no -plain")));
+    }
+    if choices.which != Which::Account && matches!(flag.as_str(), "change" | "setKeyID") {
+        return Err(Failure::Usage(format!("-{flag} is for the account's secret: -rotate changes the others")));
     }
     if choices.held.is_some() && flag != "rotate" {
         return Err(Failure::Usage(format!("-{flag} takes no secret")));
     }
     match flag.as_str() {
         "get" => get(&choices, &format, console),
+        "setKeyID" => set_key_id(&choices, &format, console),
+        "change" => replace(&choices, console),
         "rotate" => rotate(choices, console),
         "activate" => activate(&choices, console),
         _ => retire(&choices, console),
@@ -104,7 +125,8 @@ fn get(choices: &Choices, format: &str, console: &mut Console<'_>) -> CliResult 
     let encode = match format {
         "base64" => |bytes: &[u8]| STANDARD.encode(bytes),
         "base64url" => |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes),
-        other => return Err(Failure::Usage(format!("-get must be base64 or base64url, got \"{other}\""))),
+        "text" => |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned(),
+        other => return Err(Failure::Usage(format!("-get must be base64, base64url or text, got \"{other}\""))),
     };
     let account = choices.common.read_account()?;
     let secrets = match choices.which {
@@ -122,7 +144,58 @@ fn get(choices: &Choices, format: &str, console: &mut Console<'_>) -> CliResult 
         secrets.making(now)
     };
     let secret = kept.resolve(&ProcessEnvironment).map_err(|error| error.to_string())?;
+    if format == "text" && !secret.as_bytes().iter().all(u8::is_ascii_graphic) {
+        return Err("the secret is no printable text: `secret -change -forcePrintable` makes one that is"
+            .to_owned()
+            .into());
+    }
     console.say(&encode(secret.as_bytes()))
+}
+
+/// Names the secret for gateways that choose a key by the token's `kid`.
+fn set_key_id(choices: &Choices, id: &str, console: &mut Console<'_>) -> CliResult {
+    let mut edit = choices.common.edit()?;
+    let table = edit.account(choices.common.account.as_deref())?;
+    match id {
+        "none" => drop(table.remove("secret_kid")),
+        id => document::set(table, "secret_kid", value(id)),
+    }
+    edit.config()?;
+    let warning = "changing the key ID will have an immediate impact in production: a backend that expects another one refuses every token.";
+    edit.confirm(console, warning, choices.common.yes)?;
+    edit.save()?;
+    console.say(&match id {
+        "none" => "tokens signed with the secret have no key ID".to_owned(),
+        id => format!("tokens signed with the secret have the key ID {id}"),
+    })
+}
+
+/// Puts another secret in the place of all there are, at once. `-rotate` does it without refused requests.
+fn replace(choices: &Choices, console: &mut Console<'_>) -> CliResult {
+    let held = if choices.printable { printable()? } else { choices.which.draw()? };
+    let mut edit = choices.common.edit()?;
+    change(&mut edit, &choices.common, choices.which, |entries| {
+        entries.replace(held);
+        Ok(())
+    })?;
+    let warning = "changing the secret will have an immediate impact in production: backends refuse every token until they have the new one. \
+                   `secret -rotate` changes it without that.";
+    edit.confirm(console, warning, choices.common.yes)?;
+    edit.save()?;
+    console.say("the secret is changed: give it to your backends (`secret -get base64`)")
+}
+
+/// A secret that is text, for gateways that take no other: 64 letters and digits, 380 bits.
+fn printable() -> Result<Held, String> {
+    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut text = Vec::with_capacity(64);
+    while text.len() < 64 {
+        let drawn = random::<64>().map_err(|error| error.to_string())?;
+        // Of 256 values 248 are evenly spread over 62 letters.
+        let fair = drawn.iter().filter(|byte| **byte < 248).map(|byte| LETTERS.get(usize::from(byte % 62)).copied());
+        text.extend(fair.flatten().take(64 - text.len()));
+    }
+    Ok(("value", STANDARD.encode(text)))
 }
 
 /// Stages the next secret. The service's own takes over by itself, since nobody else has to be told.

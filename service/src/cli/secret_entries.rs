@@ -51,6 +51,11 @@ impl SecretEntries {
         document::set(table, self.name, Item::Value(list.into()));
     }
 
+    /// Puts one secret in the place of all there are.
+    pub(super) fn replace(&mut self, held: Held) {
+        self.entries = vec![InlineTable::from_iter([(held.0, held.1)])];
+    }
+
     /// Adds the secret that is to follow, from when on it is.
     ///
     /// # Errors

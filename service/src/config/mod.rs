@@ -90,6 +90,8 @@ pub struct Account {
     pub site_key: String,
     /// HS256 key of its tokens. Backends have it, so no other key follows from it.
     pub secret: SecretList,
+    /// The `kid` of tokens that are signed with it.
+    pub secret_kid: Option<String>,
     /// A256GCMKW key, 32 bytes.
     pub jwe_secret: Option<SecretList>,
     /// Lifetime of a token.
@@ -315,6 +317,7 @@ max_elapsed_time = 2.5
             (account("[[account.api]]\ndomain = \"x\"\nkeyset_kid = \"nope\"\n"), (6, 14), "nope"),
             (account("[[account.api]]\ndomain = \"x\"\naudience = \"\"\n"), (6, 12), "audience"),
             (account("issuer = \"\"\n"), (4, 10), "issuer"),
+            (account("secret_kid = \"\"\n"), (4, 14), "secret_kid"),
             (account("allowed_origins = [\"example.com\"]\n"), (4, 20), "origin"),
             (account("[[account.hcaptcha.site]]\nsite_key = \"h\"\n"), (5, 12), "secret_env"),
             (account("[[account.key]]\nkid = \"e\"\nalg = \"ES256\"\nprivate_key = \"x\"\n"), (7, 15), "PKCS#8"),

@@ -46,6 +46,7 @@ pub(super) struct Account {
     #[serde(default)]
     pub(super) publish_jwks: bool,
     pub(super) issuer: Option<Spanned<String>>,
+    pub(super) secret_kid: Option<Spanned<String>>,
     pub(super) any_of: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) not_before: Option<Spanned<Datetime>>,
     #[serde(default)]

@@ -119,6 +119,7 @@ fn account(source: &Source<'_>, mut table: SpannedTable<'_>) -> Read<(Spanned<St
         refresh_token_lifetime: lifetime(source, raw.refresh_token_lifetime.as_ref(), 7200)?,
         allowed_origins: allowed_origins(source, &raw.allowed_origins)?,
         publish_jwks: raw.publish_jwks,
+        secret_kid: claim_text(source, raw.secret_kid.as_ref(), "secret_kid")?,
         issuer: claim_text(source, raw.issuer.as_ref(), "issuer")?,
         revocations: Revocations::read(source, raw.not_before.as_ref(), &raw.revoked)?,
         apis: apis(source, &raw.api, &keys, jwe_secret.is_some())?,
@@ -226,7 +227,7 @@ fn apis(
     Ok(apis)
 }
 
-/// The longest `iss` and `aud`, bytes: they are in every token.
+/// The longest `iss`, `aud` and `kid`, bytes: they are in every token.
 const MAX_CLAIM: usize = 256;
 
 fn claim_text(source: &Source<'_>, text: Option<&Spanned<String>>, name: &str) -> Read<Option<String>> {

@@ -68,6 +68,7 @@ pub fn config(
         allowed_origins: AllowedOrigins::default(),
         publish_jwks: false,
         issuer: None,
+        secret_kid: None,
         any_of: Vec::new(),
         revocations: Revocations::default(),
         keys: BTreeMap::new(),

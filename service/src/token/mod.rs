@@ -94,16 +94,16 @@ const SIGNATURE_CAPACITY: usize = 96;
 /// Makes the signature of a token.
 #[derive(Clone)]
 pub enum Signer {
-    /// HS256 with an account secret; no `kid`.
-    Hmac(Box<hmac::Key>),
+    /// HS256 with an account secret, and the `kid` that it has for gateways, if any.
+    Hmac(Box<hmac::Key>, Option<Box<str>>),
     /// A key of the account's keyset.
     Key(SigningKey),
 }
 
 impl Signer {
-    /// HS256 with this secret.
-    pub fn hs256(secret: &Secret) -> Self {
-        Signer::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
+    /// HS256 with this secret, under this `kid`.
+    pub fn hs256(secret: &Secret, kid: Option<&str>) -> Self {
+        Signer::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())), kid.map(Into::into))
     }
 
     /// The compact JWS of these claims.
@@ -125,7 +125,7 @@ impl Signer {
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(claims, &mut token);
         match self {
-            Signer::Hmac(key) => {
+            Signer::Hmac(key, _) => {
                 let tag = hmac::sign(key, token.as_bytes());
                 token.push('.');
                 URL_SAFE_NO_PAD.encode_string(tag, &mut token);
@@ -142,7 +142,7 @@ impl Signer {
     /// The length of the compact JWS of claims of this length.
     pub fn signed_length(&self, claims: usize) -> usize {
         let signature = match self {
-            Signer::Hmac(_) => 32,
+            Signer::Hmac(..) => 32,
             Signer::Key(key) => key.pair().signature_length(),
         };
         base64url_length(self.header().len()) + base64url_length(claims) + base64url_length(signature) + 2
@@ -150,16 +150,19 @@ impl Signer {
 
     fn header(&self) -> Cow<'static, str> {
         match self {
-            Signer::Hmac(_) => Cow::Borrowed(r#"{"typ":"JWT","alg":"HS256"}"#),
-            Signer::Key(key) => {
-                let mut header = serde_json::json!({"typ": "JWT", "alg": key.alg().name()});
-                if let (Some(kid), Some(header)) = (key.kid(), header.as_object_mut()) {
-                    header.insert("kid".to_owned(), kid.into());
-                }
-                Cow::Owned(header.to_string())
-            }
+            Signer::Hmac(_, None) => Cow::Borrowed(r#"{"typ":"JWT","alg":"HS256"}"#),
+            Signer::Hmac(_, Some(kid)) => Cow::Owned(header("HS256", Some(kid))),
+            Signer::Key(key) => Cow::Owned(header(key.alg().name(), key.kid())),
         }
     }
+}
+
+fn header(alg: &str, kid: Option<&str>) -> String {
+    match kid {
+        Some(kid) => serde_json::json!({"typ": "JWT", "alg": alg, "kid": kid}),
+        None => serde_json::json!({"typ": "JWT", "alg": alg}),
+    }
+    .to_string()
 }
 
 /// Claims as JSON, with white space after it that makes the length a multiple of [`PADDING_STEP`] when `more` bytes are
@@ -192,7 +195,7 @@ mod tests {
             "h+CX0tOzdAAR9l15bWAqvq7w9olk66daIH+Xk+IAHhVVHszjDzeGobzNnqyRze3lw/WVyWrc2gZfh3XXfBOmww==",
         )
         .unwrap();
-        let token = Signer::hs256(&secret).sign(&serde_json::json!({"exp": 4_708_683_205.891_912_f64})).unwrap();
+        let token = Signer::hs256(&secret, None).sign(&serde_json::json!({"exp": 4_708_683_205.891_912_f64})).unwrap();
         assert_eq!(
             token,
             "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJleHAiOjQ3MDg2ODMyMDUuODkxOTEyfQ.c8I4KNndbThAQ7zlgX4_QDtcxCrD9cff1elaCJe9p9U"
@@ -206,7 +209,12 @@ mod tests {
             Signer::Key(SigningKey::from_pem(alg, "k1", &pem).unwrap())
         };
         let secret = Secret::from_bytes(vec![7; 32]);
-        for signer in [Signer::hs256(&secret), key(KeyAlg::Es256), key(KeyAlg::Rs256)] {
+        for signer in [
+            Signer::hs256(&secret, None),
+            Signer::hs256(&secret, Some("a \"kid\"")),
+            key(KeyAlg::Es256),
+            key(KeyAlg::Rs256),
+        ] {
             for more in [0, 1, 2, 600] {
                 let claims = padded_claims(&serde_json::json!({"exp": 1}), more).unwrap();
                 assert_eq!(claims.len(), if more < 500 { 512 } else { 1024 });
