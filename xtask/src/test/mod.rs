@@ -335,7 +335,9 @@ impl Tests<'_> {
             self.check(&format!("the conformance kit with the {name}"), &mut runner)?;
         }
         let mut npm_tests = Command::new("node");
-        npm_tests.current_dir(project.root.join(VERIFY_NPM_TESTS));
+        let messages = cargo_build(project, &["-p", "approov-gate"])?;
+        npm_tests.current_dir(project.root.join(VERIFY_NPM_TESTS)).env("PYTHON", &python);
+        npm_tests.env("APPROOV_GATE", executable(&messages, "approov-gate")?);
         self.node_tests(&mut npm_tests, &[])?;
         let mut unit_tests = Command::new(&python);
         unit_tests.args(["-m", "pytest", "-q"]).current_dir(project.root.join(VERIFY_PYTHON_TESTS));
