@@ -566,6 +566,7 @@ fn mistakes_are_named_and_change_nothing() {
                 assert!(message.contains(word), "{line}: {message}");
             }
             Ok(output) => panic!("{line}: {output}"),
+            Err(Failure::Unread) => panic!("{line}"),
         }
         assert_eq!(place.text(), before, "{line}");
     }
@@ -586,4 +587,71 @@ fn a_broken_file_is_refused_with_line_and_column() {
     }
     let error = Config::parse(&place.text()).unwrap_err();
     assert_eq!(error.position, Some((3, 12)));
+}
+
+#[test]
+fn an_account_is_removed_when_that_is_confirmed() {
+    let place = Place::new("remove");
+    place.ok("account -add one");
+    place.ok("account -add two");
+    place.ok("api -add a.example -allowWeb -account one");
+    assert!(matches!(place.run("account -remove one", "no\n"), Err(Failure::Refused(_))));
+    assert_eq!(place.ok("account -list"), "one\ntwo\n");
+    assert_eq!(place.ok("account -remove one"), "removed account with site key one\n");
+    assert_eq!(place.ok("account -list"), "two\n");
+    assert!(!place.text().contains("a.example"), "{}", place.text());
+    assert!(
+        matches!(place.run("account -remove one -y", ""), Err(Failure::Refused(message)) if message == "there is no account one")
+    );
+    assert!(matches!(place.run("account -remove two three -y", ""), Err(Failure::Usage(_))));
+}
+
+#[test]
+fn a_misspelt_option_is_told() {
+    let place = Place::new("misspelt");
+    place.ok("account -add k");
+    let told = place.run("web -hcapcha -list", "");
+    assert_eq!(told, Err(Failure::Usage("web has no option -hcapcha: did you mean -hcaptcha?".to_owned())));
+}
+
+#[test]
+fn help_is_asked_for_and_mistakes_are_short() {
+    use std::process::{Command, Stdio};
+    let run = |words: &[&str]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_approov-web-service")).args(words).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
+    };
+    for words in [&["help"][..], &["--help"], &["-h"]] {
+        let (code, said, mistakes) = run(words);
+        assert!(code == 0 && said.contains("Exit codes:") && mistakes.is_empty(), "{words:?} {said}");
+    }
+    for words in [&["help", "web"][..], &["web", "--help"], &["web", "-hcaptcha", "-h"], &["--help", "web"]] {
+        let (code, said, _) = run(words);
+        assert!(
+            code == 0 && said.starts_with("approov-web-service web") && !said.contains("keyset"),
+            "{words:?} {said}"
+        );
+    }
+    for (words, told) in [
+        (&["sevre"][..], "there is no command sevre: did you mean serve?\nSee approov-web-service help\n"),
+        (&["help", "nonsense"], "there is no command nonsense\nSee approov-web-service help\n"),
+        (
+            &["serve", "--dev-tsl"],
+            "serve has no option -dev-tsl: did you mean -dev-tls?\nSee approov-web-service help serve\n",
+        ),
+        (&[], "which command?\nSee approov-web-service help\n"),
+        (&["--config", "x"], "there is no option -config before a command\nSee approov-web-service help\n"),
+    ] {
+        assert_eq!(run(words), (2, String::new(), format!("approov-web-service: {told}")), "{words:?}");
+    }
+    // Whoever reads the first line and goes is no reason for a complaint.
+    let mut child = Command::new("sh")
+        .args(["-c", "\"$0\" help | true", env!("CARGO_BIN_EXE_approov-web-service")])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut complaints = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut complaints).unwrap();
+    assert!(child.wait().unwrap().success() && complaints.is_empty(), "{complaints}");
 }

@@ -110,7 +110,10 @@ pub fn secret_operand(flag: &str, operand: String, input: &mut dyn BufRead) -> R
 /// The error for an argument that a command does not know.
 pub fn unknown(command: &str, arg: &Arg) -> UsageError {
     UsageError(match arg {
-        Arg::Flag(name) => format!("{command} has no option -{name}"),
+        Arg::Flag(name) => {
+            let hint = super::help::meant_option(command, name).map(|meant| format!(": did you mean -{meant}?"));
+            format!("{command} has no option -{name}{}", hint.unwrap_or_default())
+        }
         Arg::Operand(text) => format!("{command} does not take \"{text}\""),
     })
 }

@@ -113,6 +113,17 @@ impl Document {
         Ok(())
     }
 
+    /// Removes an account, with everything in it.
+    ///
+    /// # Errors
+    /// When there is none with this site key.
+    pub(super) fn remove_account(&mut self, site_key: &str) -> Result<(), String> {
+        let accounts = tables(self.doc.as_table_mut(), "account")?;
+        let index = find(accounts, "site_key", site_key).ok_or_else(|| format!("there is no account {site_key}"))?;
+        accounts.remove(index);
+        Ok(())
+    }
+
     /// The account with this site key, or the only one.
     ///
     /// # Errors

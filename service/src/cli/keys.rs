@@ -26,6 +26,10 @@ pub(super) fn account(mut args: Args, console: &mut Console<'_>) -> CliResult {
                 site_key = site_key.or(args.attached_value());
             }
             Arg::Flag(flag) if flag == "list" => action.set(flag, None)?,
+            Arg::Flag(flag) if flag == "remove" => {
+                let key = args.value(flag)?;
+                action.set(flag, Some(key))?;
+            }
             Arg::Flag(flag) if common.take(flag, &mut args)? => {}
             Arg::Operand(text) if site_key.is_none() => site_key = Some(text.clone()),
             Arg::Flag(flag) if action.is("add") => {
@@ -35,8 +39,15 @@ pub(super) fn account(mut args: Args, console: &mut Console<'_>) -> CliResult {
             _ => return Err(unknown("account", &arg).into()),
         }
     }
-    let (flag, _) = action.required("account", "-add or -list")?;
-    if flag == "list" { list_accounts(&common, console) } else { add_account(&common, site_key, console) }
+    let (flag, operand) = action.required("account", "-add, -list or -remove")?;
+    if flag != "add" && site_key.is_some() {
+        return Err(Failure::Usage(format!("-{flag} takes no further site key")));
+    }
+    match flag.as_str() {
+        "list" => list_accounts(&common, console),
+        "remove" => remove_account(&common, &operand, console),
+        _ => add_account(&common, site_key, console),
+    }
 }
 
 fn list_accounts(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
@@ -44,6 +55,15 @@ fn list_accounts(common: &CommonFlags, console: &mut Console<'_>) -> CliResult {
         console.say(site_key)?;
     }
     Ok(())
+}
+
+fn remove_account(common: &CommonFlags, site_key: &str, console: &mut Console<'_>) -> CliResult {
+    let mut edit = common.edit()?;
+    edit.remove_account(site_key)?;
+    let warning = "removing the account will have an immediate impact in production: its pages get no tokens, and its sessions end.";
+    edit.confirm(console, warning, common.yes)?;
+    edit.save()?;
+    console.say(&format!("removed account with site key {site_key}"))
 }
 
 fn add_account(common: &CommonFlags, site_key: Option<String>, console: &mut Console<'_>) -> CliResult {

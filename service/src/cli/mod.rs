@@ -7,6 +7,7 @@ mod config;
 mod document;
 mod edit_lock;
 mod example;
+pub mod help;
 mod keys;
 mod replace;
 mod request;
@@ -16,7 +17,7 @@ mod session;
 mod token;
 mod web;
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, ErrorKind, Write};
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -36,7 +37,7 @@ const DEFAULT_FILE: &str = "service.toml";
 /// What the commands take.
 pub const USAGE: &str = "\
 approov-web-service config  -check | -migrate
-approov-web-service account -add [SITE_KEY] | -list
+approov-web-service account -add [SITE_KEY] | -list | -remove SITE_KEY
 approov-web-service api     -add DOMAIN [-allowWeb] [-jwe] [-keySetKID KID] | -list | -remove DOMAIN
 approov-web-service web     -list | -setTokenLifetime SECONDS | -setRefreshTokenLifetime SECONDS
                             -allowOrigin ORIGIN | -disallowOrigin ORIGIN | -anyOf CHECK,CHECK…|none
@@ -76,6 +77,8 @@ pub enum Failure {
     Usage(String),
     /// The command line is right, but it cannot be done.
     Refused(String),
+    /// Nobody reads what it says any more.
+    Unread,
 }
 
 impl From<UsageError> for Failure {
@@ -102,7 +105,10 @@ pub struct Console<'a> {
 
 impl Console<'_> {
     fn say(&mut self, line: &str) -> CliResult {
-        writeln!(self.output, "{line}").map_err(|error| Failure::Refused(error.to_string()))
+        writeln!(self.output, "{line}").map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => Failure::Unread,
+            _ => Failure::Refused(error.to_string()),
+        })
     }
 
     /// Has the operator confirm a change, with the hosted command line's text.
