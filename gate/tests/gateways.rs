@@ -19,6 +19,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -225,6 +226,21 @@ impl Setup {
         self.client.request(method, format!("http://{}{target}", self.address)).header("Host", "api.example.com")
     }
 
+    /// The response to a request that is sent as it is.
+    fn raw(&self, method: &str, target: &str, proof: &str) -> String {
+        let mut socket = TcpStream::connect(self.address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let token = self.session.token();
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: api.example.com\r\nApproov-Token: {token}\r\nDPoP: {proof}\r\nConnection: close\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut response = Vec::new();
+        // A gateway that cuts the connection has refused, too.
+        let _ = socket.read_to_end(&mut response);
+        String::from_utf8_lossy(&response).into_owned()
+    }
+
     fn proven(&self, method: &str, target: &str, proof: String) -> RequestBuilder {
         self.request(method, target).header("Approov-Token", self.session.token()).header("DPoP", proof)
     }
@@ -285,7 +301,8 @@ async fn matrix(kind: Kind) {
     assert_eq!((&got["method"], &got["target"]), (&json!("GET"), &json!("/shapes?big=1&q=%2F")));
     assert_eq!(passed.got("approov-verified"), ["proof"]);
     assert_eq!(passed.got("approov-key"), [session.thumbprint()]);
-    assert!(passed.header("dpop-nonce").is_some(), "no nonce with a good response: {passed:?}");
+    let is_nonce = |nonce: &str| nonce.len() > 20 && !nonce.contains('{');
+    assert!(passed.header("dpop-nonce").is_some_and(is_nonce), "no nonce with a good response: {passed:?}");
 
     // What a client sends under the gate's names does not reach the backend.
     let mut forging = setup.good("GET", "/shapes");
@@ -402,9 +419,38 @@ async fn matrix(kind: Kind) {
             Some("https://www.example.com"),
             "{what}: {outcome:?}"
         );
-        assert!(outcome.header("dpop-nonce").is_some(), "{what}: {outcome:?}");
+        assert!(outcome.header("dpop-nonce").is_some_and(is_nonce), "{what}: {outcome:?}");
         assert!(outcome.header("access-control-expose-headers").unwrap().contains("DPoP-Nonce"), "{what}");
     }
+
+    // Targets that some servers take for /shapes, as no client library would send them: none of them passes with its proof.
+    for target in [
+        "/x/../shapes",
+        "/x/%2e%2e/shapes",
+        "/./shapes",
+        "//shapes",
+        "/shapes/",
+        "/shapes;x",
+        "/shapes%3Fx",
+        "/shapes%00",
+        "/SHAPES",
+        "/shapes?",
+        "/shapes?big=1",
+        "http://evil.example/shapes/x",
+        "*",
+    ] {
+        let raw = setup.raw("GET", target, &session.proof("GET", &format!("{PUBLIC}/shapes")));
+        // Without the claim `htq`, which RFC 9449 does not know, a proof is for any query.
+        let passes = target.starts_with("/shapes?");
+        // Where no site is for the host of the target, Caddy responds with an empty 200 of its own.
+        assert!(!passes || raw.starts_with("HTTP/1.1 200"), "{target}: {raw}");
+        let reached = setup.seen.lock().unwrap().len();
+        assert_eq!(reached > 0, passes, "{target}: {raw}");
+        setup.seen.lock().unwrap().clear();
+    }
+    // The authority of an absolute target is not what a proof is held against, nor does it lead anywhere else.
+    let absolute = setup.raw("GET", "http://evil.example/shapes", &session.proof("GET", "http://evil.example/shapes"));
+    assert!(setup.seen.lock().unwrap().is_empty(), "{absolute}");
 
     // The proof is for the path of the client, the backend gets its own.
     let rewritten = send(&setup, setup.good("GET", "/shop/cart?x=1")).await;
@@ -421,6 +467,16 @@ async fn matrix(kind: Kind) {
         let response = one.await.unwrap().unwrap();
         assert_eq!(response.status(), 200);
         assert!(response.text().await.unwrap().contains(target.as_str()));
+    }
+}
+
+/// Where the gate gives out no nonces, none of the gateways makes one up.
+async fn without_nonces(kind: Kind) {
+    let setup = Setup::new(kind, "").await;
+    for (request, status) in [(setup.good("GET", "/shapes"), 200), (setup.request("GET", "/shapes"), 401)] {
+        let outcome = send(&setup, request).await;
+        assert_eq!((outcome.status, outcome.header("dpop-nonce")), (status, None), "{outcome:?}");
+        assert_eq!(outcome.header("access-control-expose-headers"), None, "{outcome:?}");
     }
 }
 
@@ -494,24 +550,25 @@ async fn tokens_alone(kind: Kind) {
     assert_eq!(send(&setup, with(good)).await.status, 200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn envoy_checks_tokens_alone() {
     tokens_alone(Kind::EnvoyAlone).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn haproxy_checks_tokens_alone() {
     tokens_alone(Kind::HaproxyAlone).await;
 }
 
 macro_rules! gateways {
     ($($name:ident $closed:ident $kind:ident;)*) => {$(
-        #[tokio::test]
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             matrix(Kind::$kind).await;
+            without_nonces(Kind::$kind).await;
         }
 
-        #[tokio::test]
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $closed() {
             fails_closed(Kind::$kind).await;
         }

@@ -155,6 +155,7 @@ impl CargoTool {
 
     /// With the versions the tool was published with; where a registry mirror lacks one of those, with the newest that fit.
     fn install(&self) -> Result<()> {
+        println!("building {} {} from source, once: it usually takes a minute", self.package, self.version);
         if let Err(error) = run(self.installation()?.arg("--locked")) {
             println!("{error:#}; trying again with the newest compatible dependencies");
             run(&mut self.installation()?)?;
@@ -162,13 +163,13 @@ impl CargoTool {
         Ok(())
     }
 
-    /// Built without link-time optimisation: these tools run for seconds, building them fully optimised takes minutes.
+    /// Built without optimisation: these tools run for seconds, building them optimised takes minutes.
     fn installation(&self) -> Result<Command> {
         let mut command = Command::new(cargo());
         command
             .args(["install", "--force", self.package, "--version", self.version, "--root"])
             .arg(self.root()?)
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
             .env_remove("CARGO_BUILD_TARGET")
