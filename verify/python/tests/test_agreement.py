@@ -1,15 +1,19 @@
 """Hostile pairs of URLs: the crate, the npm and the PyPI package must agree on whether a proof for the one is a proof for the
 other. The pairs are random, but the same in each run."""
 
+import http.client
 import json
 import os
 import random
 import subprocess
+import threading
 import unittest
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from approov_verify import is_same_url
+from approov_verify import Verifier, is_same_url
+from support import OPTIONS, Session
 
 VERIFY = Path(__file__).parents[2]
 NPM_PACKAGE = os.environ.get("APPROOV_VERIFY_NPM", str(VERIFY.parent / "dist-verify/npm"))
@@ -87,6 +91,55 @@ def verdicts_of(command, pairs):
     return json.loads(said.stdout)
 
 
+# What a gate in front of a backend is asked (X-Forwarded-*), for which it has this public URL.
+GATE_URL = "https://a"
+
+
+class VerifierGate(BaseHTTPRequestHandler):
+    """The PyPI package behind /forward-auth."""
+
+    protocol_version = "HTTP/1.1"
+    verifier = Verifier(**{**OPTIONS, "public_url": GATE_URL})
+
+    def do_GET(self):
+        method, target = self.headers["X-Forwarded-Method"], self.headers["X-Forwarded-Uri"]
+        found = self.verifier.verify(method, target, [(name, value) for name, value in self.headers.items()])
+        self.send_response(found.status)
+        self.send_header("Content-Length", str(len(found.body)))
+        self.end_headers()
+        self.wfile.write(found.body)
+
+    def log_message(self, *_):
+        pass
+
+
+def carried_by_http(target):
+    """Whether the target can be the value of a header as it is."""
+    return target != "" and all("!" <= character <= "~" for character in target)
+
+
+def verdicts_by_http(host, port, pairs):
+    """Whether a gate lets a proof for each htu pass for a request to the target."""
+    session, connection = Session(), http.client.HTTPConnection(host, port, timeout=60)
+    verdicts = []
+    for htu, _, target in pairs:
+        forwarded = {"Method": "GET", "Proto": "https", "Host": "a", "Uri": target}
+        headers = {f"X-Forwarded-{name}": value for name, value in forwarded.items()}
+        connection.request("GET", "/forward-auth", headers=headers | session.headers("GET", "", htu=htu))
+        response = connection.getresponse()
+        body = response.read()
+        if response.status == 401:
+            code = json.loads(body)["code"]
+            # Anything else would be a refusal for another reason than the URL.
+            if code not in ("proof_url", "proof_claim"):
+                raise RuntimeError(f"{htu!r}, {target!r}: {code}")
+        elif response.status not in (200, 204):
+            raise RuntimeError(f"{htu!r}, {target!r}: {response.status} {body!r}")
+        verdicts.append(response.status != 401)
+    connection.close()
+    return verdicts
+
+
 class Agreement(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -107,6 +160,26 @@ class Agreement(unittest.TestCase):
         manifest = str(VERIFY / "Cargo.toml")
         cargo = os.environ.get("CARGO", "cargo")
         self.assert_agrees([cargo, "run", "--quiet", "--manifest-path", manifest, "--example", "url_verdicts"])
+
+    def assert_agrees_by_http(self, host, port):
+        """The same for a face that is asked by HTTP, at /forward-auth. It has GATE_URL, and the secret of OPTIONS."""
+        asked = [(pair, bool(mine)) for pair, mine in zip(self.pairs[PAIRS:], self.python[PAIRS:])
+                 if pair[1].rstrip("/") == GATE_URL and carried_by_http(pair[2])]
+        counts = Counter(mine for _, mine in asked)
+        self.assertGreater(min(counts[True], counts[False]), 500, counts)
+        verdicts = verdicts_by_http(host, port, [pair for pair, _ in asked])
+        differing = [(pair, mine, other) for (pair, mine), other in zip(asked, verdicts) if mine != other]
+        self.assertEqual(differing, [], f"{len(differing)} pairs: [pair], Python, the other")
+
+    def test_python_agrees_by_http(self):
+        with ThreadingHTTPServer(("127.0.0.1", 0), VerifierGate) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                self.assert_agrees_by_http(*server.server_address)
+            finally:
+                server.shutdown()
+
+    # Another gate is a test here that starts it and calls assert_agrees_by_http with its address.
 
     def test_the_pairs_are_of_all_kinds(self):
         for kind, verdicts in [("pairs", self.python[:PAIRS]), ("targets", self.python[PAIRS:])]:
