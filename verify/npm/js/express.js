@@ -11,9 +11,10 @@ export function approov(options) {
       const append = (name, value) => response.appendHeader(name, value)
       const set = (name, value) => response.setHeader(name, value)
       if (!verifier.admits(verdict)) {
-        for (const [name, value] of Object.entries(verdict.headers)) set(name, value)
-        response.statusCode = verdict.status
-        response.end(verdict.body)
+        const { status, headers, body } = /** @type {import('./index.js').Refused} */ (verdict)
+        for (const [name, value] of Object.entries(headers)) set(name, value)
+        response.statusCode = status
+        response.end(body)
         return
       }
       addHeaders(verdict, append, set)

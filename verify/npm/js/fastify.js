@@ -17,10 +17,11 @@ export async function approov(fastify, options) {
     }
     const verdict = await verifier.check({ ...describe(request.raw, request.originalUrl), readBody })
     if (!verifier.admits(verdict)) {
+      const { status, headers, body } = /** @type {import('./index.js').Refused} */ (verdict)
       reply
-        .code(verdict.status)
-        .headers(verdict.headers)
-        .send(verdict.status === 204 ? null : verdict.body)
+        .code(status)
+        .headers(headers)
+        .send(status === 204 ? null : body)
       return
     }
     const append = (name, value) => {
@@ -31,8 +32,7 @@ export async function approov(fastify, options) {
     request.approov = verdict
     if (body === undefined || payload === request.raw) return payload
     const again = Readable.from([Buffer.from(body)], { objectMode: false })
-    again.receivedEncodedLength = body.length
-    return again
+    return Object.assign(again, { receivedEncodedLength: body.length })
   })
 }
 // Its hook is for the routes next to it, not only for those inside it.

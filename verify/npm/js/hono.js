@@ -5,7 +5,7 @@ export function approov(options) {
   const verifier = createVerifier(options)
   return async (c, next) => {
     const verdict = await verifier.verify(c.req.raw)
-    if (!verifier.admits(verdict)) return refusal(verdict)
+    if (!verifier.admits(verdict)) return refusal(/** @type {import('./index.js').Refused} */ (verdict))
     c.set('approov', verdict)
     await next()
     addHeaders(

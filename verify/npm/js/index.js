@@ -49,7 +49,7 @@ export function redisStore(client, { prefix = 'approov:replay:' } = {}) {
   }
 }
 
-/** Where used proofs are remembered: this process. */
+/** Where used proofs are remembered: this process. @param {{capacity?: number}} [options] */
 export function memoryStore({ capacity } = {}) {
   return { capacity }
 }
@@ -118,7 +118,12 @@ export class Verifier {
     return this.#bodyLimit
   }
 
-  /** Checks a request of the Fetch API. Its body can still be read afterwards. */
+  /**
+   * Checks a request of the Fetch API. Its body can still be read afterwards.
+   *
+   * @param {Request} request
+   * @param {{binding?: string}} [options]
+   */
   verify(request, { binding } = {}) {
     const { pathname, search } = new URL(request.url)
     // What there was of a query cannot be seen in `search` when it was empty, and makes no difference.
@@ -131,7 +136,11 @@ export class Verifier {
     })
   }
 
-  /** Checks a request that is described: for servers without Request objects. */
+  /**
+   * Checks a request that is described: for servers without Request objects.
+   *
+   * @param {import('./index.js').RequestDescription} description
+   */
   async check({ method, url, target, headers, binding, readBody }) {
     const now = this.#clock()
     const request = JSON.stringify({ method, url, target, headers, binding: binding ?? null })

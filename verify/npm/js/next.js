@@ -4,5 +4,7 @@ import { createVerifier } from './index.js'
 export function approov(options) {
   const verifier = createVerifier(options)
   return (handler) =>
-    verifier.protect((request, verdict, context) => handler(request, { ...context, approov: verdict }))
+    verifier.protect((request, verdict, /** @type {object} */ context) =>
+      handler(request, { ...context, approov: verdict }),
+    )
 }

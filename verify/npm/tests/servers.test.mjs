@@ -3,7 +3,6 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { connect } from 'node:net'
-import { Readable } from 'node:stream'
 import { after, before, describe, test } from 'node:test'
 import { serve } from '@hono/node-server'
 import express from 'express'
@@ -14,7 +13,7 @@ import { approov as forExpress } from 'approov-verify/express'
 import { approov as forFastify } from 'approov-verify/fastify'
 import { approov as forHono } from 'approov-verify/hono'
 import { approov as forNext } from 'approov-verify/next'
-import { OPTIONS, PUBLIC_URL, send, session } from './support.mjs'
+import { nodeServer, OPTIONS, PUBLIC_URL, send, session } from './support.mjs'
 
 const CORS = { origins: ['https://app.example.com'] }
 const options = { ...OPTIONS, cors: CORS, serverNonces: 'offered' }
@@ -24,24 +23,6 @@ async function listening(server) {
   await once(server, 'listening')
   const close = () => (server.closeAllConnections(), server.close())
   return { address: `http://127.0.0.1:${server.address().port}`, close }
-}
-
-/** A handler of the Fetch API on Node's server, as frameworks mount one. */
-function nodeServer(handler) {
-  return createServer(async (request, response) => {
-    const hasBody = !['GET', 'HEAD', 'OPTIONS'].includes(request.method)
-    const given = new Request(new URL(request.url, PUBLIC_URL), {
-      method: request.method,
-      headers: Object.entries(request.headersDistinct).flatMap(([name, values]) =>
-        values.map((value) => [name, value]),
-      ),
-      ...(hasBody ? { body: Readable.toWeb(request), duplex: 'half' } : {}),
-    })
-    const { status, headers, body } = await handler(given)
-    response.writeHead(status, [...headers].flat())
-    if (body) for await (const chunk of body) response.write(chunk)
-    response.end()
-  })
 }
 
 /** What a handler got: the path, what its own parser read, and a claim. */

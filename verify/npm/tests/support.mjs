@@ -1,6 +1,8 @@
 // A browser session as the SDK makes it, and requests that are sent as they are.
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { createServer } from 'node:http'
 import { connect } from 'node:net'
+import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, SignJWT } from 'jose'
 
@@ -35,6 +37,24 @@ export async function session(claims = {}) {
   return { token, proof, headers }
 }
 
+/** A handler of the Fetch API on Node's server, as frameworks mount one. */
+export function nodeServer(handler) {
+  return createServer(async (request, response) => {
+    const hasBody = !['GET', 'HEAD', 'OPTIONS'].includes(request.method)
+    const given = new Request(new URL(request.url, PUBLIC_URL), {
+      method: request.method,
+      headers: Object.entries(request.headersDistinct).flatMap(([name, values]) =>
+        values.map((value) => [name, value]),
+      ),
+      ...(hasBody ? { body: Readable.toWeb(request), duplex: 'half' } : {}),
+    })
+    const { status, headers, body } = await handler(given)
+    response.writeHead(status, [...headers].flat())
+    if (body) for await (const chunk of body) response.write(chunk)
+    response.end()
+  })
+}
+
 /** The response to a request whose target is sent as it is, which `fetch` would not do. */
 export async function send(address, target, headers = {}, { method = 'POST', body = '' } = {}) {
   const { hostname, port } = new URL(address)
@@ -46,6 +66,7 @@ export async function send(address, target, headers = {}, { method = 'POST', bod
   const content = rest.join('\r\n\r\n')
   return {
     status: Number(head.split(' ')[1]),
+    head,
     body: /^transfer-encoding: *chunked/im.test(head) ? joined(content) : content,
   }
 }

@@ -305,7 +305,7 @@ impl Tests<'_> {
     fn interop(&mut self) -> Result<()> {
         let project = self.project;
         let servers = Servers::build(project)?;
-        self.verify_interop()?;
+        self.verify_interop(&servers)?;
         self.gate_interop()?;
         let python = python(project)?;
         let mut interop = Command::new("node");
@@ -317,10 +317,13 @@ impl Tests<'_> {
     }
 
     /// The packages of the verifier: the conformance kit with each, and their own tests.
-    fn verify_interop(&mut self) -> Result<()> {
+    fn verify_interop(&mut self, servers: &Servers) -> Result<()> {
         let project = self.project;
         let python = verify_packages(project)?;
-        let messages = cargo_build(project, &["-p", "approov-verify", "--example", "conformance"])?;
+        let messages = cargo_build(
+            project,
+            &["-p", "approov-verify", "--features", "tower", "--example", "conformance", "--example", "verdicts_axum"],
+        )?;
         let kit = project.root.join(CONFORMANCE);
         let npm = [
             "node".to_owned(),
@@ -335,10 +338,11 @@ impl Tests<'_> {
             self.check(&format!("the conformance kit with the {name}"), &mut runner)?;
         }
         let mut npm_tests = Command::new("node");
-        let messages = cargo_build(project, &["-p", "approov-gate"])?;
         npm_tests.current_dir(project.root.join(VERIFY_NPM_TESTS)).env("PYTHON", &python);
-        npm_tests.env("APPROOV_GATE", executable(&messages, "approov-gate")?);
-        self.node_tests(&mut npm_tests, &[])?;
+        npm_tests.env("APPROOV_VERDICTS_AXUM", executable(&messages, "verdicts_axum")?);
+        let gate = cargo_build(project, &["-p", "approov-gate"])?;
+        npm_tests.env("APPROOV_GATE", executable(&gate, "approov-gate")?);
+        self.node_tests(servers.announce_to(&mut npm_tests), &[])?;
         let mut unit_tests = Command::new(&python);
         unit_tests.args(["-m", "pytest", "-q"]).current_dir(project.root.join(VERIFY_PYTHON_TESTS));
         unit_tests.env("APPROOV_VERIFY_NPM", package::verify::npm_package(project));
