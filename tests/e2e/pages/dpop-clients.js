@@ -85,9 +85,6 @@ export const CLIENTS = {
         set: async (origin, nonce) => void nonces.set(origin, nonce),
         del: async (origin) => void nonces.delete(origin),
       },
-        get: async (origin) => nonces.get(origin),
-        set: async (origin, nonce) => void nonces.set(origin, nonce),
-      },
       fetch: wire.send,
     })
     return {
