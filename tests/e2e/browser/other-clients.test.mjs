@@ -59,7 +59,7 @@ async function startBackend({ program, nonces, file, command }, { demandsNonces,
     await symlink(here('../../../verify/npm/tests/node_modules'), join(directory, 'node_modules'))
     const port = String(await freePort())
     const url = `http://127.0.0.1:${port}`
-    const env = { PUBLIC_URL: url, APPROOV_SECRET: secret, PAGES: pages, PORT: port, PYTHONPATH: directory }
+    const env = { PUBLIC_URL: url, APPROOV_SECRET: secret, PAGE_ORIGIN: pages, PORT: port, PYTHONPATH: directory }
     const [executable, ...args] = command(port)
     // Each says in its own way that it listens; a shell says that it has started, and is the program from then on.
     const script = `cd "$0" && echo started && exec "$@"`
@@ -117,7 +117,7 @@ for (const engine of chosenEngines()) {
           backends[`${name} ${demandsNonces}`] = await startBackend(backend, {
             demandsNonces,
             secret: world.service.account.secret,
-            pages: `${world.site.url} https://other.example.com`,
+            pages: world.site.url,
           })
         }
       }

@@ -5,7 +5,7 @@ from approov_verify.fastapi import Approov, ApproovMiddleware
 
 app = FastAPI()
 approov = {"public_url": os.environ["PUBLIC_URL"], "secret": os.environ["APPROOV_SECRET"], "proof": "required"}
-app.add_middleware(ApproovMiddleware, **approov, server_nonces="required", cors={"origins": os.environ["PAGES"].split()})
+app.add_middleware(ApproovMiddleware, **approov, server_nonces="required", cors={"origins": os.environ["PAGE_ORIGIN"]})
 
 
 @app.post("/order")
