@@ -1,4 +1,4 @@
-// The checks: how a page gets a result from each, and which option of the SDK takes it.
+// The checks as an app without the SDK's `checks` runs them: how a page gets a result from each, and the option that takes it.
 
 /**
  * Each check: the setting with its key, the option of `fetchToken` that takes its result, the script of the real
