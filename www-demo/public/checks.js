@@ -1,0 +1,81 @@
+// The checks that the page offers: all of docs/CHECKS.md, run by the SDK's own `checks`.
+import { checks } from './approov.js'
+
+/**
+ * Each check: its name, the demo's setting with its key, the option of `initializeSession` that takes it, whether it has a widget, and
+ * the SDK's function with its options. `simulated`: where its script is when the service plays the vendor.
+ */
+export const CHECKS = {
+  altcha: {
+    title: 'ALTCHA',
+    key: 'altchaSiteKey',
+    renew: checks.altcha,
+    what: 'No third party: the service sets a puzzle, and the browser solves it.',
+  },
+  hcaptcha: {
+    title: 'hCaptcha',
+    key: 'hcaptchaSiteKey',
+    hasWidget: true,
+    renew: checks.hcaptcha,
+    options: { size: 'normal' },
+    simulated: 'hcaptcha/1/api.js?render=explicit&recaptchacompat=off',
+    what: 'A widget asks the visitor, and hCaptcha judges.',
+  },
+  recaptcha: {
+    title: 'reCAPTCHA v3',
+    key: 'recaptchaSiteKey',
+    renew: checks.recaptcha,
+    options: { action: 'demo' },
+    simulated: 'recaptcha/api.js?render=explicit',
+    what: 'Nothing is seen: Google gives the visit a score.',
+  },
+  recaptchaEnterprise: {
+    title: 'reCAPTCHA Enterprise',
+    key: 'recaptchaEnterpriseSiteKey',
+    option: 'recaptchaSiteKey',
+    renew: checks.recaptchaEnterprise,
+    options: { action: 'demo' },
+    simulated: 'recaptcha/enterprise.js?render=explicit',
+    what: 'Nothing is seen: Google Cloud gives the visit a score.',
+  },
+  turnstile: {
+    title: 'Turnstile',
+    key: 'turnstileSiteKey',
+    hasWidget: true,
+    renew: checks.turnstile,
+    options: { action: 'demo', appearance: 'always' },
+    simulated: 'turnstile/v0/api.js?render=explicit',
+    what: 'A widget of Cloudflare looks at the browser.',
+  },
+  friendly: {
+    title: 'Friendly Captcha',
+    key: 'friendlyCaptchaSiteKey',
+    hasWidget: true,
+    renew: checks.friendlyCaptcha,
+    simulated: 'friendly/site.js',
+    what: 'A widget solves a puzzle of Friendly Captcha.',
+  },
+  fingerprint: {
+    title: 'Fingerprint',
+    key: 'fingerprintPublicAPIKey',
+    renew: checks.fingerprint,
+    simulated: (key) => `fingerprint/v4/${encodeURIComponent(key)}`,
+    what: 'Nothing is seen: an agent recognises browser and bots.',
+  },
+}
+
+/**
+ * The SDK's check for a key.
+ *
+ * @param {any} check one of {@link CHECKS} @param {string} siteKey
+ * @param {{simulators?: string, container?: Element}} options where the simulators are, if the vendor is simulated
+ */
+export function renewOf({ renew, options, simulated, hasWidget }, siteKey, { simulators, container }) {
+  const path = typeof simulated === 'function' ? simulated(siteKey) : simulated
+  return renew({
+    ...options,
+    siteKey,
+    ...(simulators && path && { url: `${simulators}/${path}` }),
+    ...(hasWidget && container && { container }),
+  })
+}
