@@ -42,13 +42,12 @@ for (const name of OWN) {
   const input = Object.assign(document.createElement('input'), { name, autocomplete: 'off', spellcheck: false })
   input.placeholder = settings[name]
   input.value = query.get(name) ?? ''
-  // What is empty need not travel.
-  input.disabled = false
   label.append(name, input)
   byId('own-fields').append(label)
 }
 byId('own').open = OWN.some((name) => query.has(name))
 byId('own-form').addEventListener('submit', () => {
+  // What is empty need not travel.
   for (const input of byId('own-fields').querySelectorAll('input')) input.disabled = input.value.trim() === ''
 })
 addEventListener('pageshow', () => {
@@ -354,14 +353,12 @@ async function act(work) {
 /** A new session with the check that is chosen. */
 function beginSession() {
   const { check, siteKey, isSimulated, outcome } = chosen()
-  Object.assign(globalThis, {
-    approovSim: isSimulated
-      ? { outcome, interactive: Boolean(check.hasWidget) && form.elements.click.checked && !byId('click-field').hidden }
-      : undefined,
-  })
+  const asksForClick = Boolean(check.hasWidget) && (!isSimulated || form.elements.click.checked)
+  Object.assign(globalThis, { approovSim: isSimulated ? { outcome, interactive: asksForClick } : undefined })
   const renew = renewOf(check, siteKey, {
     simulators: isSimulated ? settings.simulators : undefined,
     container: byId('widget'),
+    asksForClick,
   })
   return Approov.createFetch({
     origins: [new URL(values.apiUrl).origin],

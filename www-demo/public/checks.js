@@ -17,7 +17,8 @@ export const CHECKS = {
     key: 'hcaptchaSiteKey',
     hasWidget: true,
     renew: checks.hcaptcha,
-    options: { size: 'normal' },
+    // Its box is there to be clicked; without one, hCaptcha shows a challenge only to those that it doubts.
+    clickOptions: { size: 'normal' },
     simulated: 'hcaptcha/1/api.js?render=explicit&recaptchacompat=off',
     what: 'A widget asks the visitor, and hCaptcha judges.',
   },
@@ -68,12 +69,18 @@ export const CHECKS = {
  * The SDK's check for a key.
  *
  * @param {any} check one of {@link CHECKS} @param {string} siteKey
- * @param {{simulators?: string, container?: Element}} options where the simulators are, if the vendor is simulated
+ * @param {{simulators?: string, container?: Element, asksForClick?: boolean}} options where the simulators are, if the
+ *   vendor is simulated; where a widget goes, and whether it asks for a click whoever comes
  */
-export function renewOf({ renew, options, simulated, hasWidget }, siteKey, { simulators, container }) {
+export function renewOf(
+  { renew, options, clickOptions, simulated, hasWidget },
+  siteKey,
+  { simulators, container, asksForClick },
+) {
   const path = typeof simulated === 'function' ? simulated(siteKey) : simulated
   return renew({
     ...options,
+    ...(asksForClick && clickOptions),
     siteKey,
     ...(simulators && path && { url: `${simulators}/${path}` }),
     ...(hasWidget && container && { container }),
