@@ -22,7 +22,9 @@ export async function startDemo({ port = 0, onRequest = () => {} } = {}) {
     routes: {
       '/settings.json': () => settings,
       '/log.json': (request) => tail.after(Number(queryOf(request).get('after'))),
-      '/expired-token.json': (request) => ({ token: expiredToken(queryOf(request).get('jkt'), service.account.secret) }),
+      '/expired-token.json': (request) => ({
+        token: expiredToken(queryOf(request).get('jkt'), service.account.secret),
+      }),
     },
     headers: (request) => ({
       'Content-Security-Policy': contentSecurityPolicy(settings, queryOf(request)),

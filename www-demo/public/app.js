@@ -80,6 +80,7 @@ function showChoice() {
   byId('check-says').textContent = check.what
   const hasOutcomes = isSimulated && Boolean(check.simulated)
   form.elements.outcome.disabled = !hasOutcomes
+  byId('widget').hidden = !check.hasWidget
   byId('click-field').hidden = !check.hasWidget || !isSimulated
   if (!hasOutcomes) form.elements.outcome.value = 'pass'
   if (!stolen) evidence.code = codeOf(name)
@@ -171,7 +172,16 @@ const response = await apiFetch('${values.apiUrl}', {
 
 // ---- the diagram
 
-const STATES = { idle: '', running: '…', done: '✓', decoy: 'decoy', failed: '✗', skipped: 'from the cache' }
+const STATES = {
+  idle: '',
+  running: '…',
+  done: '✓',
+  decoy: 'decoy',
+  failed: '✗',
+  kept: 'kept',
+  stolen: 'stolen',
+  none: 'none',
+}
 
 /** Lights a step. @param {string} name @param {keyof typeof STATES} state @param {string} [says] */
 function light(name, state, says = STATES[state]) {
@@ -208,7 +218,7 @@ function lightBy({ method, url, headers, body, response }) {
     } else light('token', 'done')
   } else if (new URL(url).origin === new URL(values.apiUrl).origin) {
     if (!response) {
-      light('proof', headers.dpop ? 'done' : 'skipped', headers.dpop ? '✓' : 'none')
+      if (stepState('proof') !== 'stolen') light('proof', headers.dpop ? 'done' : 'none')
       light('api', 'running')
     } else if (response.status === 200) light('api', 'done', '200')
     else light('api', 'failed', String(response.status))
@@ -231,7 +241,7 @@ function parse(text) {
 
 // ---- what an action shows
 
-/** @param {'idle' | 'running' | 'done' | 'failed' | 'refused'} state */
+/** @param {'idle' | 'running' | 'done' | 'failed' | 'refused' | 'protected'} state */
 function verdict(state, title, detail) {
   byId('verdict').dataset.state = state
   byId('verdict-title').textContent = title
@@ -246,7 +256,8 @@ function revealVerdict() {
 
 const format = (value) => (typeof value === 'string' ? value : JSON.stringify(value, null, 2))
 /** Long values are shortened in the middle. */
-const short = (text) => (text.length > 160 ? `${text.slice(0, 100)}…${text.slice(-24)} (${text.length} characters)` : text)
+const short = (text) =>
+  text.length > 160 ? `${text.slice(0, 100)}…${text.slice(-24)} (${text.length} characters)` : text
 
 /** @param {import('./watch.js').Exchange} exchange */
 function httpText({ method, url, headers, body, response }) {
@@ -257,9 +268,7 @@ function httpText({ method, url, headers, body, response }) {
     ...list(headers),
     ...bodyText(body),
     '',
-    ...(response
-      ? [`→ ${response.status}`, ...list(response.headers), ...bodyText(response.body)]
-      : ['→ no response']),
+    ...(response ? [`→ ${response.status}`, ...list(response.headers), ...bodyText(response.body)] : ['→ no response']),
   ].join('\n')
 }
 
@@ -304,7 +313,9 @@ async function observe(work, onExchange = (exchange) => {}) {
   const apiOrigin = new URL(values.apiUrl).origin
   const call = exchanges.findLast(({ url }) => new URL(url).origin === apiOrigin)
   const line = call && (await lineOf(since, call))
-  const serviceLine = linesSince(since).findLast(({ source, entry }) => source === 'service' && entry.path === '/attest')
+  const serviceLine = linesSince(since).findLast(
+    ({ source, entry }) => source === 'service' && entry.path === '/attest',
+  )
   byId('api-line').textContent = line ? lineText(line) : 'nothing: no request came'
   byId('service-line').textContent = serviceLine ? lineText(serviceLine) : 'nothing: it was not asked'
   const problem = call && parse(call.response.body)
@@ -404,7 +415,7 @@ async function call({ isNew }) {
     await Approov.endSession()
     apiFetch = beginSession()
     light('key', 'running')
-  } else for (const name of ['key', 'check', 'token']) light(name, 'skipped', 'kept')
+  } else for (const name of ['key', 'check', 'token']) light(name, 'kept')
   evidence.code = codeOf(chosen().name)
   const { call, requests, error } = await observe(callApi, lightBy)
   if (error || !call) {
@@ -415,9 +426,7 @@ async function call({ isNew }) {
   } else if (call.response.status === 200) {
     steal(call)
     const from =
-      requests === 0
-        ? 'token from the cache, 0 requests to the service'
-        : `${requests} requests to the service`
+      requests === 0 ? 'token from the cache, 0 requests to the service' : `${requests} requests to the service`
     verdict('done', 'Let in: a real browser session.', `200, ${from}. Now try to get in with its token: below.`)
   } else {
     apiFetch = undefined
@@ -493,6 +502,7 @@ function failing() {
       [check.option ?? check.key]: siteKey,
     },
     pass() {
+      light('check', 'running')
       Object.assign(globalThis, { approovSim: { outcome: 'fail' } })
       const { signal } = new AbortController()
       const options = { simulators: settings.simulators, container: byId('widget') }
@@ -502,12 +512,14 @@ function failing() {
 }
 
 async function attack(name) {
-  const { title, run } = ATTACKS[name]
+  const { title, run, took } = ATTACKS[name]
   const button = attackButton(name)
   share({ attack: name })
   button.dataset.state = 'running'
   verdict('running', `${title}…`, ATTACKS[name].story)
-  light('api', 'idle')
+  // What the thief did not do is dark: the ticks of the victim are not theirs.
+  darken()
+  for (const step of took) light(step, 'stolen')
   evidence.code = `// ${title}\n${String(run)}`
   const context = {
     Approov,
@@ -515,21 +527,14 @@ async function attack(name) {
     failingCheck: failing(),
     secondSdk: () => import(/** @type {any} */ ('./approov.js?thief')),
   }
-  const { call, error } = await observe(
-    () => run(context),
-    ({ url, response }) => {
-      if (new URL(url).origin !== new URL(values.apiUrl).origin) return
-      if (!response) light('api', 'running')
-      else if (response.status === 200) light('api', 'done', '200')
-      else light('api', 'failed', String(response.status))
-    },
-  )
+  const { call, error } = await observe(() => run(context), lightBy)
   const { code = '', detail = '' } = (call && parse(call.response.body)) ?? {}
   const isRefused = !error && call && call.response.status !== 200
   button.dataset.state = isRefused ? 'refused' : 'failed'
   const said = isRefused ? code : error ? describe(error) : 'LET IN'
   button.querySelector('output').textContent = isRefused ? `✗ ${call.response.status} ${said}` : said
-  if (isRefused) verdict('refused', `Refused: ${code}`, `${title}: the API responded ${call.response.status}, “${detail}”.`)
+  if (isRefused)
+    verdict('refused', `Refused: ${code}`, `${title}: the API responded ${call.response.status}, “${detail}”.`)
   else if (error) verdict('failed', 'The attack could not be made.', describe(error))
   else verdict('failed', 'The API let the attack in.', 'That must not be: please report it.')
   return isRefused
@@ -542,9 +547,11 @@ async function attackAll() {
   share({ attack: 'all' })
   const isAll = refused === names.length
   verdict(
-    isAll ? 'refused' : 'failed',
+    isAll ? 'protected' : 'failed',
     `${refused} of ${names.length} attacks refused.`,
-    isAll ? 'The stolen token opened nothing. The browser session still gets in: call again.' : 'Look at those that were not.',
+    isAll
+      ? 'The stolen token opened nothing. The browser session still gets in: call again.'
+      : 'Look at those that were not.',
   )
 }
 
