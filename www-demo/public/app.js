@@ -1,7 +1,7 @@
 // The demo page: a call to the API as this browser, and the attacks on it. The diagram lights up by what the page sends and gets.
 import { watch } from './watch.js'
 // After `watch.js`: the SDK keeps the `fetch` that it finds.
-import { Approov } from './approov.js'
+import { Approov } from '/approov.js'
 
 import { ATTACKS } from './attacks.js'
 import { CHECKS, renewOf } from './checks.js'
@@ -30,13 +30,6 @@ let isBusy = false
 
 // ---- the settings
 
-for (const [name, { title, what }] of Object.entries(CHECKS)) {
-  const label = document.createElement('label')
-  const input = Object.assign(document.createElement('input'), { type: 'radio', name: 'check', value: name })
-  label.title = what
-  label.append(input, ` ${title}`)
-  byId('choices').append(label)
-}
 for (const name of OWN) {
   const label = document.createElement('label')
   const input = Object.assign(document.createElement('input'), { name, autocomplete: 'off', spellcheck: false })
@@ -365,7 +358,9 @@ async function act(work) {
 function beginSession() {
   const { check, siteKey, isSimulated, outcome } = chosen()
   const asksForClick = Boolean(check.hasWidget) && (!isSimulated || form.elements.click.checked)
-  Object.assign(globalThis, { approovSim: isSimulated ? { outcome, interactive: asksForClick } : undefined })
+  Object.assign(globalThis, {
+    approovSim: isSimulated ? { outcome, interactive: asksForClick && !check.clickOptions } : undefined,
+  })
   const renew = renewOf(check, siteKey, {
     simulators: isSimulated ? settings.simulators : undefined,
     container: byId('widget'),
@@ -525,7 +520,7 @@ async function attack(name) {
     Approov,
     stolen,
     failingCheck: failing(),
-    secondSdk: () => import(/** @type {any} */ ('./approov.js?thief')),
+    secondSdk: () => import('/approov.js?thief'),
   }
   const { call, error } = await observe(() => run(context), lightBy)
   const { code = '', detail = '' } = (call && parse(call.response.body)) ?? {}

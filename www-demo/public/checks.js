@@ -1,19 +1,17 @@
 // The checks that the page offers: all of docs/CHECKS.md, run by the SDK's own `checks`.
-import { checks } from './approov.js'
+import { checks } from '/approov.js'
 
 /**
- * Each check: its name, the demo's setting with its key, the option of `initializeSession` that takes it, whether it has a widget, and
+ * Each check: the demo's setting with its key, the option of `initializeSession` that takes it, whether it has a widget, and
  * the SDK's function with its options. `simulated`: where its script is when the service plays the vendor.
  */
 export const CHECKS = {
   altcha: {
-    title: 'ALTCHA',
     key: 'altchaSiteKey',
     renew: checks.altcha,
     what: 'No third party: the service sets a puzzle, and the browser solves it.',
   },
   hcaptcha: {
-    title: 'hCaptcha',
     key: 'hcaptchaSiteKey',
     hasWidget: true,
     renew: checks.hcaptcha,
@@ -23,7 +21,6 @@ export const CHECKS = {
     what: 'A widget asks the visitor, and hCaptcha judges.',
   },
   recaptcha: {
-    title: 'reCAPTCHA v3',
     key: 'recaptchaSiteKey',
     renew: checks.recaptcha,
     options: { action: 'demo' },
@@ -31,7 +28,6 @@ export const CHECKS = {
     what: 'Nothing is seen: Google gives the visit a score.',
   },
   recaptchaEnterprise: {
-    title: 'reCAPTCHA Enterprise',
     key: 'recaptchaEnterpriseSiteKey',
     option: 'recaptchaSiteKey',
     renew: checks.recaptchaEnterprise,
@@ -40,7 +36,6 @@ export const CHECKS = {
     what: 'Nothing is seen: Google Cloud gives the visit a score.',
   },
   turnstile: {
-    title: 'Turnstile',
     key: 'turnstileSiteKey',
     hasWidget: true,
     renew: checks.turnstile,
@@ -49,7 +44,6 @@ export const CHECKS = {
     what: 'A widget of Cloudflare looks at the browser.',
   },
   friendly: {
-    title: 'Friendly Captcha',
     key: 'friendlyCaptchaSiteKey',
     hasWidget: true,
     renew: checks.friendlyCaptcha,
@@ -57,7 +51,6 @@ export const CHECKS = {
     what: 'A widget solves a puzzle of Friendly Captcha.',
   },
   fingerprint: {
-    title: 'Fingerprint',
     key: 'fingerprintPublicAPIKey',
     renew: checks.fingerprint,
     simulated: (key) => `fingerprint/v4/${encodeURIComponent(key)}`,
