@@ -119,14 +119,20 @@ export async function startService({ args = [], onRequest = () => {} } = {}) {
 /**
  * The protected API of the demo.
  *
- * @param {{secret: string, allowOrigin: string}} options the account's secret (base64), the origin that may call
+ * @param {{secret: string, allowOrigin: string, onRequest?: (entry: object) => void}} options the account's secret
+ *   (base64), the origin that may call; `onRequest` gets each entry of its request log
  */
-export async function startProtectedApi({ secret, allowOrigin }) {
+export async function startProtectedApi({ secret, allowOrigin, onRequest = () => {} }) {
   const program = await startProgram(
     'the protected API',
     builtProgram('APPROOV_DEMO_API'),
     ['--listen', '127.0.0.1:0', '--secret', secret, '--allow-origin', allowOrigin],
-    { ready: (line) => /listening on (http:\/\/\S+)/.exec(line)?.[1] },
+    {
+      ready: (line) => /listening on (http:\/\/\S+)/.exec(line)?.[1],
+      onError(line) {
+        if (line.startsWith('{')) onRequest(JSON.parse(line))
+      },
+    },
   )
   return { ...program, url: program.ready.replace(/\/$/, '') }
 }
@@ -145,9 +151,10 @@ const TYPES = {
 /**
  * A static site.
  *
- * @param {{mounts: Record<string, string>, routes?: Record<string, (request) => any>, headers?: object, port?: number}} options
- *   `mounts`: URL prefix → directory, or URL → file; the longest that matches counts. `routes`: path → function that
- *   returns the response's body: what becomes JSON, or a string of HTML. `port` 0 is any free one.
+ * @param {{mounts: Record<string, string>, routes?: Record<string, (request) => any>,
+ *   headers?: object | ((request) => object), port?: number}} options `mounts`: URL prefix → directory, or URL → file;
+ *   the longest that matches counts. `routes`: path → function that returns the response's body: what becomes JSON, or
+ *   a string of HTML. `headers`: of every response, or what makes them of its request. `port` 0 is any free one.
  * @returns {Promise<{url: string, requests: string[], stop: () => Promise<void>}>} `requests`: method and URL of each, in order
  */
 export async function serveSite({ mounts, routes = {}, headers = {}, port = 0 }) {
@@ -156,7 +163,11 @@ export async function serveSite({ mounts, routes = {}, headers = {}, port = 0 })
   const server = createServer(async (request, response) => {
     requests.push(`${request.method} ${request.url}`)
     const begin = (status, extra = {}) =>
-      response.writeHead(status, { 'Cache-Control': 'no-store', ...headers, ...extra })
+      response.writeHead(status, {
+        'Cache-Control': 'no-store',
+        ...(typeof headers === 'function' ? headers(request) : headers),
+        ...extra,
+      })
     try {
       const path = decodeURIComponent(new URL(request.url, 'http://site').pathname)
       if (Object.hasOwn(routes, path)) {

@@ -1,4 +1,5 @@
-//! The demo's protected API: `/shapes` serves whoever sends a good token with a good proof.
+//! The demo's protected API: `/shapes` and `/orders` serve whoever sends a good token with a good proof. Each request is
+//! a line of JSON on standard error: what became of it, and nothing that it brought.
 //!
 //! `cargo run -p approov-verify --features tower --example demo_api -- --listen 127.0.0.1:0 --secret BASE64
 //! --allow-origin http://127.0.0.1:8080`; `--allow-origin` may be repeated, or be `*`. `--server-nonces offered` or
@@ -9,8 +10,12 @@ use approov_verify::time::UnixTime;
 use approov_verify::{
     NONCE_HEADER, PROOF_HEADER, ProofPolicy, PublicUrl, ServerNoncePolicy, TOKEN_HEADER, Verified, Verifier,
 };
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
@@ -18,6 +23,9 @@ use std::error::Error;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+
+/// No problem document is longer, in bytes.
+const MAX_PROBLEM: usize = 1 << 16;
 
 const SHAPES: [&str; 4] = ["circle", "triangle", "square", "rectangle"];
 
@@ -79,6 +87,39 @@ async fn shapes(Extension(verified): Extension<Verified>) -> Json<Value> {
     }))
 }
 
+/// Logs a request. Why it was refused is in the problem document of [`ApproovLayer`].
+async fn log(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let status = response.status();
+    if status.is_success() {
+        eprintln!("{}", log_line(&method, &path, status.as_u16(), &Value::Null));
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    match to_bytes(body, MAX_PROBLEM).await {
+        Ok(body) => {
+            let problem = serde_json::from_slice(&body).unwrap_or_default();
+            eprintln!("{}", log_line(&method, &path, status.as_u16(), &problem));
+            Response::from_parts(parts, Body::from(body))
+        }
+        Err(error) => {
+            eprintln!("{}", log_line(&method, &path, status.as_u16(), &json!({"detail": error.to_string()})));
+            Response::from_parts(parts, Body::empty())
+        }
+    }
+}
+
+fn log_line(method: &str, path: &str, status: u16, problem: &Value) -> Value {
+    let mut line = json!({"method": method, "path": path, "status": status});
+    for member in ["code", "detail"] {
+        if let (Some(line), Some(value)) = (line.as_object_mut(), problem.get(member)) {
+            line.insert(member.to_owned(), value.clone());
+        }
+    }
+    line
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::read(std::env::args().skip(1))?;
@@ -102,7 +143,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_age(Duration::from_secs(7200));
     let app = Router::new()
         .route("/shapes", get(shapes).post(shapes))
+        .route("/orders", get(shapes).post(shapes))
         .layer(ApproovLayer::new(verifier, public_urls?))
+        .layer(from_fn(log))
         .layer(cors);
 
     println!("listening on http://{address}");
@@ -131,6 +174,19 @@ mod tests {
         ] {
             assert!(layer(&arguments).unwrap_err().contains("leave the others out"));
         }
+    }
+
+    #[test]
+    fn a_line_of_the_log_says_why_a_request_was_refused_and_nothing_else_of_it() {
+        let problem = json!({"code": "proof_missing", "detail": "the request has no proof", "title": "Unauthorized"});
+        assert_eq!(
+            log_line("POST", "/shapes", 401, &problem),
+            json!({"method": "POST", "path": "/shapes", "status": 401, "code": "proof_missing", "detail": "the request has no proof"})
+        );
+        assert_eq!(
+            log_line("GET", "/shapes", 200, &Value::Null),
+            json!({"method": "GET", "path": "/shapes", "status": 200})
+        );
     }
 
     #[test]

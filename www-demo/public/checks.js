@@ -1,105 +1,81 @@
-// The checks: how a page gets a result from each, and which option of the SDK takes it.
+// The checks that the page offers: all of docs/CHECKS.md, run by the SDK's own `checks`.
+import { checks } from '/approov.js'
 
 /**
- * Each check: the setting with its key, the option of `fetchToken` that takes its result, the script of the real
- * service, and `run`, which resolves to the result.
+ * Each check: the demo's setting with its key, the option of `initializeSession` that takes it, whether it has a widget, and
+ * the SDK's function with its options. `simulated`: where its script is when the service plays the vendor.
  */
 export const CHECKS = {
+  altcha: {
+    key: 'altchaSiteKey',
+    renew: checks.altcha,
+    what: 'No third party: the service sets a puzzle, and the browser solves it.',
+  },
   hcaptcha: {
     key: 'hcaptchaSiteKey',
-    option: 'hcaptchaToken',
-    // recaptchacompat=off: or it takes the place of reCAPTCHA's own `grecaptcha`.
-    script: () => 'https://js.hcaptcha.com/1/api.js?render=explicit&recaptchacompat=off',
-    simulated: (simulators) => `${simulators}/hcaptcha/1/api.js?render=explicit&recaptchacompat=off`,
-    async run({ key, script, widget }) {
-      await loadScript(script)
-      widget.id ??= globalThis.hcaptcha.render(widget.place(), { sitekey: key, size: 'invisible' })
-      globalThis.hcaptcha.reset(widget.id)
-      return globalThis.hcaptcha.execute(widget.id, { async: true })
-    },
+    hasWidget: true,
+    renew: checks.hcaptcha,
+    // Its box is there to be clicked; without one, hCaptcha shows a challenge only to those that it doubts.
+    clickOptions: { size: 'normal' },
+    simulated: 'hcaptcha/1/api.js?render=explicit&recaptchacompat=off',
+    what: 'A widget asks the visitor, and hCaptcha judges.',
   },
   recaptcha: {
     key: 'recaptchaSiteKey',
-    option: 'recaptchaToken',
-    script: (key) => `https://www.google.com/recaptcha/api.js?render=${encodeURIComponent(key)}`,
-    simulated: (simulators, key) => `${simulators}/recaptcha/api.js?render=${encodeURIComponent(key)}`,
-    async run({ key, script }) {
-      await loadScript(script)
-      await new Promise((resolve) => globalThis.grecaptcha.ready(resolve))
-      return globalThis.grecaptcha.execute(key, { action: 'demo' })
-    },
+    renew: checks.recaptcha,
+    options: { action: 'demo' },
+    simulated: 'recaptcha/api.js?render=explicit',
+    what: 'Nothing is seen: Google gives the visit a score.',
   },
-  fingerprint: {
-    key: 'fingerprintPublicAPIKey',
-    option: 'fingerprintIDResult',
-    script: (key) => `https://fpjscdn.net/v4/${encodeURIComponent(key)}`,
-    simulated: (simulators, key) => `${simulators}/fingerprint/v4/${encodeURIComponent(key)}`,
-    async run({ script }) {
-      const Fingerprint = await import(script)
-      return Fingerprint.start().get()
-    },
+  recaptchaEnterprise: {
+    key: 'recaptchaEnterpriseSiteKey',
+    option: 'recaptchaSiteKey',
+    renew: checks.recaptchaEnterprise,
+    options: { action: 'demo' },
+    simulated: 'recaptcha/enterprise.js?render=explicit',
+    what: 'Nothing is seen: Google Cloud gives the visit a score.',
   },
   turnstile: {
     key: 'turnstileSiteKey',
-    option: 'turnstileToken',
-    script: () => 'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
-    simulated: (simulators) => `${simulators}/turnstile/v0/api.js?render=explicit`,
-    async run({ key, script, widget }) {
-      await loadScript(script)
-      const { turnstile } = /** @type {any} */ (globalThis)
-      if (widget.id !== undefined) turnstile.remove(widget.id)
-      return new Promise((resolve, reject) => {
-        const failed = (code) => reject(new Error(`Turnstile ended with ${code}`))
-        widget.id = turnstile.render(widget.place(), {
-          sitekey: key,
-          action: 'demo',
-          callback: resolve,
-          'error-callback': failed,
-          'timeout-callback': () => failed('a time-out'),
-        })
-      })
-    },
+    hasWidget: true,
+    renew: checks.turnstile,
+    options: { action: 'demo', appearance: 'always' },
+    simulated: 'turnstile/v0/api.js?render=explicit',
+    what: 'A widget of Cloudflare looks at the browser.',
   },
   friendly: {
     key: 'friendlyCaptchaSiteKey',
-    option: 'friendlyCaptchaResponse',
-    script: () => 'https://cdn.jsdelivr.net/npm/@friendlycaptcha/sdk@1.0.2/site.min.js',
-    simulated: (simulators) => `${simulators}/friendly/site.js`,
-    async run({ key, script, widget }) {
-      await loadScript(script)
-      widget.id?.destroy()
-      const element = widget.place()
-      return new Promise((resolve, reject) => {
-        element.addEventListener('frc:widget.complete', (event) => resolve(event.detail.response))
-        element.addEventListener('frc:widget.error', (event) => reject(new Error(event.detail.error.code)))
-        widget.id = globalThis.frcaptcha.createWidget({ element, sitekey: key, startMode: 'auto' })
-      })
-    },
+    hasWidget: true,
+    renew: checks.friendlyCaptcha,
+    simulated: 'friendly/site.js',
+    what: 'A widget solves a puzzle of Friendly Captcha.',
   },
-  altcha: {
-    key: 'altchaSiteKey',
-    option: 'altchaPayload',
-    // Nothing is loaded: the SDK solves a challenge of the service.
-    script: () => '',
-    simulated: () => '',
-    run: async () => true,
+  fingerprint: {
+    key: 'fingerprintPublicAPIKey',
+    renew: checks.fingerprint,
+    simulated: (key) => `fingerprint/v4/${encodeURIComponent(key)}`,
+    what: 'Nothing is seen: an agent recognises browser and bots.',
   },
 }
 
-const loading = new Map()
-
-/** Loads a classic script once; a failed load can be tried again. */
-function loadScript(url) {
-  if (!loading.has(url)) {
-    /** @type {Promise<void>} */
-    const load = new Promise((resolve, reject) => {
-      const script = Object.assign(document.createElement('script'), { src: url, async: true })
-      script.onload = () => resolve()
-      script.onerror = () => reject(new Error(`the script of the check service did not load: ${url}`))
-      document.head.append(script)
-    })
-    loading.set(url, load)
-    load.catch(() => loading.delete(url))
-  }
-  return loading.get(url)
+/**
+ * The SDK's check for a key.
+ *
+ * @param {any} check one of {@link CHECKS} @param {string} siteKey
+ * @param {{simulators?: string, container?: Element, asksForClick?: boolean}} options where the simulators are, if the
+ *   vendor is simulated; where a widget goes, and whether it asks for a click whoever comes
+ */
+export function renewOf(
+  { renew, options, clickOptions, simulated, hasWidget },
+  siteKey,
+  { simulators, container, asksForClick },
+) {
+  const path = typeof simulated === 'function' ? simulated(siteKey) : simulated
+  return renew({
+    ...options,
+    ...(asksForClick && clickOptions),
+    siteKey,
+    ...(simulators && path && { url: `${simulators}/${path}` }),
+    ...(hasWidget && container && { container }),
+  })
 }

@@ -33,7 +33,6 @@ export async function startSite({ routes = {}, headers = {}, mounts = {} } = {})
       mounts: {
         '/': fileURLToPath(new URL('../pages', import.meta.url)),
         '/approov.js': join(unpacked.path, 'approov.js'),
-        '/checks.js': fileURLToPath(new URL('../../../www-demo/public/checks.js', import.meta.url)),
         '/package': unpacked.path,
         ...Object.fromEntries(Object.entries(mounts).map(([url, file]) => [url, resolve(unpacked.path, file)])),
       },
