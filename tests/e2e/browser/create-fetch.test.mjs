@@ -579,6 +579,136 @@ describeWithStub('createFetch', ({ stub, run, advance }) => {
     assert.deepEqual(await run(() => checks), ['start', 'refused', 'refused'])
   })
 
+  test('calls that are refused at once share the renewal, and all go through', async () => {
+    await run(async () => {
+      globalThis.apiFetch = make()
+      await apiFetch(`${api}/`)
+    })
+    const [old] = tokensSeen()
+    backend.reply(({ headers }) => (headers['approov-token'] === old ? challenge('invalid_token') : {}))
+    const statuses = await run(() => Promise.all([1, 2, 3].map((n) => statusOf(apiFetch(`${api}/${n}`)))))
+    assert.deepEqual(statuses, [200, 200, 200])
+    assert.deepEqual(await run(() => checks), ['start', 'refused'])
+  })
+
+  test('calls that are refused at once after a renewal was of no use do not renew again', async () => {
+    backend.reply(() => challenge('invalid_token'))
+    const statuses = await run(() => {
+      const apiFetch = make()
+      return Promise.all([1, 2, 3].map((n) => statusOf(apiFetch(`${api}/${n}`))))
+    })
+    assert.deepEqual(statuses, [401, 401, 401])
+    assert.deepEqual(await run(() => checks), ['start', 'refused'])
+  })
+
+  test('what reads as another URL the second time gets no token', async () => {
+    const [outcome, other] = await run(async () => {
+      const sent = []
+      const apiFetch = make({ fetch: async (request) => (sent.push(request.url), new Response()) })
+      let count = 0
+      const input = { toString: () => (count++ ? 'https://other.example/' : `${api}/`) }
+      return [await statusOf(apiFetch(/** @type {any} */ (input))), sent]
+    })
+    assert.deepEqual([outcome, other], [200, [`${backend.url}/`]])
+  })
+
+  test('what only says that it is a Request gets no token for the URL that fetch makes of it', async () => {
+    const [outcome, sent] = await run(async () => {
+      const sent = []
+      const apiFetch = make({ fetch: async (request) => (sent.push(request.url), new Response()) })
+      const input = { url: `${api}/`, [Symbol.toStringTag]: 'Request', toString: () => 'https://other.example/' }
+      return [await statusOf(apiFetch(/** @type {any} */ (input))), sent]
+    })
+    assert.deepEqual([outcome, sent], ['ApproovError invalid-argument', []])
+  })
+
+  test('headers(): an abort in any phase rejects with its reason', async () => {
+    const before = await run(() =>
+      make()
+        .headers('GET', `${api}/`, { signal: AbortSignal.abort('at once') })
+        .catch((reason) => reason),
+    )
+    assert.equal(before, 'at once')
+    stub.hold()
+    await run(() => {
+      const controller = new AbortController()
+      globalThis.abort = () => controller.abort('later')
+      globalThis.call = make()
+        .headers('GET', `${api}/`, { signal: controller.signal })
+        .catch((reason) => reason)
+    })
+    await stub.received(1)
+    const during = await run(() => {
+      globalThis.abort()
+      return call
+    })
+    assert.equal(during, 'later')
+  })
+
+  test('headers(): an abort while a token of the session is fetched rejects with its reason', async () => {
+    await run(async () => {
+      globalThis.apiFetch = make()
+      await apiFetch(`${api}/`)
+      globalThis.other = make({ api: 'other.example' })
+    })
+    stub.hold()
+    await run(() => {
+      const controller = new AbortController()
+      globalThis.abort = () => controller.abort('later')
+      globalThis.call = globalThis.other
+        .headers('GET', `${api}/`, { signal: controller.signal })
+        .catch((reason) => reason?.code ?? reason)
+    })
+    await stub.received(1)
+    const outcome = await run(() => {
+      globalThis.abort()
+      return call
+    })
+    assert.equal(outcome, 'later')
+  })
+
+  test('headers(): the proof names the method as XMLHttpRequest sends it', async () => {
+    const methods = await run(async () => {
+      const apiFetch = make()
+      for (const method of ['post', 'Get', 'patch']) {
+        const headers = await apiFetch.headers(method, `${api}/${method}`)
+        const request = new XMLHttpRequest()
+        request.open(method, `${api}/${method}`)
+        for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value)
+        await new Promise((resolve) => {
+          request.onloadend = resolve
+          request.send()
+        })
+      }
+    })
+    assert.equal(methods, null)
+    assert.ok(backend.seen().length >= 2)
+    for (const { method, headers } of backend.seen()) assert.equal(claimsOf(headers.dpop).htm, method)
+  })
+
+  test('the nonce of a response that comes after endSession is not kept', async () => {
+    backend.reply(() => ({ headers: { 'DPoP-Nonce': 'late' } }))
+    await run(() => {
+      globalThis.apiFetch = make({
+        fetch: async (request) => {
+          const response = await fetch(request)
+          globalThis.isWaiting = true
+          await new Promise((resolve) => (globalThis.respond = resolve))
+          return response
+        },
+      })
+      globalThis.call = statusOf(apiFetch(`${api}/1`))
+    })
+    await run(async () => {
+      while (!globalThis.isWaiting) await new Promise((resolve) => setTimeout(resolve))
+      await Approov.endSession()
+      globalThis.respond()
+      await call
+    })
+    await run(() => statusOf(make()(`${api}/2`)))
+    assert.notEqual(claimsOf(backend.seen().at(-1).headers.dpop).nonce, 'late')
+  })
+
   test('never more than four sends', async () => {
     await run(async () => {
       globalThis.apiFetch = make()

@@ -319,6 +319,46 @@ for (const engine of chosenEngines()) {
       }
     })
 
+    test('initializeSession that asks for it later keeps the session, too', async () => {
+      await run(async () => {
+        await Approov.initializeSession({ ...options, persistence: 'memory' })
+        await Approov.fetchToken('api', { recaptchaToken: 'one' })
+        await Approov.initializeSession(options)
+        await Approov.fetchToken('api', { recaptchaToken: 'two' })
+      })
+      await written()
+      await page()
+      assert.deepEqual(await call(), [200, 0])
+    })
+
+    test('each site key has its own record, whichever the page began with', async () => {
+      await run(async () => {
+        await Approov.initializeSession({ ...options, approovSiteKey: 'other' })
+        await Approov.fetchToken('api', { recaptchaToken: 'one' })
+        await Approov.initializeSession(options)
+        await Approov.fetchToken('api', { recaptchaToken: 'two' })
+      })
+      await written()
+      await page()
+      assert.deepEqual(await call(), [200, 0])
+      await page({ approovSiteKey: 'other' })
+      assert.deepEqual(await call(), [200, 0])
+      await run(() => Approov.endSession())
+    })
+
+    test('a session that begins while another is being ended is kept', async () => {
+      await call()
+      await written()
+      await run(async () => {
+        const ending = Approov.endSession()
+        await globalThis.call()
+        await ending
+      })
+      await written()
+      await page()
+      assert.deepEqual(await call(), [200, 0])
+    })
+
     /** Ways in which a browser keeps nothing. @type {Record<string, () => void>} */
     const FAULTS = {
       'no indexedDB': () =>
@@ -343,15 +383,31 @@ for (const engine of chosenEngines()) {
         void (IDBObjectStore.prototype.put = () => {
           throw new DOMException('no', 'DataCloneError')
         }),
+      'indexedDB that never responds': () =>
+        void Object.defineProperty(globalThis, 'indexedDB', {
+          configurable: true,
+          value: { open: () => ({}), deleteDatabase: () => ({}) },
+        }),
+      'a BroadcastChannel that throws': () =>
+        void (globalThis.BroadcastChannel = /** @type {any} */ (
+          function () {
+            throw new DOMException('no', 'SecurityError')
+          }
+        )),
       'no BroadcastChannel': () =>
         void Object.defineProperty(globalThis, 'BroadcastChannel', { value: undefined, configurable: true }),
     }
     for (const [name, fault] of Object.entries(FAULTS)) {
       test(`${name}: as without persistence, and said in the log`, async () => {
         await page({}, fault)
+        await run(() => {
+          globalThis.unhandled = []
+          addEventListener('unhandledrejection', ({ reason }) => unhandled.push(String(reason)))
+        })
         assert.deepEqual(await call(), [200, 1])
         assert.deepEqual(await call(), [200, 1])
         assert.equal(await run(() => outcome(Approov.endSession())), null)
+        assert.deepEqual(await run(() => globalThis.unhandled), [])
         const logged = await run(
           () => globalThis.logged.filter((line) => / failed, the session goes on/.test(line)).length,
         )
