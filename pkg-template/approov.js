@@ -96,7 +96,7 @@ listen((kind, value) => {
   else if (kind === 'tokenrefresh') events.emit(kind, { api: value })
   else if (kind === 'error') events.emit(kind, { error: toError(value) })
   else if (kind === 'log') events.emit(kind, { message: value })
-  else void record.write(value, kind === 'record')
+  else void record.write(value, kind === 'record', configuration.approovSiteKey)
 })
 
 const createFetch = makeCreateFetch({

@@ -36,6 +36,8 @@ export function makeCreateFetch(sdk) {
   let stopping
   /** How often the session was ended. */
   let ends = 0
+  /** How many sessions were begun here. */
+  let renewals = 0
   /** When a refusal last caused a renewal, until tokens have served again. */
   let renewedFor
   /** The origins whose 401 has shown no challenge. */
@@ -96,6 +98,7 @@ export function makeCreateFetch(sdk) {
     }
     try {
       await sdk.renew(session, api, check, reason !== 'ahead')
+      renewals += 1
       return isChecked
     } catch (error) {
       throw failure ? failure.error : error
@@ -159,6 +162,12 @@ export function makeCreateFetch(sdk) {
       if (sdk.refuse(sent.token)) return {}
     }
     if (done.has('renewed')) return
+    // What another call has begun is for this one, too: its token is of the session before.
+    const running = renewal
+    if (running || sent.renewals !== renewals) {
+      done.add('renewed')
+      return running ? { prepare: () => running } : {}
+    }
     if (renewedFor !== undefined && performance.now() - renewedFor < REFUSED_RENEWAL_INTERVAL) return
     done.add('renewed')
     return {
@@ -170,12 +179,15 @@ export function makeCreateFetch(sdk) {
   }
 
   async function send(options, args) {
-    const [input, init] = args
-    const wanted = args.length ? ours(options, input, init) : undefined
+    const [, init] = args
+    const wanted = args.length ? ours(options, args[0], init) : undefined
     const send = options.fetch ?? globalThis.fetch
     if (!wanted) return send(...args)
-    const { origin, url } = wanted
+    const { origin, url, input } = wanted
     const given = new Request(input, init)
+    // An object that only says that it is a Request is another URL to whoever sends it.
+    if (given.url !== url) throw invalid('the request must be a Request, a URL or a string')
+    const before = ends
     // The caller's own: one that only follows it may be collected before it hears of the abort (WebKit).
     const own = init?.signal === undefined && isA(input, 'Request') ? input.signal : init?.signal
     const signal = own ?? given.signal
@@ -211,6 +223,7 @@ export function makeCreateFetch(sdk) {
       url,
       hash,
       signal,
+      renewals,
     }
     const done = new Set()
     let refused
@@ -219,6 +232,7 @@ export function makeCreateFetch(sdk) {
       let token
       try {
         const authorized = await authorize(options, { ...about, nonce })
+        about.renewals = renewals
         token = authorized.token
         left -= 1
         const copy = left ? request.clone() : request
@@ -229,7 +243,8 @@ export function makeCreateFetch(sdk) {
         // A copy does not always hear of the abort (WebKit).
         const response = await abortable(send(copy), signal)
         const next = readHeader(response, 'dpop-nonce')
-        if (next) nonces.set(origin, next)
+        // What was forgotten at the end of the session stays so.
+        if (next && ends === before) nonces.set(origin, next)
         if (isRedirect(response, given.redirect)) {
           response.body?.cancel().catch(() => {})
           throw new ApproovError(
@@ -257,17 +272,22 @@ export function makeCreateFetch(sdk) {
     const { body, headers: values, nonce, signal } = { __proto__: null, ...more }
     const wanted = ours(options, url, undefined)
     if (!wanted) return {}
+    signal?.throwIfAborted()
     const { href, origin, hostname } = new URL(wanted.url)
     const hash = options.body === 'none' || body == null ? undefined : await hashOf(new Response(body), signal)
-    const authorized = await authorize(options, {
+    const about = {
       origin,
       api: options.api ?? hostname,
       payload: payloadOf(options.bind, new Headers(values ?? undefined)),
-      method,
+      method: sentMethod(method),
       url: href,
       nonce: nonce ?? nonceFor(origin, options.scheme),
       hash,
       signal,
+    }
+    const authorized = await authorize(options, about).catch((error) => {
+      signal?.throwIfAborted()
+      throw error
     })
     const added = new Headers()
     setHeaders(added, options.scheme, authorized)
@@ -302,10 +322,13 @@ export function makeCreateFetch(sdk) {
 export const isCheckKey = (name) => /Key$/.test(name) && name !== 'approovSiteKey'
 
 /** The resolved URL of a request that gets token and proof, and its origin. */
-function ours(options, input, init) {
+function ours(options, given, init) {
   let url
+  // Read once: what is judged is what is sent.
+  let input = given
   try {
-    url = isA(input, 'Request') ? input.url : new Request(String(input)).url
+    if (!isA(given, 'Request')) input = `${given}`
+    url = isA(given, 'Request') ? given.url : new Request(input).url
   } catch {
     // What fetch itself refuses.
     return
@@ -315,8 +338,11 @@ function ours(options, input, init) {
   const { origin, protocol } = new URL(url)
   // The origin of a blob's URL is the page's.
   if (!/^https?:$/.test(protocol)) return
-  return options.origins.includes(origin) ? { url, origin } : undefined
+  return options.origins.includes(origin) ? { url, origin, input } : undefined
 }
+
+/** A method as `fetch` and XMLHttpRequest send it: these, and no others, in capitals whatever they are given as. */
+const sentMethod = (method) => (/^(delete|get|head|options|post|put)$/i.test(method) ? method.toUpperCase() : method)
 
 /** The options, checked and copied. */
 function readOptions(given) {

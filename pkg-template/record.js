@@ -5,6 +5,9 @@ import { builtIns, isA } from './built-ins.js'
 const NAME = 'approov-web-sdk'
 const STORE = 'sessions'
 
+/** How long the browser may take to open its database, in milliseconds. Some never respond (WebKit after an update). */
+const PATIENCE = 2000
+
 /** The browser's functions report what came of them by events. */
 const outcome = (request) =>
   new Promise((resolve, reject) => {
@@ -13,11 +16,20 @@ const outcome = (request) =>
     request.onblocked = () => reject(new Error('blocked'))
   })
 
+/** The promise, unless it takes too long. @param {Promise<any>} promise @returns {Promise<any>} */
+function inTime(promise) {
+  let timer
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error('the database does not respond')), PATIENCE)
+  })
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
+}
+
 /** Works on the database, which is closed after it, so that nobody waits for this page. */
 async function inDatabase(mode, work) {
   const opening = globalThis.indexedDB.open(NAME, 1)
   opening.onupgradeneeded = () => opening.result.createObjectStore(STORE)
-  const database = await outcome(opening)
+  const database = await inTime(outcome(opening))
   try {
     const transaction = database.transaction(STORE, mode)
     const done = new Promise((resolve, reject) => {
@@ -70,7 +82,12 @@ export function makeRecord(hear, log) {
 
   function listen() {
     if (channel || typeof BroadcastChannel !== 'function') return
-    channel = new BroadcastChannel(NAME)
+    try {
+      channel = new BroadcastChannel(NAME)
+    } catch (error) {
+      log(`telling other pages failed, the session goes on in this page alone: ${error}`)
+      return
+    }
     channel.onmessage = ({ data }) => {
       if (siteKey !== undefined && (data?.siteKey ?? siteKey) === siteKey) hear(data.what)
     }
@@ -106,9 +123,10 @@ export function makeRecord(hear, log) {
       })
     },
     /** Keeps a record. `isNew`: other pages take it over. */
-    async write(record, isNew) {
-      if (siteKey === undefined) return
-      const key = siteKey
+    async write(record, isNew, key) {
+      if (typeof key !== 'string') return
+      // Other sessions of the page may have been of another account, or kept nothing.
+      siteKey = key
       listen()
       await inTurn('keeping the session', () => inDatabase('readwrite', (store) => store.put({ ...record }, key)))
       if (isNew) await tell('session')
@@ -118,7 +136,7 @@ export function makeRecord(hear, log) {
       const key = siteKey
       await inTurn('removing the kept session', async () => {
         if (key !== undefined) await inDatabase('readwrite', (store) => store.delete(key))
-        else if (globalThis.indexedDB) await outcome(globalThis.indexedDB.deleteDatabase(NAME))
+        else if (globalThis.indexedDB) await inTime(outcome(globalThis.indexedDB.deleteDatabase(NAME)))
       })
       if (key === undefined) listen()
       await tell('end')
