@@ -109,7 +109,8 @@ export function makeRecord(hear, log) {
     channel = undefined
   }
 
-  const tell = (what) => tolerant('telling other pages', async () => channel?.postMessage({ siteKey, what }))
+  const tell = (what, key = siteKey) =>
+    tolerant('telling other pages', async () => channel?.postMessage({ siteKey: key, what }))
 
   return {
     /** The record of an account, from now on this page's; nothing if there is none that can be used. */
@@ -123,9 +124,10 @@ export function makeRecord(hear, log) {
       })
     },
     /** Keeps a record. `isNew`: other pages take it over. */
-    async write(record, isNew, key) {
-      if (typeof key !== 'string') return
-      // Other sessions of the page may have been of another account, or kept nothing.
+    async write(record, isNew, configured) {
+      // Sessions before may have been of another account, or kept nothing. The first one's is the key that was read.
+      const key = configured ?? siteKey
+      if (key === undefined) return
       siteKey = key
       listen()
       await inTurn('keeping the session', () => inDatabase('readwrite', (store) => store.put({ ...record }, key)))
@@ -134,13 +136,15 @@ export function makeRecord(hear, log) {
     /** Removes the record, and ends the session in other pages. A page that has not begun one does not know which: all of them. */
     async remove() {
       const key = siteKey
+      // A session that begins meanwhile has a record of its own.
+      siteKey = undefined
       await inTurn('removing the kept session', async () => {
         if (key !== undefined) await inDatabase('readwrite', (store) => store.delete(key))
         else if (globalThis.indexedDB) await inTime(outcome(globalThis.indexedDB.deleteDatabase(NAME)))
       })
       if (key === undefined) listen()
-      await tell('end')
-      if (siteKey === key) this.forget()
+      await tell('end', key)
+      if (siteKey === undefined) close()
     },
     /** Keeps nothing any more. */
     forget() {
