@@ -404,6 +404,7 @@ function steal({ url, headers, body }) {
 
 async function call({ isNew }) {
   darken()
+  showChoice()
   resetAttacks()
   verdict('running', 'Calling the API…', 'Browser, check, service, API: follow the lights.')
   if (isNew) {
@@ -411,7 +412,7 @@ async function call({ isNew }) {
     await Approov.endSession()
     apiFetch = beginSession()
     light('key', 'running')
-  } else for (const name of ['key', 'check', 'token']) light(name, 'kept')
+  } else lightKept()
   evidence.code = codeOf(chosen().name)
   const { call, requests, error } = await observe(callApi, lightBy)
   if (error || !call) {
@@ -437,6 +438,8 @@ async function call({ isNew }) {
   }
   if (!error) await showExpiries()
 }
+
+const lightKept = () => ['key', 'check', 'token'].forEach((name) => light(name, 'kept'))
 
 let countdown
 /** Shows the expiries, counting down. */
@@ -498,6 +501,7 @@ function failing() {
       [check.option ?? check.key]: siteKey,
     },
     pass() {
+      byId('check-says').textContent = check.what
       light('check', 'running')
       Object.assign(globalThis, { approovSim: { outcome: 'fail' } })
       const { signal } = new AbortController()
@@ -515,6 +519,7 @@ async function attack(name) {
   verdict('running', `${title}…`, ATTACKS[name].story)
   // What the thief did not do is dark: the ticks of the victim are not theirs.
   darken()
+  showChoice()
   for (const step of took) light(step, 'stolen')
   evidence.code = `// ${title}\n${String(run)}`
   const context = {
@@ -541,13 +546,20 @@ async function attackAll() {
   let refused = 0
   for (const name of names) if (await attack(name)) refused += 1
   share({ attack: 'all' })
-  const isAll = refused === names.length
+  // Whom the attacks were to rob calls once more.
+  darken()
+  showChoice()
+  lightKept()
+  evidence.code = codeOf(chosen().name)
+  const { call } = await observe(callApi, lightBy)
+  const isIn = call?.response.status === 200
+  if (isIn) steal(call)
   verdict(
-    isAll ? 'protected' : 'failed',
+    refused === names.length && isIn ? 'protected' : 'failed',
     `${refused} of ${names.length} attacks refused.`,
-    isAll
-      ? 'The stolen token opened nothing. The browser session still gets in: call again.'
-      : 'Look at those that were not.',
+    isIn
+      ? 'The stolen token opened nothing. This browser called once more with its own key, and got in.'
+      : 'This browser, which may call, did not get in any more. That must not be: please report it.',
   )
 }
 

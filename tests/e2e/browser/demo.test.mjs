@@ -82,12 +82,15 @@ for (const engine of chosenEngines()) {
       assert.equal((await page().shown()).verdict, 'Let in: a real browser session.')
     })
 
-    test('makes all attacks at once', async () => {
+    test('makes all attacks at once, and this browser still gets in', async () => {
       await page().call('altcha')
       await page().click('#all')
       await page().ended('protected', 'failed')
       const shown = await page().shown()
       assert.equal(shown.verdict, '8 of 8 attacks refused.')
+      assert.match(shown.detail, /This browser called once more with its own key, and got in\./)
+      assert.equal(shown.apiLog, 'POST · /shapes · 200')
+      assert.deepEqual(shown.steps, { key: 'kept', check: 'kept', token: 'kept', proof: 'done', api: 'done' })
       assert.deepEqual(
         shown.attacks,
         Object.fromEntries(Object.entries(REFUSALS).map(([name, code]) => [name, `✗ 401 ${code}`])),
