@@ -6,7 +6,7 @@ import { Approov } from '/approov.js'
 import { ATTACKS } from './attacks.js'
 import { CHECKS, renewOf } from './checks.js'
 import { decode } from './encoding.js'
-import { follow, lineOf, linesSince, position } from './log.js'
+import { follow, lineOf, position } from './log.js'
 import { readState, writeState } from './state.js'
 
 /** @returns {any} */
@@ -193,23 +193,26 @@ function darken() {
     light(/** @type {HTMLElement} */ (step).dataset.step, 'idle')
 }
 
+const isOfApi = ({ url }) => new URL(url).origin === new URL(values.apiUrl).origin
+const isOfService = ({ url }) => url.startsWith(values.approovHost) && new URL(url).pathname === '/attest'
+
 /** The steps that a request or response of the page is the event of. @param {import('./watch.js').Exchange} exchange */
-function lightBy({ method, url, headers, body, response }) {
-  const isOfService = url.startsWith(values.approovHost) && new URL(url).pathname === '/attest'
-  if (isOfService && !response) {
+function lightBy(exchange) {
+  const { method, headers, body, response } = exchange
+  if (isOfService(exchange) && !response) {
     if (headers.dpop) light('key', 'done')
     if (method !== 'POST') return
     // Its check has a result now, or a refresh token needs none.
     if (stepState('check') === 'running') light('check', 'done')
     if (!body.includes('refresh-token=') || stepState('token') !== 'done') light('token', 'running')
-  } else if (isOfService && method === 'POST') {
+  } else if (isOfService(exchange) && method === 'POST') {
     if (response.status === 429) light('check', 'running', 'solving…')
     else if (response.status !== 200) light('token', 'failed', String(response.status))
     else if (isDecoy(response.body)) {
       light('check', 'failed', 'not passed')
       light('token', 'decoy')
     } else light('token', 'done')
-  } else if (new URL(url).origin === new URL(values.apiUrl).origin) {
+  } else if (isOfApi(exchange)) {
     if (!response) {
       if (stepState('proof') !== 'stolen') light('proof', headers.dpop ? 'done' : 'none')
       light('api', 'running')
@@ -293,7 +296,7 @@ async function observe(work, onExchange = (exchange) => {}) {
   const stop = watch((exchange) => {
     onExchange(exchange)
     if (exchange.response) exchanges.push(exchange)
-    else if (exchange.url.startsWith(values.approovHost)) requests += 1
+    else if (isOfService(exchange)) requests += 1
   })
   let error
   try {
@@ -303,12 +306,10 @@ async function observe(work, onExchange = (exchange) => {}) {
   } finally {
     stop()
   }
-  const apiOrigin = new URL(values.apiUrl).origin
-  const call = exchanges.findLast(({ url }) => new URL(url).origin === apiOrigin)
-  const line = call && (await lineOf(since, call))
-  const serviceLine = linesSince(since).findLast(
-    ({ source, entry }) => source === 'service' && entry.path === '/attest',
-  )
+  const call = exchanges.findLast(isOfApi)
+  const asked = exchanges.findLast(isOfService)
+  const line = call && (await lineOf('api', since, call))
+  const serviceLine = asked && (await lineOf('service', since, asked))
   byId('api-line').textContent = line ? lineText(line) : 'nothing: no request came'
   byId('service-line').textContent = serviceLine ? lineText(serviceLine) : 'nothing: it was not asked'
   const problem = call && parse(call.response.body)
@@ -403,6 +404,7 @@ function steal({ url, headers, body }) {
 
 async function call({ isNew }) {
   darken()
+  showChoice()
   resetAttacks()
   verdict('running', 'Calling the API…', 'Browser, check, service, API: follow the lights.')
   if (isNew) {
@@ -410,7 +412,7 @@ async function call({ isNew }) {
     await Approov.endSession()
     apiFetch = beginSession()
     light('key', 'running')
-  } else for (const name of ['key', 'check', 'token']) light(name, 'kept')
+  } else lightKept()
   evidence.code = codeOf(chosen().name)
   const { call, requests, error } = await observe(callApi, lightBy)
   if (error || !call) {
@@ -436,6 +438,8 @@ async function call({ isNew }) {
   }
   if (!error) await showExpiries()
 }
+
+const lightKept = () => ['key', 'check', 'token'].forEach((name) => light(name, 'kept'))
 
 let countdown
 /** Shows the expiries, counting down. */
@@ -497,6 +501,7 @@ function failing() {
       [check.option ?? check.key]: siteKey,
     },
     pass() {
+      byId('check-says').textContent = check.what
       light('check', 'running')
       Object.assign(globalThis, { approovSim: { outcome: 'fail' } })
       const { signal } = new AbortController()
@@ -514,6 +519,7 @@ async function attack(name) {
   verdict('running', `${title}…`, ATTACKS[name].story)
   // What the thief did not do is dark: the ticks of the victim are not theirs.
   darken()
+  showChoice()
   for (const step of took) light(step, 'stolen')
   evidence.code = `// ${title}\n${String(run)}`
   const context = {
@@ -540,13 +546,20 @@ async function attackAll() {
   let refused = 0
   for (const name of names) if (await attack(name)) refused += 1
   share({ attack: 'all' })
-  const isAll = refused === names.length
+  // Whom the attacks were to rob calls once more.
+  darken()
+  showChoice()
+  lightKept()
+  evidence.code = codeOf(chosen().name)
+  const { call } = await observe(callApi, lightBy)
+  const isIn = call?.response.status === 200
+  if (isIn) steal(call)
   verdict(
-    isAll ? 'protected' : 'failed',
+    refused === names.length && isIn ? 'protected' : 'failed',
     `${refused} of ${names.length} attacks refused.`,
-    isAll
-      ? 'The stolen token opened nothing. The browser session still gets in: call again.'
-      : 'Look at those that were not.',
+    isIn
+      ? 'The stolen token opened nothing. This browser called once more with its own key, and got in.'
+      : 'This browser, which may call, did not get in any more. That must not be: please report it.',
   )
 }
 

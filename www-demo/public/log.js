@@ -30,19 +30,16 @@ async function read(after) {
 export const position = () => lines.length
 
 /**
- * The line of the API about a request that it has just responded to; undefined if none came.
+ * The line of a log about a request that has just been responded to; undefined if none came.
  *
- * @param {number} since @param {{method: string, url: string, response?: {status: number}}} exchange @returns {Promise<Line | undefined>}
+ * @param {'service' | 'api'} source @param {number} since
+ * @param {{method: string, url: string, response?: {status: number}}} exchange @returns {Promise<Line | undefined>}
  */
-export function lineOf(since, { method, url, response }) {
+export function lineOf(source, since, { method, url, response }) {
   const { pathname } = new URL(url)
-  const find = () =>
-    lines
-      .slice(since)
-      .findLast(
-        ({ source, entry }) =>
-          source === 'api' && entry.method === method && entry.path === pathname && entry.status === response?.status,
-      )
+  const isIt = ({ source: whose, entry }) =>
+    whose === source && entry.method === method && entry.path === pathname && entry.status === response?.status
+  const find = () => lines.slice(since).findLast(isIt)
   return new Promise((resolve) => {
     const timer = setTimeout(end, LINE_TIMEOUT)
     function end() {
@@ -57,6 +54,3 @@ export function lineOf(since, { method, url, response }) {
     look()
   })
 }
-
-/** All lines since then. @param {number} since */
-export const linesSince = (since) => lines.slice(since)
