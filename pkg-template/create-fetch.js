@@ -15,6 +15,9 @@ const CHECK_TIMEOUT = 120_000
 /** So long after a renewal that a refusal caused, in milliseconds, no other refusal causes one, unless tokens have served meanwhile. */
 const REFUSED_RENEWAL_INTERVAL = 300_000
 
+/** Methods that browsers send in upper case (Fetch, section 2.2.1). */
+const NORMALIZED = /^(delete|get|head|options|post|put)$/i
+
 const TOKEN_HEADER = 'Approov-Token'
 const LOOPBACK = /^(localhost|.+\.localhost|127\.\d+\.\d+\.\d+|\[::1\])$/
 /** A header's name (RFC 9110, section 5.1). */
@@ -159,11 +162,13 @@ export function makeCreateFetch(sdk) {
       if (sdk.refuse(sent.token)) return {}
     }
     if (done.has('renewed')) return
-    if (renewedFor !== undefined && performance.now() - renewedFor < REFUSED_RENEWAL_INTERVAL) return
+    // Calls that are refused together share one renewal: it is not over, so it has not been of no use.
+    const isRecent = renewedFor !== undefined && performance.now() - renewedFor < REFUSED_RENEWAL_INTERVAL
+    if (isRecent && !renewal) return
     done.add('renewed')
     return {
       async prepare() {
-        renewedFor = performance.now()
+        if (!renewal) renewedFor = performance.now()
         await renewSession(options, sent.api, 'refused', sent.payload)
       },
     }
@@ -176,6 +181,8 @@ export function makeCreateFetch(sdk) {
     if (!wanted) return send(...args)
     const { origin, url } = wanted
     const given = new Request(input, init)
+    // The token is for the URL that was looked at, whatever the input says when it is read again.
+    if (given.url !== url) throw invalid(`the request is for ${url} at first, and for ${given.url} after that`)
     // The caller's own: one that only follows it may be collected before it hears of the abort (WebKit).
     const own = init?.signal === undefined && isA(input, 'Request') ? input.signal : init?.signal
     const signal = own ?? given.signal
@@ -213,6 +220,7 @@ export function makeCreateFetch(sdk) {
       signal,
     }
     const done = new Set()
+    const before = ends
     let refused
     for (let left = isStream ? 1 : MAX_SENDS; ;) {
       const nonce = nonceFor(origin, options.scheme)
@@ -229,7 +237,7 @@ export function makeCreateFetch(sdk) {
         // A copy does not always hear of the abort (WebKit).
         const response = await abortable(send(copy), signal)
         const next = readHeader(response, 'dpop-nonce')
-        if (next) nonces.set(origin, next)
+        if (next && ends === before) nonces.set(origin, next)
         if (isRedirect(response, given.redirect)) {
           response.body?.cancel().catch(() => {})
           throw new ApproovError(
@@ -257,17 +265,23 @@ export function makeCreateFetch(sdk) {
     const { body, headers: values, nonce, signal } = { __proto__: null, ...more }
     const wanted = ours(options, url, undefined)
     if (!wanted) return {}
+    signal?.throwIfAborted()
     const { href, origin, hostname } = new URL(wanted.url)
     const hash = options.body === 'none' || body == null ? undefined : await hashOf(new Response(body), signal)
-    const authorized = await authorize(options, {
+    const authorizing = authorize(options, {
       origin,
       api: options.api ?? hostname,
       payload: payloadOf(options.bind, new Headers(values ?? undefined)),
-      method,
+      // As browsers send it.
+      method: NORMALIZED.test(method) ? method.toUpperCase() : method,
       url: href,
       nonce: nonce ?? nonceFor(origin, options.scheme),
       hash,
       signal,
+    })
+    const authorized = await authorizing.catch((error) => {
+      signal?.throwIfAborted()
+      throw error
     })
     const added = new Headers()
     setHeaders(added, options.scheme, authorized)

@@ -609,7 +609,7 @@ describeWithStub('createFetch', ({ stub, run, advance }) => {
       const input = { toString: () => (count++ ? 'https://other.example/' : `${api}/`) }
       return [await statusOf(apiFetch(/** @type {any} */ (input))), sent]
     })
-    assert.deepEqual([outcome, other], [200, [`${backend.url}/`]])
+    assert.deepEqual([outcome, other], ['ApproovError invalid-argument', []])
   })
 
   test('what only says that it is a Request gets no token for the URL that fetch makes of it', async () => {
