@@ -421,7 +421,7 @@ for (const engine of chosenEngines()) {
         await page({}, fault)
         await run(() => {
           globalThis.unhandled = []
-          addEventListener('unhandledrejection', ({ reason }) => unhandled.push(String(reason)))
+          addEventListener('unhandledrejection', ({ reason }) => globalThis.unhandled.push(String(reason)))
         })
         assert.deepEqual(await call(), [200, 1])
         assert.deepEqual(await call(), [200, 1])
