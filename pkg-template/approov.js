@@ -85,7 +85,11 @@ const record = makeRecord(
     if (what === 'end') {
       record.forget()
       end()
-    } else isOutdated = true
+    } else {
+      isOutdated = true
+      // What has happened to the session meanwhile is not known.
+      if (what === 'shown') void adoptOnce()
+    }
   },
   (message) => events.emit('log', { message }),
 )
@@ -96,7 +100,7 @@ listen((kind, value) => {
   else if (kind === 'tokenrefresh') events.emit(kind, { api: value })
   else if (kind === 'error') events.emit(kind, { error: toError(value) })
   else if (kind === 'log') events.emit(kind, { message: value })
-  else void record.write(value, kind === 'record', configuration.approovSiteKey)
+  else void record.write(value, kind === 'record')
 })
 
 const createFetch = makeCreateFetch({
@@ -188,7 +192,7 @@ function call(name, args, finish) {
 
 async function callWhenReady(name, args, finish) {
   const before = ends
-  if (isOutdated) await (outdated ??= adopt().finally(() => (outdated = undefined)))
+  if (isOutdated) await adoptOnce()
   await loading
   if (ends !== before) throw ended()
   if (instance) return instance.call(name, args, finish)
@@ -201,10 +205,19 @@ async function callWhenReady(name, args, finish) {
 /** The promise that a session of another page is taken over, while it is. */
 let outdated
 
+const adoptOnce = () => (outdated ??= adopt().finally(() => (outdated = undefined)))
+
 async function adopt() {
   isOutdated = false
+  const before = ends
   const newer = await record.read()
+  if (ends !== before) return
   if (newer) instance?.adopt(newer)
+  else if (newer === null) {
+    // Another page has ended it while this one was in the back/forward cache.
+    record.forget()
+    end()
+  }
 }
 
 /** What becomes of calls whose instance was lost: the same as of any whose session has ended, so that apps begin another. */

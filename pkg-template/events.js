@@ -90,6 +90,7 @@ export function makeEvents(timeLeft) {
       const entry = { type, listener, lead }
       const remove = () => {
         listeners.delete(entry)
+        signal?.removeEventListener?.('abort', remove)
         watch()
       }
       if (signal?.aborted) return remove

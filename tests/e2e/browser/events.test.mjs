@@ -163,6 +163,24 @@ describeWithStub('events', ({ stub, run, advance, sleep }) => {
     assert.equal(calls, 0)
   })
 
+  test('a listener that is removed leaves nothing at a signal that lives on', async () => {
+    const left = await run(() => {
+      const { signal } = new AbortController()
+      let count = 0
+      signal.addEventListener = function (...args) {
+        count += 1
+        return Reflect.apply(EventTarget.prototype.addEventListener, this, args)
+      }
+      signal.removeEventListener = function (...args) {
+        count -= 1
+        return Reflect.apply(EventTarget.prototype.removeEventListener, this, args)
+      }
+      for (let time = 0; time < 3; time++) Approov.on('session', () => {}, { signal })()
+      return count
+    })
+    assert.equal(left, 0)
+  })
+
   test('unusable arguments of on() are refused at once', async () => {
     const codes = await run(() => {
       const nothing = () => {}

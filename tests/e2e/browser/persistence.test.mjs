@@ -346,6 +346,25 @@ for (const engine of chosenEngines()) {
       await run(() => Approov.endSession())
     })
 
+    test('endSession while a page is in the back/forward cache ends the session there, too', async () => {
+      await call()
+      await written()
+      await run(() => void dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true })))
+      const main = await browser.webdriver.getWindowHandle()
+      await browser.webdriver.switchTo().newWindow('tab')
+      await page()
+      await run(() => Approov.endSession())
+      await browser.webdriver.close()
+      await browser.webdriver.switchTo().window(main)
+      await run(async () => {
+        dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))
+        const patience = performance.now() + 5_000
+        while (heard.length < 2 && performance.now() < patience) await new Promise((resolve) => setTimeout(resolve, 5))
+      })
+      assert.deepEqual(await run(() => heard), ['session', 'ended'])
+      assert.deepEqual(await call(), [200, 2])
+    })
+
     test('a session that begins while another is being ended is kept', async () => {
       await call()
       await written()
