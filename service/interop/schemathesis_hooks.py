@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -14,6 +15,7 @@ from jwcrypto import jwk, jws
 SERVICE = json.loads(os.environ["SERVICE"])
 KEY = jwk.JWK.generate(kty="EC", crv="P-256")
 URL = SERVICE["url"] + "/attest"
+OUTCOMES = itertools.cycle(["pass", "fail"])
 
 
 def proof(method, nonce=None):
@@ -53,9 +55,11 @@ def before_call(context, case, kwargs):
         for name, value in known.items():
             if name in case.body and mostly(case, name):
                 case.body[name] = value
-        for name in ("hcaptcha-token", "recaptcha-token", "fingerprintjs-request-id"):
-            if name in case.body and mostly(case, name):
-                outcome = "pass" if mostly(case, name + " outcome") else "fail"
+        results = [name for name in ("hcaptcha-token", "recaptcha-token", "fingerprintjs-request-id") if name in case.body]
+        # Few cases get so far: every other one passes, so that there are some of both.
+        outcome = next(OUTCOMES) if results else None
+        for name in results:
+            if mostly(case, name):
                 case.body[name] = f"sim-{outcome}-{uuid.uuid4().hex}"
         if mostly(case, "refresh-token"):
             case.body.pop("refresh-token", None)
