@@ -16,6 +16,7 @@ SERVICE = json.loads(os.environ["SERVICE"])
 KEY = jwk.JWK.generate(kty="EC", crv="P-256")
 URL = SERVICE["url"] + "/attest"
 OUTCOMES = itertools.cycle(["pass", "fail"])
+SOUND = itertools.count()
 
 
 def proof(method, nonce=None):
@@ -38,6 +39,11 @@ def mostly(case, name):
     """Seven of eight cases, always the same ones."""
     text = f"{name} {case.method} {case.body!r} {case.headers!r}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[0] % 8 > 0
+
+
+def is_sound(case):
+    """Whether the case is meant to fit the description."""
+    return case.meta is not None and case.meta.generation.mode == schemathesis.GenerationMode.POSITIVE
 
 
 @schemathesis.hook
@@ -63,5 +69,12 @@ def before_call(context, case, kwargs):
                 case.body[name] = f"sim-{outcome}-{uuid.uuid4().hex}"
         if mostly(case, "refresh-token"):
             case.body.pop("refresh-token", None)
+        # What is generated may be such that nothing of it ever gets past the checks: every fourth sound case does.
+        if is_sound(case) and next(SOUND) % 4 == 0:
+            result = f"sim-{next(OUTCOMES)}-{uuid.uuid4().hex}"
+            kept = {"approov-site-key", "api", "hcaptcha-site-key"}
+            case.body = {name: known[name] for name in kept} | {"hcaptcha-token": result}
+            case.headers["DPoP"] = proof(case.method, nonce())
+            return
     if mostly(case, "proof"):
         case.headers["DPoP"] = proof(case.method, nonce() if case.method == "POST" else None)

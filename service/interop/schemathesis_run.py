@@ -29,7 +29,7 @@ def run(environment, operations, url, selects, paths):
         "--url", url,
         *(argument for path in paths for argument in (selects, path)),
         "--checks", ",".join(CHECKS),
-        "--max-examples", os.environ.get("EXAMPLES", "300"),
+        "--max-examples", os.environ.get("EXAMPLES", "150"),
         "--seed", "1",
         "--workers", "2",
         "--request-timeout", "120",
