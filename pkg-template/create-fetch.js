@@ -223,17 +223,14 @@ export function makeCreateFetch(sdk) {
       url,
       hash,
       signal,
-      renewals,
     }
     const done = new Set()
     let refused
     for (let left = isStream ? 1 : MAX_SENDS; ;) {
       const nonce = nonceFor(origin, options.scheme)
-      let token
       try {
         const authorized = await authorize(options, { ...about, nonce })
-        about.renewals = renewals
-        token = authorized.token
+        const tried = { ...about, nonce, token: authorized.token, renewals }
         left -= 1
         const copy = left ? request.clone() : request
         setHeaders(copy.headers, options.scheme, authorized)
@@ -252,7 +249,7 @@ export function makeCreateFetch(sdk) {
             { code: 'redirected' },
           )
         }
-        const remedy = left ? remedyOf(response, { ...about, nonce, token }, done, options) : undefined
+        const remedy = left ? remedyOf(response, tried, done, options) : undefined
         if (!remedy) return response
         refused = response
         if (remedy.prepare) await abortable(remedy.prepare(), signal)
@@ -323,12 +320,11 @@ export const isCheckKey = (name) => /Key$/.test(name) && name !== 'approovSiteKe
 
 /** The resolved URL of a request that gets token and proof, and its origin. */
 function ours(options, given, init) {
-  let url
-  // Read once: what is judged is what is sent.
-  let input = given
+  let input, url
   try {
-    if (!isA(given, 'Request')) input = `${given}`
-    url = isA(given, 'Request') ? given.url : new Request(input).url
+    // Read once: what is judged is what is sent.
+    input = isA(given, 'Request') ? given : `${given}`
+    url = (typeof input === 'string' ? new Request(input) : input).url
   } catch {
     // What fetch itself refuses.
     return

@@ -56,6 +56,8 @@ impl ReplayStore for Store {
 /// Decides what gateways ask.
 pub struct Gate {
     public_urls: Vec<PublicUrl>,
+    /// What paths are joined to where only they count: policies are about those below a public URL's own, as a backend sees them.
+    nowhere: PublicUrl,
     bodies: Bodies,
     body_limit: usize,
     preflights: Preflights,
@@ -103,8 +105,9 @@ impl Gate {
             let (name, scope, access, monitor) = (policy.name, policy.scope, policy.access, policy.monitor);
             policies.push(Policy { name, scope, access, monitor, verifier });
         }
+        let nowhere = PublicUrl::parse("http://path.invalid").map_err(|error| error.to_string())?;
         let (public_urls, bodies, body_limit) = (rules.public_urls, rules.bodies, rules.body_limit);
-        Ok(Self { public_urls, bodies, body_limit, preflights: rules.preflights, cors: rules.cors, policies })
+        Ok(Self { public_urls, nowhere, bodies, body_limit, preflights: rules.preflights, cors: rules.cors, policies })
     }
 
     /// Decides a question.
@@ -156,9 +159,7 @@ impl Gate {
         if special.is_empty() {
             return Ok((default, url));
         }
-        // Policies are about paths below the public URL's own, as a backend sees them.
-        let path = known.and(PublicUrl::parse("http://path.invalid").ok());
-        let path = path.and_then(|base| base.request_url(&original.target).ok());
+        let path = known.and_then(|_| self.nowhere.request_url(&original.target).ok());
         let path = path.and_then(|url| HttpUri::of_request(&url).ok());
         match path.filter(|path| can_be_read_in_one_way(path.path())) {
             Some(path) => {

@@ -8,7 +8,9 @@
     reason = "a test's program fails by panicking"
 )]
 
-use approov_gate::config::{Config, Surroundings};
+mod nowhere;
+
+use approov_gate::config::Config;
 use approov_gate::gate::{Gate, Store};
 use approov_verify::time::UnixTime;
 use base64::Engine as _;
@@ -16,6 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt as _, Full};
+use nowhere::Nowhere;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -45,18 +48,6 @@ struct RequestData {
     headers: Vec<(String, String)>,
     body: Option<String>,
     binding: Option<String>,
-}
-
-struct Nowhere;
-
-impl Surroundings for Nowhere {
-    fn variable(&self, _: &str) -> Option<String> {
-        None
-    }
-
-    fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("{path}: there are no files here"))
-    }
 }
 
 /// The public URL and the request target that the URL of a case is made of. `None`: no server gets such a request.

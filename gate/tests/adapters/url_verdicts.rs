@@ -10,30 +10,20 @@
     reason = "a test's program fails by panicking"
 )]
 
+mod nowhere;
 #[path = "../support/session.rs"]
 mod session;
 
-use approov_gate::config::{Config, Surroundings};
+use approov_gate::config::Config;
 use approov_gate::gate::{Gate, Store};
 use approov_verify::time::UnixTime;
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
+use nowhere::Nowhere;
 use serde_json::json;
 use session::Session;
 use std::collections::HashMap;
-
-struct Nowhere;
-
-impl Surroundings for Nowhere {
-    fn variable(&self, _: &str) -> Option<String> {
-        None
-    }
-
-    fn file(&self, path: &str) -> Result<String, String> {
-        Err(format!("{path}: there are no files here"))
-    }
-}
 
 /// A gate for a server at this URL. `None`: no server can be there.
 async fn gate(public_url: &str) -> Option<Gate> {
